@@ -1,0 +1,51 @@
+"""The data that flows: one edit request, and a batch of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from torch import Tensor
+
+
+class CaseError(Exception):
+    """One case can't be used. It becomes a failed record; the run goes on.
+
+    The message says what is wrong, where, and what would be right.
+    """
+
+
+class DatasetError(Exception):
+    """The dataset as a whole can't be used. The run ends at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One edit request, ready to use: pictures are square, RGB, 0..1, all of one side."""
+
+    id: str
+    image: Tensor  # [3, side, side]
+    source_prompt: str
+    target_prompt: str
+    instruction: str = ""
+    edit_type: str = ""  # the dataset's own id; PIE-Bench: "0" .. "9"
+    edit_name: str = ""  # the same in words: "change object"
+    blend_words: tuple[str, str] | None = None  # (in the source prompt, in the target prompt)
+    mask: Tensor | None = None  # [1, side, side], 1 = region to edit, 0 = background
+    ground_truth: Tensor | None = None  # [3, side, side]
+    source_scene: dict[str, Any] | None = None  # the shapes world only: Scene.to_json()
+    target_scene: dict[str, Any] | None = None
+    notes: tuple[str, ...] = field(default=())  # how the file differed from what was expected
+
+
+class Dataset(Protocol):
+    """Cases by id, in a fixed order. `load` raises CaseError for a case that is broken."""
+
+    name: str
+    fingerprint: str  # a digest of what the cases say; part of a run's name
+
+    @property
+    def ids(self) -> Sequence[str]: ...
+
+    def load(self, case_id: str) -> Case: ...

@@ -1,0 +1,1 @@
+"""The recipe that made the packaged models: one file per stage, one loop for all."""

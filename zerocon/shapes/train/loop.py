@@ -1,0 +1,159 @@
+"""One training loop for every stage: seeded, resumable after a kill, logging its curves."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zerocon.shapes.train.muon import Muon
+
+Log = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one stage is trained."""
+
+    name: str
+    steps: int
+    batch: int
+    lr: float
+    seed: int
+    warmup: int = 100
+    weight_decay: float = 0.0
+    ema: float = 0.0  # 0: none; else the longest averaging, as a decay per step
+    clip: float = 1.0
+    bf16: bool = True
+    muon: bool = False  # orthogonalised updates for the matrices (see muon.py)
+
+
+@dataclass
+class Budget:
+    """When to stop early, and how often to save and to speak."""
+
+    seconds: float = math.inf
+    save_every: float = 120.0
+    log_every: int = 50
+
+
+LossFn = Callable[[int, torch.Generator], tuple[Tensor, Log]]
+
+
+def learning_rate(recipe: Recipe, step: int) -> float:
+    """Linear warm-up, then half a cosine down to 1 %."""
+    if step < recipe.warmup:
+        return recipe.lr * (step + 1) / recipe.warmup
+    done = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
+    return recipe.lr * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+
+
+def train(
+    model: nn.Module, loss_of: LossFn, recipe: Recipe, folder: Path, budget: Budget
+) -> tuple[nn.Module, bool]:
+    """Train `model` (in place) from the newest checkpoint; (its averaged weights, finished).
+
+    `loss_of(step, generator)` draws its batch from the generator alone, so a run that was
+    killed and continued sees the same batches as one that was not.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    groups = _groups(model, recipe.weight_decay)
+    optimizer: torch.optim.Optimizer
+    if recipe.muon:
+        optimizer = Muon(groups, lr=recipe.lr)
+    else:
+        optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.99), fused=True)
+    average = {k: v.detach().clone() for k, v in model.state_dict().items()}
+    step = _resume(folder, model, optimizer, average)
+    started = saved = time.monotonic()
+    model.train()
+    while step < recipe.steps and time.monotonic() - started < budget.seconds:
+        generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(recipe, step)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=recipe.bf16):
+            loss, log = loss_of(step, generator)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
+        optimizer.step()
+        step += 1
+        _update_average(average, model, recipe, step)
+        if step % budget.log_every == 0:
+            rate = budget.log_every  # steps since the last line
+            _write_log(folder, {"step": step, "loss": loss.item(), "norm": norm.item(), **log}, rate)
+        if time.monotonic() - saved > budget.save_every:
+            _save(folder, model, optimizer, average, step)
+            saved = time.monotonic()
+    _save(folder, model, optimizer, average, step)
+    if recipe.ema:
+        model.load_state_dict(average)
+    return model.eval(), step >= recipe.steps
+
+
+def _groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
+    matrices = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]
+    vectors = [p for p in model.parameters() if p.requires_grad and p.ndim < 2]
+    return [
+        {"params": matrices, "weight_decay": decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+
+
+@torch.no_grad()
+def _update_average(average: dict[str, Tensor], model: nn.Module, recipe: Recipe, step: int) -> None:
+    if not recipe.ema:
+        return
+    decay = min(recipe.ema, (1 + step) / (10 + step))
+    state = model.state_dict()
+    floats = [k for k, v in average.items() if v.is_floating_point()]
+    torch._foreach_lerp_([average[k] for k in floats], [state[k] for k in floats], 1 - decay)
+
+
+def _write_log(folder: Path, row: Log, steps: int) -> None:
+    now = time.time()
+    file = folder / "log.jsonl"
+    line = json.dumps({**row, "time": round(now, 1), "every": steps})
+    with file.open("a") as out:
+        out.write(line + "\n")
+    print(f"[{folder.name}] {line}", flush=True)
+
+
+def _save(
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: dict[str, Tensor],
+    step: int,
+) -> None:
+    state = {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "average": average,
+        "step": step,
+    }
+    partial = folder / f"checkpoint.{os.getpid()}.partial"
+    torch.save(state, partial)
+    partial.replace(folder / "checkpoint.pt")
+
+
+def _resume(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: dict[str, Tensor]
+) -> int:
+    file = folder / "checkpoint.pt"
+    if not file.exists():
+        return 0
+    state = torch.load(file, map_location="cpu", weights_only=True)
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    for name, value in state["average"].items():
+        average[name].copy_(value)
+    return int(state["step"])

@@ -1,0 +1,119 @@
+"""The denoiser: Stable Diffusion 1.x's U-Net, layer for layer, only narrower."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from zerocon.shapes.train.data import SceneData
+from zerocon.shapes.train.loop import Budget, Log, Recipe, train
+from zerocon.shapes.train.text import WIDTH
+
+RECIPE = Recipe("unet", steps=10_000, batch=32, lr=1e-3, seed=13, ema=0.9995, muon=True)
+DROPPED = 0.1  # share of captions replaced by the empty one, for classifier-free guidance
+
+
+def build() -> UNet2DConditionModel:
+    return UNet2DConditionModel(
+        sample_size=16,
+        in_channels=4,
+        out_channels=4,
+        down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+        up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+        block_out_channels=(48, 96, 128, 128),
+        layers_per_block=2,
+        cross_attention_dim=WIDTH,
+        attention_head_dim=2,
+        norm_num_groups=16,
+    )
+
+
+def scheduler() -> DDIMScheduler:
+    """Stable Diffusion's, but for `beta_end`.
+
+    With 0.012 the last step would keep enough of a 16×16 latent for its mean to decide
+    the background's colour.
+    """
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.02,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type="epsilon",
+    )
+
+
+@torch.no_grad()
+def encode_all(vae: AutoencoderKL, data: SceneData, file: Path) -> Tensor:
+    """The latents of every picture, half precision, kept in `file`."""
+    if file.exists():
+        return torch.load(file, weights_only=True)
+    rows = torch.arange(len(data))
+    vae = vae.to(memory_format=torch.channels_last)
+    latents = torch.cat(
+        [vae.encode(data.images(r)).latent_dist.mean.half() for r in rows.split(128)]
+    )
+    torch.save(latents.contiguous(), file)
+    return latents
+
+
+def timesteps(count: int, generator: torch.Generator) -> Tensor:
+    """Half uniform, half towards the noisy end, where the caption decides what appears."""
+    u = torch.rand(count, generator=generator)
+    tilted = torch.rand(count, generator=generator) < 0.5
+    return (torch.where(tilted, u.sqrt(), u) * 1000).long().clamp(max=999)
+
+
+def loss_weight(alpha_bar: Tensor) -> Tensor:
+    """The error of the predicted noise says little where there is almost only noise: weigh it up."""
+    return alpha_bar.rsqrt().clamp(max=5.0)
+
+
+def train_unet(
+    data: SceneData,
+    latents: Tensor,
+    text: CLIPTextModel,
+    tokenizer: CLIPTokenizer,
+    folder: Path,
+    budget: Budget,
+    recipe: Recipe = RECIPE,
+) -> UNet2DConditionModel:
+    torch.manual_seed(recipe.seed)
+    model = build().to(memory_format=torch.channels_last)
+    model.set_attn_processor(AttnProcessor())  # faster than the fused one for heads this small
+    text.requires_grad_(False)
+    alpha_bars = scheduler().alphas_cumprod
+
+    def loss_of(step: int, generator: torch.Generator) -> tuple[Tensor, Log]:
+        rows = torch.randint(len(data), (recipe.batch,), generator=generator)
+        captions = data.captions(rows, f"unet-{step}")
+        dropped = torch.rand(recipe.batch, generator=generator) < DROPPED
+        captions = ["" if d else c for c, d in zip(captions, dropped.tolist(), strict=True)]
+        tokens = tokenizer(captions, padding="max_length", return_tensors="pt").input_ids
+        states = text(tokens).last_hidden_state
+        clean = latents[rows].float()
+        noise = torch.randn(clean.shape, generator=generator)
+        t = timesteps(recipe.batch, generator)
+        a = alpha_bars[t][:, None, None, None]
+        noisy = (a.sqrt() * clean + (1 - a).sqrt() * noise).contiguous(
+            memory_format=torch.channels_last
+        )
+        predicted = model(noisy, t, states).sample.float()
+        error = (predicted - noise).square().mean((1, 2, 3))
+        weight = loss_weight(alpha_bars[t])
+        return (error * weight).mean(), {
+            "error": error.mean().item(),
+            "noisy": error[t >= 600].mean().item(),
+            "clean": error[t < 300].mean().item(),
+        }
+
+    trained, _ = train(model, loss_of, recipe, folder, budget)
+    assert isinstance(trained, UNet2DConditionModel)
+    return trained
