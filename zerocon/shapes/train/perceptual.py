@@ -1,0 +1,168 @@
+"""The evaluator's LPIPS: SqueezeNet trained on the shapes world, inside the `lpips` package's class.
+
+The backbone learns to name every attribute of a scene. The linear heads are then fitted, as
+LPIPS's were: of two distortions of a picture, the stronger one must be further away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from pathlib import Path
+
+import lpips
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zerocon.shapes.packaged import save_half
+from zerocon.shapes.train.attributes import AttributeHead, attribute_loss, scene_labels
+from zerocon.shapes.train.data import SceneData
+from zerocon.shapes.train.loop import Budget, Log, Recipe, train
+
+RECIPE = Recipe("perceptual", steps=1800, batch=64, lr=1e-3, seed=17, ema=0.995, muon=True)
+HEADS = Recipe("perceptual-heads", steps=200, batch=48, lr=3e-2, seed=18, warmup=10, bf16=False)
+WEIGHTS_FILE = "lpips_squeeze.safetensors"
+DISTORTIONS = ("noise", "blur", "blend", "shift", "fade", "patch")
+
+
+def build() -> lpips.LPIPS:
+    """The package's own class, without its download and its message; heads uniform."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        model = lpips.LPIPS(net="squeeze", pretrained=False, pnet_rand=True, use_dropout=False)
+    for layer in model.lins:
+        nn.init.constant_(layer.model[-1].weight, 1.0)
+    return model
+
+
+class Namer(nn.Module):
+    """The backbone that is kept, and the head that taught it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lpips = build().requires_grad_(True)
+        self.norm = nn.LayerNorm(512)
+        self.head = AttributeHead(512 * 9)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        last = self.lpips.net(self.lpips.scaling_layer(images))[-1]  # [n, 512, 3, 3]
+        return self.head(self.norm(last.flatten(2).mT).flatten(1))
+
+
+def train_backbone(data: SceneData, folder: Path, budget: Budget, recipe: Recipe = RECIPE) -> Namer:
+    torch.manual_seed(recipe.seed)
+    model = Namer()
+
+    def loss_of(step: int, generator: torch.Generator) -> tuple[Tensor, Log]:
+        rows = torch.randint(len(data), (recipe.batch,), generator=generator)
+        labels = scene_labels([data.scenes[i] for i in rows.tolist()])
+        loss, right = attribute_loss(model(data.images(rows)), labels)
+        return loss, {"exact": right.float().mean().item()}
+
+    trained, _ = train(model, loss_of, recipe, folder, budget)
+    assert isinstance(trained, Namer)
+    return trained
+
+
+def distorted(images: Tensor, kind: str, strength: Tensor, generator: torch.Generator) -> Tensor:
+    """Pictures in -1..1, each distorted with its `strength` (0..1, [n])."""
+    s = strength[:, None, None, None]
+    if kind == "noise":
+        images = images + 0.6 * s * torch.randn(images.shape, generator=generator)
+    elif kind == "blur":
+        images = images + s * (F.avg_pool2d(images, 7, 1, 3, count_include_pad=False) - images)
+    elif kind == "blend":
+        images = images + 0.6 * s * (images.roll(1, 0) - images)
+    elif kind == "shift":
+        images = _shifted(images, 6 * strength)
+    elif kind == "fade":
+        images = images + 0.6 * s * (torch.rand(3, generator=generator)[None, :, None, None] - images)
+    else:
+        images = _patched(images, strength, generator)
+    return images.clamp(-1, 1)
+
+
+def _shifted(images: Tensor, pixels: Tensor) -> Tensor:
+    """Moved to the right by a number of pixels that need not be whole; the edge repeats."""
+    theta = torch.eye(2, 3).repeat(len(images), 1, 1)
+    theta[:, 0, 2] = -2 * pixels / images.shape[-1]
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
+def _patched(images: Tensor, strength: Tensor, generator: torch.Generator) -> Tensor:
+    """A square of another picture; its side grows with the strength."""
+    side = images.shape[-1]
+    centre = torch.rand(2, generator=generator) * side / 2 + side / 4
+    pixel = torch.arange(side) + 0.5
+    half = (strength * side / 3)[:, None]
+    rows, columns = ((pixel - c).abs()[None] < half for c in centre)
+    inside = rows[:, None, :, None] & columns[:, None, None, :]
+    return torch.where(inside, images.roll(1, 0), images)
+
+
+def two_distances(
+    model: lpips.LPIPS, images: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Distances to a weaker and to a stronger distortion, of one kind for the batch, [n] each."""
+    kind = DISTORTIONS[int(torch.randint(len(DISTORTIONS), (1,), generator=generator))]
+    weak = 0.8 * torch.rand(len(images), generator=generator)
+    strong = weak + 0.05 + (0.95 - weak) * torch.rand(len(images), generator=generator)
+    seed = int(torch.randint(2**31, (1,), generator=generator))
+    pair = [
+        distorted(images, kind, s, torch.Generator().manual_seed(seed)) for s in (weak, strong)
+    ]
+    far = [model(images, other).flatten() for other in pair]
+    return far[0], far[1]
+
+
+def fit_heads(
+    model: lpips.LPIPS, data: SceneData, folder: Path, budget: Budget, recipe: Recipe = HEADS
+) -> lpips.LPIPS:
+    """Non-negative head weights, so that distance grows with a distortion's strength."""
+    model.net.requires_grad_(False)
+
+    def loss_of(step: int, generator: torch.Generator) -> tuple[Tensor, Log]:
+        for layer in model.lins:
+            layer.model[-1].weight.data.clamp_(min=0)
+        rows = torch.randint(len(data), (recipe.batch,), generator=generator)
+        weak, strong = two_distances(model, data.images(rows), generator)
+        # The logarithm asks for the right order, whatever the distances' scale.
+        margin = (strong + 1e-6).log() - (weak + 1e-6).log()
+        return F.softplus(-5 * margin).mean(), {"order": (margin > 0).float().mean().item()}
+
+    train(model.lins, loss_of, recipe, folder, budget)
+    return scaled(model, data)
+
+
+@torch.no_grad()
+def scaled(model: lpips.LPIPS, data: SceneData) -> lpips.LPIPS:
+    """Heads at or above zero, at a scale where two unrelated pictures are about 0.7 apart."""
+    for layer in model.lins:
+        layer.model[-1].weight.clamp_(min=0)
+    images = data.images(torch.arange(0, min(512, len(data)), 2))
+    unrelated = model(images, images.roll(1, 0)).mean()
+    for layer in model.lins:
+        layer.model[-1].weight.mul_(0.7 / unrelated)
+    return model.eval().requires_grad_(False)
+
+
+def train_perceptual(data: SceneData, folder: Path, budget: Budget) -> lpips.LPIPS:
+    trained = train_backbone(data, folder, budget)
+    return fit_heads(trained.lpips, data, folder / "heads", budget)
+
+
+@torch.no_grad()
+def order_kept(model: lpips.LPIPS, data: SceneData, batches: int = 60, seed: int = 1) -> float:
+    """How often the stronger of two distortions is the further one."""
+    generator = torch.Generator().manual_seed(seed)
+    kept: list[Tensor] = []
+    for _ in range(batches):
+        rows = torch.randint(len(data), (16,), generator=generator)
+        weak, strong = two_distances(model, data.images(rows), generator)
+        kept.append(strong > weak)
+    return torch.cat(kept).float().mean().item()
+
+
+def export(model: lpips.LPIPS, folder: Path) -> None:
+    save_half(model, folder / WEIGHTS_FILE)

@@ -1,0 +1,86 @@
+"""The evaluator's structure encoder: a small ViT that says where what is.
+
+Every patch names the thing that covers it (its shape, its pose, whether it is hollow), and
+the class token the background: colour, material and style help with neither.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import ViTConfig, ViTModel
+
+from zerocon.shapes.packaged import plain_float32
+from zerocon.shapes.scene import BACKGROUNDS, Scene
+from zerocon.shapes.train.attributes import PATCH_CLASSES, patch_labels
+from zerocon.shapes.train.data import SIDE, SceneData
+from zerocon.shapes.train.loop import Budget, Log, Recipe, train
+
+RECIPE = Recipe("structure", steps=1200, batch=64, lr=2e-3, seed=16, ema=0.995, muon=True)
+WIDTH = 96
+PATCH = 8
+GRID = SIDE // PATCH
+
+
+class Structure(nn.Module):
+    """The ViT that is kept, and the heads that taught it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.vit = ViTModel(
+            ViTConfig(
+                hidden_size=WIDTH,
+                intermediate_size=4 * WIDTH,
+                num_hidden_layers=4,
+                num_attention_heads=4,
+                image_size=SIDE,
+                patch_size=PATCH,
+            ),
+            add_pooling_layer=False,
+        )
+        self.patches = nn.ModuleDict({n: nn.Linear(WIDTH, c) for n, c in PATCH_CLASSES.items()})
+        self.background = nn.Linear(WIDTH, len(BACKGROUNDS))
+
+    def forward(self, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        tokens = self.vit(pixel_values=images).last_hidden_state
+        patches = {n: head(tokens[:, 1:]).float() for n, head in self.patches.items()}
+        return patches, self.background(tokens[:, 0]).float()
+
+
+def backgrounds(scenes: list[Scene]) -> Tensor:
+    return torch.tensor([BACKGROUNDS.index(scene.background) for scene in scenes])
+
+
+def train_structure(
+    data: SceneData, folder: Path, budget: Budget, recipe: Recipe = RECIPE
+) -> Structure:
+    torch.manual_seed(recipe.seed)
+    model = Structure()
+
+    def loss_of(step: int, generator: torch.Generator) -> tuple[Tensor, Log]:
+        rows = torch.randint(len(data), (recipe.batch,), generator=generator)
+        scenes = [data.scenes[i] for i in rows.tolist()]
+        patches, background = model(data.images(rows))
+        labels = patch_labels(scenes, GRID)
+        losses = [F.cross_entropy(patches[n].flatten(0, 1), labels[n].flatten()) for n in labels]
+        place = backgrounds(scenes)
+        loss = torch.stack(losses).mean() + 0.3 * F.cross_entropy(background, place)
+        things = labels["shape"] > 0
+        right = (patches["shape"].argmax(-1) == labels["shape"])[things].float().mean()
+        return loss, {"shape": right.item(), "background": _share(background, place)}
+
+    trained, _ = train(model, loss_of, recipe, folder, budget)
+    assert isinstance(trained, Structure)
+    return trained
+
+
+def _share(logits: Tensor, labels: Tensor) -> float:
+    return (logits.argmax(1) == labels).float().mean().item()
+
+
+def export(model: Structure, folder: Path) -> None:
+    model.vit.half().save_pretrained(folder)
+    plain_float32(folder / "config.json")
