@@ -28,7 +28,7 @@ def test_pil_reads_back_every_pixel(shape: tuple[int, int], levels: int) -> None
 
 
 def test_every_run_length_is_read_back() -> None:
-    rows = [[1] * n + [2] * (700 - n) for n in range(0, 700)]
+    rows = [[1] * n + [2] * (700 - n) for n in range(700)]
     pixels = np.repeat(np.array(rows, dtype=np.uint8)[..., None], 3, axis=2)
     pixels[..., 1] += np.arange(700, dtype=np.uint8)[:, None]
     pixels[..., 2] *= np.arange(700, dtype=np.uint8)

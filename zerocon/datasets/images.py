@@ -24,7 +24,7 @@ SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 def read_image(path: str | Path, root: Path, side: int) -> tuple[Tensor, tuple[str, ...]]:
     """The picture at `path` inside `root`: ([3, side, side] in 0..1, notes)."""
     file = inside(path, root)
-    picture, notes = _rgb(_opened(file, path))
+    picture, notes = _opened(file, path)
     pixels = np.array(_resized(_cropped(picture), side))
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous().float() / 255, notes
 
@@ -85,8 +85,8 @@ def _integers(flat: object) -> Sequence[int]:
     return flat
 
 
-def _opened(file: Path, name: str | Path) -> Image.Image:
-    """The picture, decoded."""
+def _opened(file: Path, name: str | Path) -> tuple[Image.Image, tuple[str, ...]]:
+    """The picture in RGB, and what was done for that."""
     if not file.is_file():
         raise CaseError(f"image {name}: there is no such file in the dataset's folder")
     if file.stat().st_size == 0:
@@ -94,8 +94,7 @@ def _opened(file: Path, name: str | Path) -> Image.Image:
     try:
         with Image.open(file) as image:
             _check_size(image, name)
-            image.load()
-            return image
+            return _rgb(image)
     except Image.DecompressionBombError as error:
         raise CaseError(_too_big(name)) from error
     except Image.UnidentifiedImageError as error:
@@ -115,7 +114,7 @@ def _too_big(name: str | Path) -> str:
 
 def _rgb(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
     notes: list[str] = []
-    if getattr(image, "n_frames", 1) > 1:
+    if getattr(image, "is_animated", False):
         notes.append("animated: the first frame was used")
     turned = ImageOps.exif_transpose(image)
     if turned.size != image.size or image.getexif().get(0x0112, 1) != 1:

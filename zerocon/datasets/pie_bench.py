@@ -45,6 +45,7 @@ class PieBench:
         root: str | Path,
         side: int,
         limit: int | None = None,
+        *,
         edit_types: Sequence[str | int] | None = None,
         ids: Sequence[str] | None = None,
         noisy_border: bool = True,
@@ -63,7 +64,7 @@ class PieBench:
         return self._ids
 
     def load(self, case_id: str) -> Case:
-        entry = self._entry(case_id)
+        entry = self.entry(case_id)
         edit_type = _edit_type(entry)
         image, notes = read_image(
             Path("annotation_images") / _text(entry, "image_path"), self.root, self.side
@@ -84,9 +85,6 @@ class PieBench:
 
     def entry(self, case_id: str) -> Entry:
         """What the mapping file says of a case."""
-        return self._entry(case_id)
-
-    def _entry(self, case_id: str) -> Entry:
         entry = self._entries.get(case_id)
         if entry is None:
             raise CaseError(f"there is no case {case_id!r} in {self.root / MAPPING_FILE}")

@@ -28,6 +28,7 @@ class ShapesPIE:
         split: str,
         side: int,
         limit: int | None = None,
+        *,
         root: str | Path | None = None,
         edit_types: Sequence[str | int] | None = None,
     ) -> None:
@@ -38,7 +39,7 @@ class ShapesPIE:
         self.name = f"shapes_pie_{size}"
         folder = default_root(size, split) if root is None else Path(root)
         _write(folder, size, split)
-        self._cases = PieBench(folder, side, limit, edit_types, noisy_border=False)
+        self._cases = PieBench(folder, side, limit, edit_types=edit_types, noisy_border=False)
         self.fingerprint = self._cases.fingerprint
 
     @property

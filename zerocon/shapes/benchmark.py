@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -90,7 +89,7 @@ class _Change:
     blend_words: tuple[str, str] | None = None
 
 
-class _Unsuitable(Exception):
+class _UnsuitableError(Exception):
     """The drawn scene can't be edited this way; draw another."""
 
 
@@ -209,7 +208,7 @@ def _entry(case: Edit, name: str) -> dict[str, Any]:
 
 def _publish(draft: Path, root: Path) -> None:
     try:
-        os.rename(draft, root)
+        draft.rename(root)
     except OSError as error:
         # Somebody else may have written the same benchmark meanwhile.
         if not (root / "mapping_file.json").exists():
@@ -220,7 +219,7 @@ def _drawn(rng: Random, edit_type: int) -> _Change:
     while True:
         try:
             change = _CHANGES[edit_type](rng)
-        except (_Unsuitable, ValueError):  # ValueError: a scene that can't be
+        except (_UnsuitableError, ValueError):  # ValueError: a scene that can't be
             continue
         if _plain_to_name(change.source) and _plain_to_name(change.target):
             return change
@@ -299,7 +298,7 @@ def _change_color(rng: Random) -> _Change:
 def _change_material(rng: Random) -> _Change:
     change = _attribute(rng, "material", MATERIALS, "make the {shape} {new}")
     if any(t.fill == "hollow" for t in set(change.source.things) - set(change.target.things)):
-        raise _Unsuitable
+        raise _UnsuitableError
     return change
 
 
@@ -366,7 +365,7 @@ def _change_everything_of_one(rng: Random) -> _Change:
     scene, index, thing = _picked(rng)
     other = random_thing(rng, thing.x, thing.y)
     if other.shape == thing.shape or other.color == thing.color:
-        raise _Unsuitable
+        raise _UnsuitableError
     words = f"put {thing_phrase(other)} in the place of the {thing.shape}"
     return _Change(scene, _with_thing(scene, index, other), words, (thing.shape, other.shape))
 

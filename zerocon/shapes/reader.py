@@ -1,0 +1,495 @@
+"""Read a scene back from its picture, by drawing: the scene whose picture comes closest.
+
+No network is involved. First the background and the style, with the things as outliers; then
+one thing at a time, over every look and every place at once (correlations by FFT); then each
+number and each word in turn, as long as the picture gets closer.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zerocon.shapes.render import (
+    COLOR_RGB,
+    _background,
+    _grid,
+    _inside,
+    _surface,
+    thing_distance,
+)
+from zerocon.shapes.scene import (
+    BACKGROUNDS,
+    COLORS,
+    FILLS,
+    MATERIALS,
+    POSES,
+    RADIUS,
+    SHAPES,
+    SIZES,
+    STYLES,
+    THING_ATTRIBUTES,
+    Scene,
+    Thing,
+)
+
+Array = NDArray[np.float32]
+Place = tuple[float, float]
+Look = tuple[str, str, str, str, str]  # shape, pose, fill, material, size
+
+SIDE = 64
+PIXEL = 1 / SIDE
+LAYOUTS = tuple((i + 0.5) / 26 for i in range(26))  # about one pixel apart
+OUTLIER = 3 * 35.0**2  # what one pixel of a thing counts when only the background is fitted
+NEARLY = 1.3  # backgrounds this close to the best one are tried as well
+THING_COST = 30_000.0  # squared error that one more thing must save
+EXPLAINED = 0.1  # … and which share of what it would save in a perfect picture
+APART = 0.28  # the least distance between two things; the world's is 0.44
+LOW, HIGH = 14, 50  # the pixels that a thing's centre can lie in
+SAME_PLACE = 0.12  # how far a thing may move and still be the one that was to be edited
+CANDIDATES = 4
+
+
+@dataclass(frozen=True)
+class _Style:
+    """A style is an affine map of colours."""
+
+    matrix: Array  # [3, 3], applied to columns
+    offset: Array  # [3]
+
+    def __call__(self, colors: NDArray[np.floating]) -> Array:
+        return colors.astype(np.float32) @ self.matrix.T + self.offset
+
+
+def read(image: NDArray[np.uint8], hints: Sequence[Scene] = ()) -> Scene:
+    """The scene that `image`, uint8 [64, 64, 3], shows best. Hints are further guesses."""
+    pixels = _checked(image)
+    guesses = itertools.chain((_guess(pixels, *b) for b in _backgrounds(pixels)), hints)
+    fits = [_improved(pixels, guess) for guess in guesses]
+    _, best = min(fits, key=lambda fit: fit[0])
+    return _tidy(best)
+
+
+def edit_success(image: NDArray[np.uint8], source: Scene, target: Scene) -> bool:
+    """Did the picture get what differs between source and target, about where it should be?
+
+    What should have stayed is not looked at: that is for the measures of preservation.
+    """
+    found = read(image, (source, target))
+    for name in ("background", "style"):
+        wanted = getattr(target, name)
+        if wanted != getattr(source, name) and getattr(found, name) != wanted:
+            return False
+    if source.things == target.things:
+        return True
+    if len(found.things) != len(target.things):
+        return False
+    return _things_changed(found, source, target)
+
+
+def attributes(found: Scene, wanted: Scene) -> dict[str, bool]:
+    """Which attributes of a picture's scene are those its caption asked for."""
+    checks = {name: getattr(found, name) == getattr(wanted, name) for name in _SCENE_NAMES}
+    same = len(found.things) == len(wanted.things)
+    pairs = list(zip(found.things, wanted.things, strict=False))
+    for name in THING_ATTRIBUTES:
+        checks[name] = same and all(getattr(f, name) == getattr(w, name) for f, w in pairs)
+    return {"count": same, **checks}
+
+
+_SCENE_NAMES = ("background", "style")
+
+
+def _things_changed(found: Scene, source: Scene, target: Scene) -> bool:
+    """Things are matched left to right; only asked-for differences count."""
+    if len(source.things) < len(target.things):
+        old = {_place(t) for t in source.things}
+        news = zip(found.things, target.things, strict=True)
+        return all(_looks(f) == _looks(t) for f, t in news if _place(t) not in old)
+    if len(source.things) > len(target.things):
+        pairs = zip(found.things, target.things, strict=True)
+        return all(_near(f, t) for f, t in pairs)
+    triples = zip(found.things, source.things, target.things, strict=True)
+    return all(s == t or (_near(f, t) and _got(f, s, t)) for f, s, t in triples)
+
+
+def _got(found: Thing, source: Thing, target: Thing) -> bool:
+    changed = [n for n in THING_ATTRIBUTES if getattr(source, n) != getattr(target, n)]
+    return all(getattr(found, n) == getattr(target, n) for n in changed)
+
+
+def _looks(thing: Thing) -> tuple[str, ...]:
+    return tuple(getattr(thing, name) for name in THING_ATTRIBUTES)
+
+
+def _place(thing: Thing) -> Place:
+    return thing.x, thing.y
+
+
+def _near(a: Thing, b: Thing) -> bool:
+    return (a.x - b.x) ** 2 + (a.y - b.y) ** 2 <= SAME_PLACE**2
+
+
+def _checked(image: NDArray[np.uint8]) -> Array:
+    if image.shape != (SIDE, SIDE, 3) or image.dtype != np.uint8:
+        raise ValueError(f"expected uint8 [64, 64, 3], got {image.dtype} {image.shape}")
+    return image.astype(np.float32)
+
+
+def _tidy(scene: Scene) -> Scene:
+    things = sorted(scene.things, key=lambda t: t.x)
+    placed = tuple(replace(t, x=round(t.x, 4), y=round(t.y, 4)) for t in things)
+    return replace(scene, things=placed, layout=round(scene.layout, 4))
+
+
+# Backgrounds and styles: the things are outliers.
+
+
+@functools.cache
+def _styles() -> dict[str, _Style]:
+    eye = np.eye(3)
+    sepia = 0.4 * eye + np.outer((0.62, 0.5, 0.34), (0.3, 0.59, 0.11))
+    night = np.diag((0.5, 0.55, 0.75))
+    matrices = {"photo": eye, "pastel": 0.6 * eye, "night": night, "sepia": sepia}
+    offsets = {"pastel": 102.0}
+    return {
+        name: _Style(matrices[name].astype(np.float32), np.full(3, offsets.get(name, 0), "f4"))
+        for name in STYLES
+    }
+
+
+def _backdrop(background: str, style: str, layout: float) -> Array:
+    return _styles()[style](_background(background, layout, *_ticks(), SIDE))
+
+
+@functools.cache
+def _ticks() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    return _grid(SIDE)
+
+
+@functools.cache
+def _backdrops() -> tuple[list[tuple[str, str, float]], Array]:
+    """Every background in every style and layout, at every second pixel: [backdrop, pixel]."""
+    names: list[tuple[str, str, float]] = []
+    for background, style in itertools.product(BACKGROUNDS, STYLES):
+        layouts = (0.5,) if background in ("gray", "white", "black") else LAYOUTS
+        names += [(background, style, layout) for layout in layouts]
+    return names, np.stack([_backdrop(*name)[::2, 1::2] for name in names])
+
+
+def _backgrounds(pixels: Array) -> list[tuple[str, str, float]]:
+    """The best (background, style, layout), and a second one when it is nearly as good."""
+    names, bank = _backdrops()
+    errors = np.minimum(((bank - pixels[::2, 1::2]) ** 2).sum(-1), OUTLIER).sum((1, 2))
+    best: dict[tuple[str, str], tuple[float, float]] = {}
+    for (background, style, layout), error in zip(names, errors.tolist(), strict=True):
+        key = background, style
+        best[key] = min(best.get(key, (np.inf, 0.0)), (error, layout))
+    ranked = sorted(best.items(), key=lambda item: item[1][0])[:2]
+    limit = NEARLY * ranked[0][1][0] + 1
+    return [
+        (*key, _layout(pixels, *key, layout)) for key, (error, layout) in ranked if error <= limit
+    ]
+
+
+def _layout(pixels: Array, background: str, style: str, layout: float) -> float:
+    """The layout to a fraction of a pixel, with the things as outliers."""
+    if background in ("gray", "white", "black"):
+        return layout
+
+    def error(value: float) -> float:
+        away = ((_backdrop(background, style, value) - pixels) ** 2).sum(-1)
+        return float(np.minimum(away, OUTLIER).sum())
+
+    return _minimum(error, layout, (0.02, 0.01, 0.005))
+
+
+def _minimum(error: Callable[[float], float], value: float, steps: Sequence[float]) -> float:
+    least = error(value)
+    for step in steps:
+        for sign in (-step, step):
+            while 0 <= value + sign <= 1 and (now := error(value + sign)) < least:
+                value, least = value + sign, now
+    return value
+
+
+# One thing: where, and which look?
+
+
+@dataclass(frozen=True)
+class _Patch:
+    """What a thing draws: coverage and unstyled colours in a window of the picture."""
+
+    window: tuple[slice, slice]
+    alpha: Array  # [height, width, 1]
+    colors: Array  # [height, width, 3]
+
+    def over(self, base: Array, style: _Style) -> Array:
+        below = base[self.window]
+        return below + (style(self.colors) - below) * self.alpha
+
+
+def _patch(thing: Thing) -> _Patch:
+    radius = RADIUS[thing.size]
+    reach = int(1.2 * radius * SIDE) + 2
+    column, row = int(thing.x * SIDE), int(thing.y * SIDE)
+    window = tuple(slice(max(c - reach, 0), min(c + reach + 1, SIDE)) for c in (row, column))
+    x, y = (ticks[window] for ticks in _ticks())
+    distance = thing_distance(thing, (x - thing.x) / radius, (y - thing.y) / radius) * radius
+    alpha = _inside(distance, SIDE)[..., None].astype(np.float32)
+    if thing.material == "plain":
+        colors = np.broadcast_to(np.array(COLOR_RGB[thing.color], np.float32), (*x.shape, 3))
+    else:
+        colors = _surface(thing, x, y, SIDE).astype(np.float32)
+    return _Patch((window[0], window[1]), alpha, colors)
+
+
+def _change_in_error(pixels: Array, base: Array, thing: Thing, style: _Style) -> float:
+    """How the squared error changes when the thing is drawn on `base`: below 0 is better."""
+    patch = _patch(thing)
+    wanted = pixels[patch.window]
+    with_it = wanted - patch.over(base, style)
+    without = wanted - base[patch.window]
+    return float(np.vdot(with_it, with_it) - np.vdot(without, without))
+
+
+@dataclass(frozen=True)
+class _Templates:
+    """Every look, centred on pixel (0, 0), as spectra [look, SIDE, SIDE // 2 + 1].
+
+    `shade` is how bright the thing's colour is at each pixel, 1 where it is plain.
+    """
+
+    looks: list[Look]
+    alpha: NDArray[np.complex64]
+    alpha_shade: NDArray[np.complex64]
+    alpha2: NDArray[np.complex64]
+    alpha2_shade: NDArray[np.complex64]
+    energy: Array  # [look], Σ alpha² shade²
+
+
+@functools.cache
+def _templates() -> _Templates:
+    looks = list(_all_looks())
+    drawn = [_alpha_and_shade(look) for look in looks]
+    alpha = np.stack([a for a, _ in drawn])
+    shade = np.stack([s for _, s in drawn])
+    parts = (alpha, alpha * shade, alpha**2, alpha**2 * shade)
+    spectra = [np.fft.rfft2(part).conj().astype(np.complex64) for part in parts]
+    return _Templates(looks, *spectra, (alpha**2 * shade**2).sum((1, 2)))
+
+
+def _all_looks() -> Iterator[Look]:
+    for shape, pose, (fill, material), size in itertools.product(SHAPES, POSES, _FACES, SIZES):
+        if shape != "circle" or pose == "upright":
+            yield shape, pose, fill, material, size
+
+
+_FACES = tuple((f, m) for f in FILLS for m in MATERIALS if f == "solid" or m == "plain")
+
+
+def _alpha_and_shade(look: Look) -> tuple[Array, Array]:
+    center = (SIDE // 2 + 0.5) * PIXEL
+    patch = _patch(_thing(look, "red", center, center))
+    alpha, shade = np.zeros((SIDE, SIDE), np.float32), np.zeros((SIDE, SIDE), np.float32)
+    alpha[patch.window] = patch.alpha[..., 0]
+    shade[patch.window] = patch.colors[..., 0] / COLOR_RGB["red"][0]
+    back = (-(SIDE // 2), -(SIDE // 2))
+    return np.roll(alpha, back, (0, 1)), np.roll(shade, back, (0, 1))
+
+
+def _thing(look: Look, color: str, x: float, y: float) -> Thing:
+    shape, pose, fill, material, size = look
+    return Thing(shape, color, material, size, fill, pose, x, y)
+
+
+def _search(pixels: Array, base: Array, style: _Style, taken: Sequence[Thing]) -> list[Thing]:
+    """The best few things that one could draw on `base`, to the pixel.
+
+    With R = pixels - base, a thing of coverage a and colours u·m + b (m its shade, b the
+    style's offset) changes the squared error by Σ a²|um + b - base|² - 2 Σ a R·(um + b - base):
+    correlations of a, am, a², a²m with pictures, for all places at once.
+    """
+    t = _templates()
+    residual, rest = pixels - base, style.offset - base
+    alone = 2 * t.alpha * -_spectrum((residual * rest).sum(-1))
+    alone += t.alpha2 * _spectrum((rest * rest).sum(-1))
+    pairs = [(_spectrum(rest[..., c]), _spectrum(residual[..., c])) for c in range(3)]
+    by_color = np.stack(
+        [2 * (t.alpha2_shade * below - t.alpha_shade * left) for below, left in pairs], axis=1
+    )  # [look, rgb, SIDE, SIDE // 2 + 1]
+    colors = np.array([COLOR_RGB[c] for c in COLORS], np.float32) @ style.matrix.T
+    change = np.einsum("kc,lcp->lkp", colors, _inner(by_color), optimize=True)
+    change += _inner(alone)[:, None]
+    change += ((colors**2).sum(1) * t.energy[:, None])[..., None]
+    change[..., _blocked(taken)] = np.inf
+    return _best_things(change)
+
+
+def _spectrum(picture: Array) -> NDArray[np.complex64]:
+    return np.fft.rfft2(picture).astype(np.complex64)
+
+
+def _inner(spectra: NDArray[np.complex64]) -> Array:
+    """The correlations where a thing's centre can lie: […, place]."""
+    full = np.fft.irfft2(spectra, s=(SIDE, SIDE)).astype(np.float32)
+    inner = full[..., LOW:HIGH, LOW:HIGH]
+    return inner.reshape(*inner.shape[:-2], -1)
+
+
+def _places() -> tuple[Array, Array]:
+    """x and y of the places of `_inner`."""
+    x, y = (ticks[LOW:HIGH, LOW:HIGH].astype(np.float32).ravel() for ticks in _ticks())
+    return x, y
+
+
+def _blocked(taken: Sequence[Thing]) -> NDArray[np.bool_]:
+    x, y = _places()
+    blocked = np.zeros(x.shape, dtype=np.bool_)
+    for thing in taken:
+        blocked |= (x - thing.x) ** 2 + (y - thing.y) ** 2 < APART**2
+    return blocked
+
+
+def _best_things(change: Array) -> list[Thing]:
+    """`change` is [look, color, place]; one thing per look and colour."""
+    x, y = _places()
+    places = change.argmin(-1)
+    least = np.take_along_axis(change, places[..., None], -1)[..., 0]
+    best = np.argsort(least, axis=None)[:CANDIDATES].tolist()
+    looks = _templates().looks
+    things: list[Thing] = []
+    for look, color in (divmod(index, len(COLORS)) for index in best):
+        place = places[look, color]
+        things.append(_thing(looks[look], COLORS[color], float(x[place]), float(y[place])))
+    return things
+
+
+# From a guess to the nearest minimum.
+
+
+def _guess(pixels: Array, background: str, style_name: str, layout: float) -> Scene:
+    """Things added one by one, each the one that explains most."""
+    style = _styles()[style_name]
+    base = _backdrop(background, style_name, layout)
+    things: list[Thing] = []
+    for _ in range(2):
+        found = [_placed(pixels, base, t, style) for t in _search(pixels, base, style, things)]
+        change, thing = min(found, key=lambda item: item[0])
+        if things and not _is_there(base, thing, style, change):
+            break
+        things.append(thing)
+        base = _drawn(base, thing, style)
+    return Scene(tuple(things), background, style_name, layout)
+
+
+def _is_there(base: Array, thing: Thing, style: _Style, change: float) -> bool:
+    patch = _patch(thing)
+    drawn = patch.over(base, style) - base[patch.window]
+    return -change > max(THING_COST, EXPLAINED * float(np.vdot(drawn, drawn)))
+
+
+def _drawn(base: Array, thing: Thing, style: _Style) -> Array:
+    patch = _patch(thing)
+    result = base.copy()
+    result[patch.window] = patch.over(base, style)
+    return result
+
+
+def _placed(
+    pixels: Array,
+    base: Array,
+    thing: Thing,
+    style: _Style,
+    steps: Sequence[float] = (0.5, 0.25),
+) -> tuple[float, Thing]:
+    """The thing moved to where it fits best: (change in error, thing)."""
+    least = _change_in_error(pixels, base, thing, style)
+    for step in steps:
+        moved = True
+        while moved:
+            moved = False
+            for dx, dy in ((step, 0), (-step, 0), (0, step), (0, -step)):
+                other = replace(thing, x=_kept(thing.x + dx * PIXEL), y=_kept(thing.y + dy * PIXEL))
+                change = _change_in_error(pixels, base, other, style)
+                if change < least:
+                    least, thing, moved = change, other, True
+    return least, thing
+
+
+def _kept(position: float) -> float:
+    return min(max(position, 0.1), 0.9)
+
+
+def _improved(pixels: Array, scene: Scene, rounds: int = 4) -> tuple[float, Scene]:
+    """Every attribute and position in turn until nothing helps: (error, scene)."""
+    error = np.inf
+    for _ in range(rounds):
+        before = scene
+        scene = _with_better_backdrop(pixels, scene)
+        for index in range(len(scene.things)):
+            scene = _with_better_thing(pixels, scene, index)
+        error = _error(pixels, scene)
+        if scene.described() == before.described():
+            break
+    return error, scene
+
+
+def _error(pixels: Array, scene: Scene) -> float:
+    away = pixels - _picture(scene)
+    return float(np.vdot(away, away)) + THING_COST * len(scene.things)
+
+
+def _picture(scene: Scene, leave_out: int | None = None) -> Array:
+    style = _styles()[scene.style]
+    picture = _backdrop(scene.background, scene.style, scene.layout)
+    for index, thing in enumerate(scene.things):
+        if index != leave_out:
+            picture = _drawn(picture, thing, style)
+    return picture
+
+
+def _with_better_backdrop(pixels: Array, scene: Scene) -> Scene:
+    pairs = itertools.product(BACKGROUNDS, STYLES)
+    others = (replace(scene, background=b, style=s) for b, s in pairs)
+    best = min((scene, *others), key=lambda s: _error(pixels, s))
+    if best.background in ("gray", "white", "black"):
+        return best
+
+    def error(layout: float) -> float:
+        return _error(pixels, replace(best, layout=layout))
+
+    return replace(best, layout=_minimum(error, best.layout, (0.02, 0.005)))
+
+
+def _with_better_thing(pixels: Array, scene: Scene, index: int) -> Scene:
+    style, base = _styles()[scene.style], _picture(scene, leave_out=index)
+    least, thing = _placed(pixels, base, scene.things[index], style)
+    for _ in range(4):
+        before = thing
+        for other in _variants(thing):
+            change = _change_in_error(pixels, base, other, style)
+            if change < least:
+                least, thing = change, other
+        if thing == before:
+            break
+        least, thing = _placed(pixels, base, thing, style)
+    things = list(scene.things)
+    things[index] = thing
+    return replace(scene, things=tuple(things))
+
+
+def _variants(thing: Thing) -> Iterator[Thing]:
+    """The thing with one attribute changed (with those that depend on it)."""
+    look = (thing.shape, thing.pose, thing.fill, thing.material, thing.size)
+    for other in _templates().looks:
+        same = (other[:2] == look[:2], other[2:4] == look[2:4], other[4] == look[4])
+        if sum(same) == 2:
+            yield _thing(other, thing.color, thing.x, thing.y)
+    for color in COLORS:
+        yield replace(thing, color=color)
