@@ -45,5 +45,9 @@ def fingerprint(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
+def file_fingerprint(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+
+
 def _half(value: Tensor) -> Tensor:
     return value.to(torch.float16) if value.is_floating_point() else value

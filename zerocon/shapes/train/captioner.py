@@ -91,7 +91,7 @@ def train_captioner(
     torch.manual_seed(recipe.seed)
     model = build()
 
-    def loss_of(step: int, generator: torch.Generator) -> tuple[Tensor, Log]:
+    def loss_of(_step: int, generator: torch.Generator) -> tuple[Tensor, Log]:
         rows = torch.randint(len(data), (recipe.batch,), generator=generator)
         tokens = token_ids([caption(data.scenes[i]) for i in rows.tolist()])
         labels = tokens.masked_fill(tokens == PAD, -100)

@@ -10,7 +10,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import torch
 from open_clip import CLIP
 from torch import Tensor
@@ -67,9 +66,7 @@ def tokens_of(tokenizer: CLIPTokenizer, sentences: list[str]) -> Tensor:
     return tokens.input_ids
 
 
-def train_eval_clip(
-    data: SceneData, folder: Path, budget: Budget, recipe: Recipe = RECIPE
-) -> CLIP:
+def train_eval_clip(data: SceneData, folder: Path, budget: Budget, recipe: Recipe = RECIPE) -> CLIP:
     torch.manual_seed(recipe.seed)
     model = build()
     tokenizer = write_clip_tokenizer(folder / "tokenizer")

@@ -1,4 +1,4 @@
-"""The evaluator's LPIPS: SqueezeNet trained on the shapes world, inside the `lpips` package's class.
+"""The evaluator's LPIPS: SqueezeNet trained on the shapes world, in the `lpips` package's class.
 
 The backbone learns to name every attribute of a scene. The linear heads are then fitted, as
 LPIPS's were: of two distortions of a picture, the stronger one must be further away.
@@ -53,7 +53,7 @@ def train_backbone(data: SceneData, folder: Path, budget: Budget, recipe: Recipe
     torch.manual_seed(recipe.seed)
     model = Namer()
 
-    def loss_of(step: int, generator: torch.Generator) -> tuple[Tensor, Log]:
+    def loss_of(_step: int, generator: torch.Generator) -> tuple[Tensor, Log]:
         rows = torch.randint(len(data), (recipe.batch,), generator=generator)
         labels = scene_labels([data.scenes[i] for i in rows.tolist()])
         loss, right = attribute_loss(model(data.images(rows)), labels)
@@ -76,7 +76,8 @@ def distorted(images: Tensor, kind: str, strength: Tensor, generator: torch.Gene
     elif kind == "shift":
         images = _shifted(images, 6 * strength)
     elif kind == "fade":
-        images = images + 0.6 * s * (torch.rand(3, generator=generator)[None, :, None, None] - images)
+        color = torch.rand(3, generator=generator)[None, :, None, None]
+        images = images + 0.6 * s * (color - images)
     else:
         images = _patched(images, strength, generator)
     return images.clamp(-1, 1)
@@ -109,9 +110,7 @@ def two_distances(
     weak = 0.8 * torch.rand(len(images), generator=generator)
     strong = weak + 0.05 + (0.95 - weak) * torch.rand(len(images), generator=generator)
     seed = int(torch.randint(2**31, (1,), generator=generator))
-    pair = [
-        distorted(images, kind, s, torch.Generator().manual_seed(seed)) for s in (weak, strong)
-    ]
+    pair = [distorted(images, kind, s, torch.Generator().manual_seed(seed)) for s in (weak, strong)]
     far = [model(images, other).flatten() for other in pair]
     return far[0], far[1]
 
@@ -122,7 +121,7 @@ def fit_heads(
     """Non-negative head weights, so that distance grows with a distortion's strength."""
     model.net.requires_grad_(False)
 
-    def loss_of(step: int, generator: torch.Generator) -> tuple[Tensor, Log]:
+    def loss_of(_step: int, generator: torch.Generator) -> tuple[Tensor, Log]:
         for layer in model.lins:
             layer.model[-1].weight.data.clamp_(min=0)
         rows = torch.randint(len(data), (recipe.batch,), generator=generator)
@@ -153,13 +152,12 @@ def train_perceptual(data: SceneData, folder: Path, budget: Budget) -> lpips.LPI
 
 
 @torch.no_grad()
-def order_kept(model: lpips.LPIPS, data: SceneData, batches: int = 60, seed: int = 1) -> float:
-    """How often the stronger of two distortions is the further one."""
+def order_kept_on(model: lpips.LPIPS, images: Tensor, seed: int = 1) -> float:
+    """How often the stronger of two distortions of a picture (in -1..1) is the further one."""
     generator = torch.Generator().manual_seed(seed)
     kept: list[Tensor] = []
-    for _ in range(batches):
-        rows = torch.randint(len(data), (16,), generator=generator)
-        weak, strong = two_distances(model, data.images(rows), generator)
+    for part in images.split(16):
+        weak, strong = two_distances(model, part, generator)
         kept.append(strong > weak)
     return torch.cat(kept).float().mean().item()
 

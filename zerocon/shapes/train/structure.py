@@ -60,7 +60,7 @@ def train_structure(
     torch.manual_seed(recipe.seed)
     model = Structure()
 
-    def loss_of(step: int, generator: torch.Generator) -> tuple[Tensor, Log]:
+    def loss_of(_step: int, generator: torch.Generator) -> tuple[Tensor, Log]:
         rows = torch.randint(len(data), (recipe.batch,), generator=generator)
         scenes = [data.scenes[i] for i in rows.tolist()]
         patches, background = model(data.images(rows))

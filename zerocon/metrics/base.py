@@ -1,0 +1,104 @@
+"""What a metric sees and what it gives.
+
+A number's `protocol` says how it was computed. `masked`: what its column's name says, over
+the measured pixels only. `published`: as the evaluation behind PIE-Bench's table computes
+it, quirks included. Where both agree, a metric takes the setting and does the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from zerocon.cases import Case
+
+Better = Literal["higher", "lower", ""]
+ProtocolName = Literal["masked", "published"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One number of a record. Its value is in `unit`: 12.3 with unit "1e-3" means 0.0123."""
+
+    name: str
+    unit: str
+    better: Better
+    digits: int
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """One batch to score. All pictures are [case, 3, side, side] in 0..1."""
+
+    cases: Sequence[Case]
+    source: Tensor
+    edited: Tensor
+    mask: Tensor  # [case, 1, side, side], 1 = edited region; nan where a case has none
+    ground_truth: Tensor  # nan where a case has none
+
+    def __post_init__(self) -> None:
+        check_range("the source pictures", self.source)
+        check_range("the edited pictures", self.edited)
+        check_range("the masks", self.mask, may_lack=True)
+        check_range("the ground truth", self.ground_truth, may_lack=True)
+        if self.edited.shape != self.source.shape:
+            raise ValueError(
+                f"edited pictures of shape {list(self.edited.shape)} can't be compared with "
+                f"sources of shape {list(self.source.shape)}"
+            )
+
+    @classmethod
+    def of(cls, cases: Sequence[Case], edited: Tensor) -> Pictures:
+        """The batch of these cases with their edited pictures, on the pictures' device."""
+        source = torch.stack([case.image for case in cases]).to(edited)
+        absent = torch.full_like(source[0], torch.nan)
+        masks = [absent[:1] if c.mask is None else c.mask.to(edited) for c in cases]
+        truths = [absent if c.ground_truth is None else c.ground_truth.to(edited) for c in cases]
+        return cls(cases, source, edited, torch.stack(masks), torch.stack(truths))
+
+    @property
+    def background(self) -> Tensor:
+        """1 where nothing should change, [case, 1, side, side]; 0 throughout without a mask."""
+        return (1 - self.mask).nan_to_num(0.0)
+
+    @property
+    def region(self) -> Tensor:
+        """1 where the edit belongs, [case, 1, side, side]; 0 throughout without a mask."""
+        return self.mask.nan_to_num(0.0)
+
+
+class Metric(Protocol):
+    """Gives each of its columns for each case, float64; nan where there is nothing to measure."""
+
+    columns: tuple[Column, ...]
+    fingerprint: str  # of the weights that it judges by, "" if none
+
+    def __call__(self, pictures: Pictures) -> dict[str, Tensor]: ...
+
+
+def check_range(name: str, values: Tensor, *, may_lack: bool = False) -> None:
+    """Refuse what is not in 0..1; `may_lack` allows nan for what a case does not have."""
+    known = values[~values.isnan()] if may_lack else values
+    if values.ndim != 4:
+        raise ValueError(f"{name} must be [case, channel, side, side], not {list(values.shape)}")
+    if known.isnan().any():
+        raise ValueError(f"{name} hold nan")
+    if known.numel() and not (known.min() >= 0 and known.max() <= 1):
+        low, high = known.min().item(), known.max().item()
+        raise ValueError(f"{name} must be in 0..1, but are in {low:.4g}..{high:.4g}")
+
+
+def where_measured(values: Tensor, weight: Tensor) -> Tensor:
+    """`values` [case] as float64, nan for cases whose `weight` [case, 1, h, w] is 0 throughout."""
+    return values.double().masked_fill(weight.flatten(1).sum(1) == 0, torch.nan)
+
+
+def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
+    """The mean over pixels and channels, each pixel by its weight; nan without any, [case]."""
+    values, weight = values.double(), weight.double()
+    total = (values.mean(1, keepdim=True) * weight).flatten(1).sum(1)
+    return total / weight.flatten(1).sum(1)

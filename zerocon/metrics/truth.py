@@ -1,0 +1,68 @@
+"""Against a known right answer: distance to the true edit, and whether the edit happened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from lpips import LPIPS
+from torch import Tensor
+from torch.nn import functional as F
+
+from zerocon.cases import Case
+from zerocon.metrics.base import Column, Pictures, ProtocolName
+from zerocon.metrics.clip import as_uint8
+from zerocon.metrics.lpips import lpips_distance, lpips_model
+from zerocon.metrics.pixel import mse, psnr, ssim
+from zerocon.shapes.reader import edit_success
+from zerocon.shapes.scene import Scene
+
+READER_SIDE = 64
+
+
+class GroundTruth:
+    """For cases that have one; nan for the others. Both protocols do the same."""
+
+    columns = (
+        Column("psnr_truth", "dB", "higher", 2),
+        Column("ssim_truth", "", "higher", 4),
+        Column("lpips_truth", "1e-3", "lower", 1),
+        Column("edit_success", "", "higher", 3),
+    )
+
+    def __init__(
+        self,
+        net: Literal["shapes", "squeeze"] = "shapes",
+        path: Path | None = None,
+        protocol: ProtocolName = "masked",
+        model: LPIPS | None = None,
+    ) -> None:
+        self.protocol = protocol
+        self.model, self.fingerprint = lpips_model(net, path) if model is None else (model, "given")
+
+    def __call__(self, pictures: Pictures) -> dict[str, Tensor]:
+        edited, truth = pictures.edited, pictures.ground_truth.nan_to_num(0.0)
+        unknown = pictures.ground_truth.flatten(1).isnan().any(1)
+        distances = {
+            "psnr_truth": psnr(mse(edited, truth)),
+            "ssim_truth": ssim(edited, truth),
+            "lpips_truth": 1e3 * lpips_distance(self.model, edited, truth).double(),
+        }
+        known = {name: v.masked_fill(unknown, torch.nan) for name, v in distances.items()}
+        return known | {"edit_success": edits_done(pictures)}
+
+
+def edits_done(pictures: Pictures) -> Tensor:
+    """1.0 or 0.0, nan for a case whose scenes nobody knows, [case]."""
+    shown = F.interpolate(pictures.edited.float(), (READER_SIDE, READER_SIDE), mode="area")
+    levels = as_uint8(shown).permute(0, 2, 3, 1).cpu()
+    done = [_edit_done(case, level) for case, level in zip(pictures.cases, levels, strict=True)]
+    return torch.tensor(done, dtype=torch.float64, device=pictures.edited.device)
+
+
+def _edit_done(case: Case, levels: Tensor) -> float:
+    if case.source_scene is None or case.target_scene is None:
+        return float("nan")
+    source, target = Scene.from_json(case.source_scene), Scene.from_json(case.target_scene)
+    return float(edit_success(levels.numpy(), source, target))
