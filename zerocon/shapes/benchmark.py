@@ -175,7 +175,8 @@ def _grown(mask: Mask, reach: int) -> Mask:
         padding = [(0, 0), (0, 0)]
         padding[axis] = (reach, reach)
         padded = np.pad(mask, padding)
-        mask = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1, axis).any(-1)
+        windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1, axis)
+        mask = np.any(windows, axis=-1, keepdims=True)[..., 0]
     return mask
 
 

@@ -11,6 +11,7 @@ import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,7 @@ from zerocon.shapes.scene import (
 )
 
 Array = NDArray[np.float32]
+Spectra = NDArray[np.complex64]
 Place = tuple[float, float]
 Look = tuple[str, str, str, str, str]  # shape, pose, fill, material, size
 
@@ -46,8 +48,9 @@ SIDE = 64
 PIXEL = 1 / SIDE
 LAYOUTS = tuple((i + 0.5) / 26 for i in range(26))  # about one pixel apart
 OUTLIER = 3 * 35.0**2  # what one pixel of a thing counts when only the background is fitted
+FEW = 8  # so many outliers are noise, not a thing
 NEARLY = 1.3  # backgrounds this close to the best one are tried as well
-THING_COST = 30_000.0  # squared error that one more thing must save
+THING_COST = 20_000.0  # squared error that one more thing must save
 EXPLAINED = 0.1  # … and which share of what it would save in a perfect picture
 APART = 0.28  # the least distance between two things; the world's is 0.44
 LOW, HIGH = 14, 50  # the pixels that a thing's centre can lie in
@@ -69,10 +72,11 @@ class _Style:
 def read(image: NDArray[np.uint8], hints: Sequence[Scene] = ()) -> Scene:
     """The scene that `image`, uint8 [64, 64, 3], shows best. Hints are further guesses."""
     pixels = _checked(image)
-    guesses = itertools.chain((_guess(pixels, *b) for b in _backgrounds(pixels)), hints)
-    fits = [_improved(pixels, guess) for guess in guesses]
-    _, best = min(fits, key=lambda fit: fit[0])
-    return _tidy(best)
+    fits = [_improved(pixels, hint) for hint in hints]
+    # Searching the whole picture takes longest; a hint that leaves nothing open saves it.
+    if not fits or _unexplained(pixels, _best(fits)) > FEW:
+        fits += [_improved(pixels, _guess(pixels, *b)) for b in _backgrounds(pixels)]
+    return _tidy(_best(fits))
 
 
 def edit_success(image: NDArray[np.uint8], source: Scene, target: Scene) -> bool:
@@ -231,7 +235,7 @@ class _Patch:
 
     def over(self, base: Array, style: _Style) -> Array:
         below = base[self.window]
-        return below + (style(self.colors) - below) * self.alpha
+        return np.asarray(below + (style(self.colors) - below) * self.alpha, dtype=np.float32)
 
 
 def _patch(thing: Thing) -> _Patch:
@@ -266,10 +270,10 @@ class _Templates:
     """
 
     looks: list[Look]
-    alpha: NDArray[np.complex64]
-    alpha_shade: NDArray[np.complex64]
-    alpha2: NDArray[np.complex64]
-    alpha2_shade: NDArray[np.complex64]
+    alpha: Spectra
+    alpha_shade: Spectra
+    alpha2: Spectra
+    alpha2_shade: Spectra
     energy: Array  # [look], Σ alpha² shade²
 
 
@@ -280,8 +284,8 @@ def _templates() -> _Templates:
     alpha = np.stack([a for a, _ in drawn])
     shade = np.stack([s for _, s in drawn])
     parts = (alpha, alpha * shade, alpha**2, alpha**2 * shade)
-    spectra = [np.fft.rfft2(part).conj().astype(np.complex64) for part in parts]
-    return _Templates(looks, *spectra, (alpha**2 * shade**2).sum((1, 2)))
+    a, a_shade, a2, a2_shade = (_spectrum(part).conj() for part in parts)
+    return _Templates(looks, a, a_shade, a2, a2_shade, (parts[1] ** 2).sum((1, 2)))
 
 
 def _all_looks() -> Iterator[Look]:
@@ -331,11 +335,11 @@ def _search(pixels: Array, base: Array, style: _Style, taken: Sequence[Thing]) -
     return _best_things(change)
 
 
-def _spectrum(picture: Array) -> NDArray[np.complex64]:
+def _spectrum(picture: Array) -> Spectra:
     return np.fft.rfft2(picture).astype(np.complex64)
 
 
-def _inner(spectra: NDArray[np.complex64]) -> Array:
+def _inner(spectra: NDArray[np.complexfloating[Any, Any]]) -> Array:
     """The correlations where a thing's centre can lie: […, place]."""
     full = np.fft.irfft2(spectra, s=(SIDE, SIDE)).astype(np.float32)
     inner = full[..., LOW:HIGH, LOW:HIGH]
@@ -438,6 +442,16 @@ def _improved(pixels: Array, scene: Scene, rounds: int = 4) -> tuple[float, Scen
         if scene.described() == before.described():
             break
     return error, scene
+
+
+def _best(fits: Sequence[tuple[float, Scene]]) -> Scene:
+    return min(fits, key=lambda fit: fit[0])[1]
+
+
+def _unexplained(pixels: Array, scene: Scene) -> int:
+    """How many pixels are far from what the scene's picture has there."""
+    away = ((pixels - _picture(scene)) ** 2).sum(-1)
+    return int((away > OUTLIER).sum())
 
 
 def _error(pixels: Array, scene: Scene) -> float:
