@@ -74,8 +74,12 @@ class Pictures:
 class Metric(Protocol):
     """Gives each of its columns for each case, float64; nan where there is nothing to measure."""
 
-    columns: tuple[Column, ...]
-    fingerprint: str  # of the weights that it judges by, "" if none
+    @property
+    def columns(self) -> tuple[Column, ...]: ...
+    @property
+    def fingerprint(self) -> str:
+        """Of the weights that it judges by, "" if none."""
+        ...
 
     def __call__(self, pictures: Pictures) -> dict[str, Tensor]: ...
 

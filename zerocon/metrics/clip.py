@@ -21,8 +21,8 @@ log = logging.getLogger(__name__)
 class ClipEncoder(Protocol):
     """Pictures (0..1) and sentences into one space; too long a sentence keeps its end token."""
 
-    fingerprint: str
-
+    @property
+    def fingerprint(self) -> str: ...
     def images(self, pictures: Tensor) -> Tensor: ...
     def texts(self, sentences: Sequence[str]) -> Tensor: ...
     def too_long(self, sentence: str) -> bool: ...
@@ -37,10 +37,13 @@ class PublishedClip:
                 f"{path!r} is not a folder here; a model from the hub needs a `revision`, so that "
                 "the numbers stay the same when its repository changes"
             )
-        self.model = CLIPModel.from_pretrained(path, revision=revision, dtype=torch.float32).eval()
-        self.processor = CLIPProcessor.from_pretrained(path, revision=revision)
-        self.context = int(self.model.config.text_config.max_position_embeddings)
         local = Path(path).is_dir()
+        version = revision or "main"  # a local folder has none
+        model = CLIPModel.from_pretrained(path, revision=version, dtype=torch.float32)
+        self.model = model.eval().requires_grad_(False)
+        # Typed Any: what a processor takes and gives is known at run time only.
+        self.processor: Any = CLIPProcessor.from_pretrained(path, revision=version)
+        self.context = len(self.model.text_model.embeddings.position_embedding.weight)
         self.fingerprint = evaluators.fingerprint(Path(path)) if local else f"{path}@{revision}"
 
     @torch.no_grad()
@@ -62,6 +65,10 @@ class PublishedClip:
 
     def too_long(self, sentence: str) -> bool:
         return len(self.processor.tokenizer(sentence).input_ids) > self.context
+
+
+def _loaded(path: str | None, revision: str | None) -> ClipEncoder:
+    return evaluators.load_clip() if path is None else PublishedClip(path, revision)
 
 
 def _features(output: Any) -> Tensor:
@@ -96,10 +103,8 @@ class ClipScore:
         encoder: ClipEncoder | None = None,
     ) -> None:
         self.protocol = protocol
-        if encoder is None:
-            encoder = evaluators.load_clip() if path is None else PublishedClip(path, revision)
-        self.encoder: ClipEncoder = encoder
-        self.fingerprint = encoder.fingerprint
+        self.encoder = encoder or _loaded(path, revision)
+        self.fingerprint = self.encoder.fingerprint
 
     def __call__(self, pictures: Pictures) -> dict[str, Tensor]:
         prompts = [case.target_prompt for case in pictures.cases]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -74,7 +75,7 @@ class StructureDistance:
         self.vit, self.fingerprint = (vit, "given") if vit else _loaded(path, revision)
         self.mean = torch.tensor(mean or ((0.5,) * 3 if own else IMAGENET_MEAN))[:, None, None]
         self.std = torch.tensor(std or ((0.5,) * 3 if own else IMAGENET_STD))[:, None, None]
-        self.side = int(self.vit.config.image_size)
+        self.side = cast("int", self.vit.config.image_size)
 
     @torch.no_grad()
     def keys(self, pictures: Tensor) -> Tensor:
@@ -83,7 +84,8 @@ class StructureDistance:
             # The published evaluation forgets to divide by 255 before it normalises.
             pixels = pixels * 255
         pixels = (pixels - self.mean.to(pixels)) / self.std.to(pixels)
-        return last_keys(self.vit.to(pixels.device), pixels)
+        nn.Module.to(self.vit, pixels.device)
+        return last_keys(self.vit, pixels)
 
     def __call__(self, pictures: Pictures) -> dict[str, Tensor]:
         source, edited = self.keys(pictures.source), self.keys(pictures.edited)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import torch
 from lpips import LPIPS
@@ -52,7 +52,7 @@ class ShapesClip:
     def texts(self, sentences: Sequence[str]) -> Tensor:
         """[sentence, 128]"""
         tokens = eval_clip.tokens_of(self.tokenizer, list(sentences))
-        return self.model.encode_text(tokens.to(self.model.positional_embedding.device))
+        return self.model.encode_text(tokens.to(self.model.logit_scale.device))
 
     def too_long(self, sentence: str) -> bool:
         return len(self.tokenizer(sentence).input_ids) > eval_clip.CONTEXT
@@ -63,7 +63,7 @@ class Captioner:
     """BLIP and what it needs to read pictures and write words."""
 
     model: BlipForConditionalGeneration
-    processor: BlipProcessor
+    processor: Any  # a BlipProcessor; what it takes and gives is known at run time only
     fingerprint: str
 
     @torch.no_grad()
@@ -105,7 +105,7 @@ def load_lpips(folder: Path | None = None) -> LPIPS:
 @cache
 def load_captioner(folder: Path = CAPTIONER_FOLDER) -> Captioner:
     model = BlipForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
-    processor = cast("BlipProcessor", BlipProcessor.from_pretrained(folder))
+    processor = BlipProcessor.from_pretrained(folder)
     return Captioner(model.eval().requires_grad_(False), processor, fingerprint(folder))
 
 

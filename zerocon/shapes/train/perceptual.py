@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 from pathlib import Path
+from typing import cast
 
 import lpips
 import torch
@@ -30,9 +31,14 @@ def build() -> lpips.LPIPS:
     """The package's own class, without its download and its message; heads uniform."""
     with contextlib.redirect_stdout(io.StringIO()):
         model = lpips.LPIPS(net="squeeze", pretrained=False, pnet_rand=True, use_dropout=False)
-    for layer in model.lins:
-        nn.init.constant_(layer.model[-1].weight, 1.0)
+    for weight in head_weights(model):
+        nn.init.constant_(weight, 1.0)
     return model
+
+
+def head_weights(model: lpips.LPIPS) -> list[Tensor]:
+    """One for each of the backbone's seven features, [1, channel, 1, 1]."""
+    return [p for name, p in model.named_parameters() if name.startswith("lin")]
 
 
 class Namer(nn.Module):
@@ -122,27 +128,27 @@ def fit_heads(
     model.net.requires_grad_(False)
 
     def loss_of(_step: int, generator: torch.Generator) -> tuple[Tensor, Log]:
-        for layer in model.lins:
-            layer.model[-1].weight.data.clamp_(min=0)
+        for weight in head_weights(model):
+            weight.data.clamp_(min=0)
         rows = torch.randint(len(data), (recipe.batch,), generator=generator)
         weak, strong = two_distances(model, data.images(rows), generator)
         # The logarithm asks for the right order, whatever the distances' scale.
         margin = (strong + 1e-6).log() - (weak + 1e-6).log()
         return F.softplus(-5 * margin).mean(), {"order": (margin > 0).float().mean().item()}
 
-    train(model.lins, loss_of, recipe, folder, budget)
+    train(cast("nn.ModuleList", model.lins), loss_of, recipe, folder, budget)
     return scaled(model, data)
 
 
 @torch.no_grad()
 def scaled(model: lpips.LPIPS, data: SceneData) -> lpips.LPIPS:
     """Heads at or above zero, at a scale where two unrelated pictures are about 0.7 apart."""
-    for layer in model.lins:
-        layer.model[-1].weight.clamp_(min=0)
+    for weight in head_weights(model):
+        weight.clamp_(min=0)
     images = data.images(torch.arange(0, min(512, len(data)), 2))
     unrelated = model(images, images.roll(1, 0)).mean()
-    for layer in model.lins:
-        layer.model[-1].weight.mul_(0.7 / unrelated)
+    for weight in head_weights(model):
+        weight.mul_(0.7 / unrelated)
     return model.eval().requires_grad_(False)
 
 
