@@ -91,7 +91,8 @@ def _fitted(
     compare: bool = True,
 ) -> list[Grid]:
     if len(groups) == 1:
-        return [_alone(title, *groups.items(), columns)]
+        (only,) = groups.items()
+        return [_alone(title, only, columns)]
     beside = _metric_per_row(title, groups, columns, compare)
     if _width(beside) <= width:
         return [beside]

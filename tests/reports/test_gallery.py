@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import io
+import math
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from zerocon.reports.gallery import GalleryItem, gallery_page, write_gallery
+from zerocon.reports.pictures import changed_words, data_uri, enlarged, overlay, shown
+from zerocon.runs.records import Record
+
+COLUMNS = [
+    {"name": "psnr", "unit": "dB", "better": "higher", "digits": 2},
+    {"name": "lpips", "unit": "×10³", "better": "lower", "digits": 1},
+]
+HOSTILE = (
+    '</script><script>hit()</script><img src="http://127.0.0.1:9/x" onerror=hit()> & \'"$title'
+)
+METRICS = [
+    {"psnr": 20.0, "lpips": 5.0},
+    {"psnr": math.inf, "lpips": 1.0},
+    {"psnr": math.nan, "lpips": 9.0},
+    {"psnr": 30.0, "lpips": 2.0},
+]
+
+
+def picture(color: str = "red", side: int = 64) -> Image.Image:
+    return Image.new("RGB", (side, side), color)
+
+
+def item(index: int, **more: object) -> GalleryItem:
+    record = Record(
+        case=f"case{index}",
+        status="ok",
+        edit_type=str(index % 2),
+        edit_name=("color", "style")[index % 2],
+        source_prompt="a red heart on a meadow",
+        target_prompt="a blue heart on a meadow",
+        metrics=METRICS[index],
+        **more,  # type: ignore[arg-type]
+    )
+    return GalleryItem(record, picture(), picture("blue"), picture("blue"), picture("white"))
+
+
+def failed(error: str = "the mask is empty") -> GalleryItem:
+    return GalleryItem(Record(case="broken", status="failed", error=error), source=picture())
+
+
+def items() -> list[GalleryItem]:
+    return [*(item(index) for index in range(4)), failed()]
+
+
+class Page(HTMLParser):
+    """The tags of a page; an unclosed one is an error."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in {"meta", "img", "input"}:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_asks_for_nothing_from_outside() -> None:
+    page = gallery_page(items(), COLUMNS, "a run")
+    tags = Page(page).tags
+    sources = [attrs[name] or "" for _, attrs in tags for name in ("src", "href") if name in attrs]
+    assert len(sources) == 17
+    assert all(source.startswith("data:image/") for source in sources)
+    assert "default-src 'none'" in page
+    assert not re.search(r"https?://|@import|url\(", page)
+
+
+@pytest.mark.parametrize("field", ["source_prompt", "instruction", "edit_name", "case", "error"])
+def test_text_from_a_dataset_stays_text(field: str) -> None:
+    values = {"case": "a", "status": "failed", "error": "no", field: HOSTILE}
+    hostile = GalleryItem(Record(**values), source=picture())  # type: ignore[arg-type]
+    tags = Page(gallery_page([hostile], COLUMNS, HOSTILE)).tags
+    harmless = GalleryItem(Record(case="a", status="failed", error="no"), source=picture())
+    wanted = Page(gallery_page([harmless], COLUMNS, "a")).tags
+    assert [tag for tag, _ in tags if tag in {"script", "img"}] == [
+        tag for tag, _ in wanted if tag in {"script", "img"}
+    ]
+
+
+def test_changed_words_are_marked() -> None:
+    source, target = changed_words("a red  heart on a meadow", "a big blue heart on a meadow")
+    blank = (" ", False)
+    assert source == [("a", False), blank, ("red", True), blank, ("heart on a meadow", False)]
+    assert [text for text, changed in target if changed] == ["big blue"]
+    assert changed_words("", "new") == ([], [("new", True)])
+    assert "<ins>blue</ins>" in gallery_page([item(0)], COLUMNS, "t")
+
+
+def test_numbers_that_are_none_are_shown_as_such() -> None:
+    page = gallery_page([item(1), item(2)], COLUMNS, "t")
+    assert "<dd>∞</dd>" in page
+    assert "<dd>–</dd>" in page
+    assert "20.00<small>dB</small>" in gallery_page([item(0)], COLUMNS, "t")
+
+
+def test_the_mask_shows_the_region_as_it_is() -> None:
+    mask = Image.new("L", (64, 64))
+    mask.paste(255, (16, 16, 48, 48))
+    pixels = np.asarray(overlay(picture(), mask))
+    assert tuple(pixels[32, 32]) == (255, 0, 0)
+    assert tuple(pixels[16, 32]) == (255, 0, 150)
+    assert len(set(pixels[4, 4].tolist())) == 1
+
+
+def test_small_pictures_are_exact_and_large_ones_small() -> None:
+    assert data_uri(picture()).startswith("data:image/png")
+    assert len(data_uri(Image.effect_noise((1024, 1024), 90).convert("RGB"))) < 100_000
+    assert enlarged(picture(), 144).size == (128, 128)
+    assert enlarged(picture(side=512), 144).size == (144, 144)
+
+
+def test_a_broken_picture_is_left_out() -> None:
+    buffer = io.BytesIO()
+    picture().save(buffer, "PNG")
+    record = failed().record
+    broken = GalleryItem(record, source=buffer.getvalue(), edited=buffer.getvalue()[:60])
+    assert list(shown(broken)) == ["source"]
+    assert list(shown(GalleryItem(record, source=b"<html>"))) == []
+
+
+def test_files_are_written_and_limited(tmp_path: Path) -> None:
+    write_gallery(tmp_path, items(), COLUMNS, "a run", png_cases=2, html_cases=3)
+    page = (tmp_path / "gallery.html").read_text()
+    assert page.count("<article") == 3
+    assert "the first 3 of 5 cases" in page
+    with Image.open(tmp_path / "gallery.png") as two:
+        height = two.height
+    write_gallery(tmp_path, items(), COLUMNS, "a run")
+    with Image.open(tmp_path / "gallery.png") as five:
+        assert five.height > height
+        assert (255, 0, 0) in {color for _, color in five.getcolors(1 << 20) or []}
+    write_gallery(tmp_path, [], COLUMNS, "an empty run")
+    assert {path.name for path in tmp_path.iterdir()} == {"gallery.html", "gallery.png"}
+
+
+CLICKS = """<script>
+const seen = () => cards.map(c => c.node).filter(n => !n.hidden)
+  .sort((a, b) => a.compareDocumentPosition(b) & 4 ? -1 : 1).map(n => n.querySelector("h2").textContent).join();
+const put = (control, value) => { control.value = value; control.dispatchEvent(new Event("input")); return seen(); };
+const told = [seen(), put(sort, "psnr"), (turn.click(), seen()), (turn.click(), put(sort, "lpips")),
+  put(type, "style"), put(type, ""), put(text, "BLUE case3"), put(text, "mask empty"), String(window.hit)];
+document.title = told.join(" | ");
+</script></body>"""  # noqa: E501 (a program of its own)
+
+
+@pytest.mark.slow
+def test_in_a_browser_it_sorts_and_filters(tmp_path: Path) -> None:
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    assert browser, "this test needs a browser: install `chromium`"
+    page = gallery_page(items(), COLUMNS, "a run").replace("</body>", CLICKS)
+    (tmp_path / "page.html").write_text(page)
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
+    command += [f"--user-data-dir={tmp_path / 'profile'}", (tmp_path / "page.html").as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    title = re.search(r"<title>(.*?)</title>", done.stdout)
+    assert title
+    assert title[1].split(" | ") == [
+        "case0,case1,case2,case3,broken",
+        "case1,case3,case0,case2,broken",
+        "case0,case3,case1,case2,broken",
+        "case1,case3,case0,case2,broken",
+        "case1,case3",
+        "case1,case3,case0,case2,broken",
+        "case3",
+        "broken",
+        "undefined",
+    ]

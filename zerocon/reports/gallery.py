@@ -1,0 +1,152 @@
+"""A run to look at: a contact sheet, and a page that sorts, filters and opens offline.
+
+The page holds everything it shows. It is whole without its script (which sorts and
+filters), and it forbids itself every request by its own content security policy.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+from zerocon.reports.pictures import GalleryItem, changed_words, data_uri, is_small, shown
+from zerocon.reports.sheet import contact_sheet
+from zerocon.reports.summary import Column
+from zerocon.reports.table import ARROWS, NOTHING
+from zerocon.runs.atomic import write_atomic
+from zerocon.runs.records import Record
+
+__all__ = ["GalleryItem", "write_gallery"]
+
+_CRISP = ' class="small"'
+WORDS = {"higher": "higher is better", "lower": "lower is better", "": ""}
+
+
+def write_gallery(
+    directory: Path,
+    items: Sequence[GalleryItem],
+    columns: Sequence[Column],
+    title: str = "run",
+    *,
+    png_cases: int = 40,
+    html_cases: int = 1000,
+) -> None:
+    """Write `gallery.png` and `gallery.html`, of the first cases when there are more."""
+    write_atomic(directory / "gallery.png", contact_sheet(items[:png_cases], title))
+    page = gallery_page(items[:html_cases], columns, title, len(items))
+    write_atomic(directory / "gallery.html", page.encode(errors="replace"))
+
+
+def gallery_page(
+    items: Sequence[GalleryItem], columns: Sequence[Column], title: str, total: int | None = None
+) -> str:
+    template = Template((files("zerocon.reports") / "gallery_page.html").read_text("utf-8"))
+    return template.substitute(
+        title=escape(title),
+        subtitle=escape(_subtitle(items, total)),
+        sorts="".join(_sort_option(column) for column in columns),
+        types="".join(_type_option(name) for name in _edit_names(items)),
+        cards="\n".join(_card(item, index, columns) for index, item in enumerate(items)),
+    )
+
+
+def _subtitle(items: Sequence[GalleryItem], total: int | None) -> str:
+    failed = sum(not item.record.ok for item in items)
+    cut = total is not None and total > len(items)
+    count = f"the first {len(items)} of {total}" if cut else str(len(items))
+    return f"{count} cases, {failed} failed"
+
+
+def _edit_names(items: Sequence[GalleryItem]) -> list[str]:
+    kinds = {item.record.edit_type: _edit_name(item.record) for item in items}
+    return sorted({name for name in kinds.values() if name})
+
+
+def _edit_name(record: Record) -> str:
+    return record.edit_name or record.edit_type
+
+
+def _sort_option(column: Column) -> str:
+    name, better = escape(str(column["name"])), str(column["better"])
+    return f'<option value="{name}" data-better="{better}">{name} {ARROWS[better]}</option>'
+
+
+def _type_option(name: str) -> str:
+    return f'<option value="{escape(name)}">{escape(name)}</option>'
+
+
+def _card(item: GalleryItem, index: int, columns: Sequence[Column]) -> str:
+    record, kind = item.record, escape(_edit_name(item.record))
+    return (
+        f'<article class="card{"" if record.ok else " failed"}" data-index="{index}"'
+        f' data-type="{kind}" data-metrics="{escape(_sortable(record.metrics))}">'
+        f'<header><h2>{escape(record.case)}</h2><span class="kind">{kind}</span></header>'
+        f"{_figures(item)}{_failure(record)}{_prompts(record)}{_numbers(record, columns)}</article>"
+    )
+
+
+def _sortable(metrics: Mapping[str, float]) -> str:
+    """Numbers for the script; JSON has no infinity, and 1e999 reads as one."""
+    known = {name: value for name, value in metrics.items() if not math.isnan(value)}
+    return "{" + ",".join(f"{json.dumps(k)}:{_literal(v)}" for k, v in known.items()) + "}"
+
+
+def _literal(value: float) -> str:
+    return repr(float(value)) if math.isfinite(value) else f"{'-' * (value < 0)}1e999"
+
+
+def _figures(item: GalleryItem) -> str:
+    figures = [
+        f"<figure><img{_CRISP if is_small(picture) else ''}"
+        f' src="{data_uri(picture)}" width="{picture.width}" height="{picture.height}"'
+        f' alt="{escape(f"{name} of case {item.record.case}")}">'
+        f"<figcaption>{name}</figcaption></figure>"
+        for name, picture in shown(item).items()
+    ]
+    return f'<div class="pictures">{"".join(figures)}</div>' if figures else ""
+
+
+def _failure(record: Record) -> str:
+    error = escape(record.error or "")
+    return "" if record.ok else f'<p class="error"><b>Failed.</b> {error}</p>'
+
+
+def _prompts(record: Record) -> str:
+    source, target = changed_words(record.source_prompt, record.target_prompt)
+    lines = [("from", _marked(source, "del")), ("to", _marked(target, "ins"))]
+    lines += [("asked", escape(record.instruction))] * bool(record.instruction)
+    lines += [("note", escape(note)) for note in record.notes]
+    rows = "".join(f"<dt>{name}</dt><dd>{text}</dd>" for name, text in lines if text)
+    return f'<dl class="prompts">{rows}</dl>'
+
+
+def _marked(pieces: Sequence[tuple[str, bool]], tag: str) -> str:
+    return "".join(
+        f"<{tag}>{escape(text)}</{tag}>" if changed else escape(text) for text, changed in pieces
+    )
+
+
+def _numbers(record: Record, columns: Sequence[Column]) -> str:
+    cells = [
+        f'<div data-name="{escape(str(column["name"]))}" title="{WORDS[column["better"]]}">'
+        f"<dt>{escape(str(column['name']))}"
+        f"<small>{ARROWS[column['better']]}</small></dt>"
+        f"<dd>{_number(record.metrics[str(column['name'])], column)}</dd></div>"
+        for column in columns
+        if column["name"] in record.metrics
+    ]
+    return f'<dl class="numbers">{"".join(cells)}</dl>' if cells else ""
+
+
+def _number(value: float, column: Column) -> str:
+    if math.isnan(value):
+        return NOTHING
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    unit = f"<small>{escape(str(column['unit']))}</small>" if column["unit"] else ""
+    return f"{value:.{int(column['digits'])}f}{unit}"

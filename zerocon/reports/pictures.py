@@ -1,0 +1,116 @@
+"""A case's pictures, made ready to be shown."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+
+from PIL import Image, ImageChops, ImageFilter
+
+from zerocon.runs.records import Record
+
+OUTLINE = (255, 0, 150)
+_LARGEST = 256  # bigger pictures are shown smaller: a gallery holds thousands
+_LOSSLESS = 128  # up to here every pixel is meant to be seen
+
+_TO_BLACK_AND_WHITE = [0] * 128 + [255] * 128
+
+Pieces = list[tuple[str, bool]]
+Picture = Image.Image | bytes  # bytes: an encoded picture file
+
+
+@dataclass(frozen=True, eq=False)
+class GalleryItem:
+    """One case and what there is to see of it."""
+
+    record: Record
+    source: Picture | None = None
+    edited: Picture | None = None
+    ground_truth: Picture | None = None
+    mask: Picture | None = None  # white = region to edit
+
+
+def shown(item: GalleryItem) -> dict[str, Image.Image]:
+    """Caption -> picture, in the order in which they stand."""
+    source, mask = _opened(item.source), _opened(item.mask)
+    pictures = {
+        "source": source,
+        "edited": _opened(item.edited),
+        "ground truth": _opened(item.ground_truth),
+        "mask": overlay(source, mask) if mask and source else mask,
+    }
+    return {name: picture for name, picture in pictures.items() if picture is not None}
+
+
+def _opened(picture: Picture | None) -> Image.Image | None:
+    """None, too, for a broken file: that may be the very reason why the case failed."""
+    try:
+        if isinstance(picture, bytes):
+            picture = Image.open(io.BytesIO(picture))
+        return picture.convert("RGB") if picture else None
+    except OSError:
+        return None
+
+
+def overlay(source: Image.Image, mask: Image.Image) -> Image.Image:
+    """The region to edit as it is, in an outline; all around it fades into gray."""
+    region = mask.convert("L").resize(source.size).point(_TO_BLACK_AND_WHITE)
+    gray = Image.new("RGB", source.size, "gray")
+    faded = Image.blend(source.convert("L").convert("RGB"), gray, 0.6)
+    picture = Image.composite(source, faded, region)
+    thickness = 2 * max(1, max(source.size) // 128) + 1
+    inner = region.filter(ImageFilter.MinFilter(thickness))
+    picture.paste(OUTLINE, mask=ImageChops.subtract(region, inner))
+    return picture
+
+
+def data_uri(picture: Image.Image) -> str:
+    """The picture inside its own address: exact when small, smaller when large."""
+    buffer = io.BytesIO()
+    if max(picture.size) <= _LOSSLESS:
+        picture.save(buffer, format="PNG", optimize=True)
+        kind = "png"
+    else:
+        picture = picture.copy()
+        picture.thumbnail((_LARGEST, _LARGEST))
+        picture.save(buffer, format="JPEG", quality=88)
+        kind = "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def is_small(picture: Image.Image) -> bool:
+    """Small enough that enlarging should keep its pixels apart."""
+    return max(picture.size) <= _LOSSLESS
+
+
+def enlarged(picture: Image.Image, side: int) -> Image.Image:
+    """At most `side` pixels; a whole number of times, pixel by pixel, when it is enlarged."""
+    times = side // max(picture.size)
+    if times >= 1:
+        size = (picture.width * times, picture.height * times)
+        return picture.resize(size, Image.Resampling.NEAREST)
+    picture = picture.copy()
+    picture.thumbnail((side, side))
+    return picture
+
+
+def changed_words(source: str, target: str) -> tuple[Pieces, Pieces]:
+    """Both prompts in pieces, each with whether the other prompt lacks it."""
+    a, b = source.split(), target.split()
+    steps = SequenceMatcher(None, a, b, autojunk=False).get_opcodes()
+    return (
+        _pieces([(a[i:j], kind != "equal") for kind, i, j, _, _ in steps]),
+        _pieces([(b[k:m], kind != "equal") for kind, _, _, k, m in steps]),
+    )
+
+
+def _pieces(runs: Sequence[tuple[Sequence[str], bool]]) -> Pieces:
+    """Words joined again; the blanks between the pieces belong to neither."""
+    pieces: Pieces = []
+    for words, changed in runs:
+        if words:
+            pieces += [(" ", False)] * bool(pieces) + [(" ".join(words), changed)]
+    return pieces

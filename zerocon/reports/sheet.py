@@ -1,0 +1,145 @@
+"""The contact sheet: one PNG to look at first."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL import Image, ImageDraw, ImageFont
+
+from zerocon.reports.pictures import GalleryItem, changed_words, enlarged, shown
+
+SIDE = 144  # of a picture; whatever is smaller is enlarged a whole number of times
+GAP = 6
+BLOCK_GAP = 26  # between cases that stand side by side
+LINE = 17
+TEXT = 13
+INK, PALE, PAPER, CHANGED, FAILED = "#1c1c1e", "#75757a", "#ffffff", "#0a58ca", "#c0261c"
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+@dataclass(frozen=True)
+class Layout:
+    names: Sequence[str]  # of the pictures in a row
+    across: int  # cases side by side
+    side: int
+
+    @property
+    def block_width(self) -> int:
+        return len(self.names) * (self.side + GAP) - GAP
+
+    @property
+    def block_height(self) -> int:
+        return self.side + 3 * LINE + 2 * GAP + 6
+
+    def corner(self, index: int) -> tuple[int, int]:
+        row, column = divmod(index, self.across)
+        left = BLOCK_GAP + column * (self.block_width + BLOCK_GAP)
+        return left, 2 * BLOCK_GAP + LINE + row * (self.block_height + GAP)
+
+
+def contact_sheet(items: Sequence[GalleryItem], title: str) -> bytes:
+    """PNG bytes: every case's pictures in a row, and its prompts below them."""
+    pictures = [shown(item) for item in items]
+    layout = _layout(pictures)
+    sheet = _paper(layout, len(items), title)
+    for index, (item, row) in enumerate(zip(items, pictures, strict=True)):
+        _draw_case(sheet, layout, layout.corner(index), item, row)
+    buffer = io.BytesIO()
+    sheet.save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _layout(pictures: Sequence[dict[str, Image.Image]]) -> Layout:
+    present = {name for row in pictures for name in row}
+    order = ("source", "edited", "ground truth", "mask")
+    names = [name for name in order if name in present] or ["source"]
+    sides = [max(p.size) for row in pictures for p in row.values()]
+    smallest = min(sides, default=SIDE)
+    side = smallest * max(1, round(SIDE / smallest)) if smallest < SIDE else SIDE
+    across = 1 if len(pictures) <= 6 else 2 if len(pictures) <= 60 else 3
+    return Layout(names, across, side)
+
+
+def _paper(layout: Layout, count: int, title: str) -> Image.Image:
+    rows = -(-count // layout.across)
+    left, top = layout.corner(0)
+    width = left + layout.across * (layout.block_width + BLOCK_GAP)
+    height = top + rows * (layout.block_height + GAP) + GAP
+    sheet = Image.new("RGB", (width, height), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    font = _font(18)
+    draw.text((left, 14), _clipped(draw, title, font, width - 2 * left), fill=INK, font=font)
+    for column in range(min(layout.across, max(count, 1))):
+        for place, name in enumerate(layout.names):
+            x = layout.corner(column)[0] + place * (layout.side + GAP)
+            draw.text((x, top - LINE - 3), name, fill=PALE, font=_font(TEXT))
+    return sheet
+
+
+def _draw_case(
+    sheet: Image.Image,
+    layout: Layout,
+    corner: tuple[int, int],
+    item: GalleryItem,
+    pictures: dict[str, Image.Image],
+) -> None:
+    left, top = corner
+    draw = ImageDraw.Draw(sheet)
+    for place, name in enumerate(layout.names):
+        x = left + place * (layout.side + GAP)
+        if name in pictures:
+            sheet.paste(enlarged(pictures[name], layout.side), (x, top))
+        else:
+            box = (x, top, x + layout.side - 1, top + layout.side - 1)
+            draw.rectangle(box, outline="#d5d5da")
+    _draw_texts(draw, (left, top + layout.side + GAP - 2), layout.block_width, item)
+
+
+def _draw_texts(
+    draw: ImageDraw.ImageDraw, corner: tuple[int, int], width: int, item: GalleryItem
+) -> None:
+    record, (left, top) = item.record, corner
+    label = " ".join(f"{record.case}  {record.edit_name}".splitlines())
+    _write(draw, (left, top), [(label, PALE)], width)
+    source, target = changed_words(record.source_prompt, record.target_prompt)
+    _write(draw, (left, top + LINE), _colored(source), width)
+    last = (
+        _colored(target) if record.ok else [(" ".join(f"failed: {record.error}".split()), FAILED)]
+    )
+    _write(draw, (left, top + 2 * LINE), last, width)
+
+
+def _colored(pieces: Sequence[tuple[str, bool]]) -> list[tuple[str, str]]:
+    return [(text, CHANGED if changed else INK) for text, changed in pieces]
+
+
+def _write(
+    draw: ImageDraw.ImageDraw,
+    corner: tuple[int, int],
+    pieces: Sequence[tuple[str, str]],
+    width: int,
+) -> None:
+    """One line of pieces in their colours, cut where the room ends."""
+    font, (x, y) = _font(TEXT), corner
+    right = x + width
+    for text, color in pieces:
+        fitting = _clipped(draw, text, font, right - x)
+        draw.text((x, y), fitting, fill=color, font=font)
+        x += round(draw.textlength(fitting, font=font))
+        if fitting != text:
+            return
+
+
+def _clipped(draw: ImageDraw.ImageDraw, text: str, font: Font, room: float) -> str:
+    if draw.textlength(text, font=font) <= room:
+        return text
+    while text and draw.textlength(f"{text}…", font=font) > room:
+        text = text[:-1]
+    return f"{text}…" if text else ""
+
+
+def _font(size: int) -> Font:
+    return ImageFont.load_default(size)
