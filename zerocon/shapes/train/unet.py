@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import diffusers
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
@@ -14,7 +16,7 @@ from zerocon.shapes.train.data import SceneData
 from zerocon.shapes.train.loop import Budget, Log, Recipe, train
 from zerocon.shapes.train.text import WIDTH
 
-RECIPE = Recipe("unet", steps=10_000, batch=32, lr=1e-3, seed=13, ema=0.9995, muon=True)
+RECIPE = Recipe("unet", steps=5000, batch=32, lr=2e-3, seed=13, ema=0.9995, muon=True)
 DROPPED = 0.1  # share of captions replaced by the empty one, for classifier-free guidance
 
 
@@ -117,3 +119,21 @@ def train_unet(
     trained, _ = train(model, loss_of, recipe, folder, budget)
     assert isinstance(trained, UNet2DConditionModel)
     return trained
+
+
+def write_model_index(generator: Path) -> None:
+    """What `StableDiffusionPipeline.from_pretrained` reads first."""
+    index = {
+        "_class_name": "StableDiffusionPipeline",
+        "_diffusers_version": diffusers.__version__,
+        "feature_extractor": [None, None],
+        "image_encoder": [None, None],
+        "requires_safety_checker": False,
+        "safety_checker": [None, None],
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    }
+    (generator / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")

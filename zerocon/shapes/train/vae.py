@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
-from torch import Tensor
+from torch import Tensor, nn
 
 from zerocon.shapes.train.data import SIDE, SceneData
 from zerocon.shapes.train.loop import Budget, Log, Recipe, train
@@ -14,6 +14,9 @@ from zerocon.shapes.train.loop import Budget, Log, Recipe, train
 RECIPE = Recipe("vae", steps=3600, batch=24, lr=2e-3, seed=11, ema=0.995, muon=True)
 CROP = 32
 KL_WEIGHT = 1e-5
+LATENT_NOISE = 0.03
+# Once the latents are settled, the decoder alone goes on learning, on whole pictures.
+DECODER_RECIPE = Recipe("decoder", steps=1500, batch=12, lr=1e-3, seed=21, ema=0.995, muon=True)
 
 
 def build() -> AutoencoderKL:
@@ -50,6 +53,36 @@ def train_vae(data: SceneData, folder: Path, budget: Budget, recipe: Recipe = RE
 
     trained, _ = train(model, loss_of, recipe, folder, budget)
     return normalised(trained, data)
+
+
+def train_decoder(
+    model: AutoencoderKL,
+    data: SceneData,
+    folder: Path,
+    budget: Budget,
+    recipe: Recipe = DECODER_RECIPE,
+) -> AutoencoderKL:
+    """Improve the decoder; the encoder, and so every latent, stays as it is."""
+    model = model.to(memory_format=torch.channels_last).requires_grad_(False)
+    assert model.post_quant_conv is not None
+    decoder = nn.ModuleDict({"post": model.post_quant_conv, "decoder": model.decoder})
+    decoder.requires_grad_(True)
+
+    def loss_of(step: int, generator: torch.Generator) -> tuple[Tensor, Log]:
+        rows = torch.randint(len(data), (recipe.batch,), generator=generator)
+        images = data.images(rows)
+        with torch.no_grad():
+            latents = model.encode(images).latent_dist.mean
+        noise = torch.randn(latents.shape, generator=generator)
+        # A little noise: what a sampler makes is never quite an encoded picture.
+        decoded = model.decode(latents + LATENT_NOISE * noise).sample.float()
+        error = decoded - images
+        squared = error.square().mean()
+        loss = error.abs().mean() + 4 * squared
+        return loss, {"psnr": (10 * torch.log10(4 / squared)).item()}
+
+    train(decoder, loss_of, recipe, folder, budget)
+    return model.eval()
 
 
 @torch.no_grad()

@@ -1,0 +1,21 @@
+"""One run or a sweep of them: `python run.py method=sdedit method.strength=0.5`, `-m` for sweeps."""
+
+import sys
+
+import hydra
+from omegaconf import DictConfig
+
+from zerocon.app import preflight, run_one
+
+STATUS: list[int] = []
+
+
+@hydra.main(config_path="conf", config_name="config", version_base="1.3")
+def main(cfg: DictConfig) -> None:
+    STATUS.append(run_one(cfg))
+
+
+if __name__ == "__main__":
+    preflight(sys.argv[1:])
+    main()
+    sys.exit(max(STATUS, default=0))

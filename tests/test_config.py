@@ -1,0 +1,104 @@
+"""What is wrong with a setting is said before anything runs, by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from zerocon.app import combinations, preflight
+from zerocon.checks import ConfigError
+from zerocon.config import CONF, compose_settings
+from zerocon.methods.ddim import DDIM
+from zerocon.methods.sdedit import SDEdit
+
+CHOICES = [
+    f"{folder.name}={file.stem}"
+    for folder in sorted(CONF.iterdir())
+    if folder.is_dir()
+    for file in sorted(folder.glob("*.yaml"))
+]
+NEEDED = {
+    "dataset=pie_bench": ["dataset.root=somewhere"],
+    "inversion=none": ["method=sdedit"],
+}
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_yaml_composes_and_binds_to_its_class(choice: str) -> None:
+    compose_settings([choice, *NEEDED.get(choice, [])])
+
+
+def test_the_default_run() -> None:
+    settings = compose_settings([])
+    assert isinstance(settings.method, DDIM)
+    assert settings.directory.parent == Path("outputs")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["method.stepz=10"], r"no setting 'method.stepz'; did you mean method.steps"),
+        (["metod=ddim"], r"no setting 'metod'; did you mean method"),
+        (["method=sdedit", "method.strenght=0.5"], r"did you mean method.strength"),
+        (["+method.strength=0.5"], r"no setting 'method.strength'"),
+        (["method=sdedt"], r"(?s)sdedt.*sdedit"),
+        (["method.steps=0"], r"method.steps is 0; it must be between 1 and 1000"),
+        (["method.steps=lots"], r"method.steps is 'lots'; it must be a whole number"),
+        (["method.steps=2.5"], r"method.steps is 2.5; it must be a whole number"),
+        (["method.guidance=-1"], r"method.guidance is -1; it must be between 0 and 100"),
+        (["method=sdedit", "method.strength=1.5"], r"method.strength is 1.5"),
+        (["method.prompt=both"], r"method.prompt is 'both'; it must be one of: target, source"),
+        (["seed=-1"], r"seed is -1; it must be at least 0"),
+        (["runner.batch_size=0"], r"runner.batch_size is 0; it must be at least 1"),
+        (["runner.batch_size=two"], r"runner.batch_size is 'two'"),
+        (["backbone.dtype=float8"], r"backbone.dtype is 'float8'; it must be one of: auto"),
+        (["dataset=pie_bench"], r"dataset.root is needed"),
+        (["dataset.limit=few"], r"dataset.limit is 'few'; it must be a whole number or null"),
+        (["tracker=wandb", "tracker.mode=sometimes"], r"tracker.mode is 'sometimes'"),
+        (["name="], r"name is ''"),
+        (["name=a/b"], r"name is 'a/b'"),
+    ],
+)
+def test_what_is_wrong_is_named(overrides: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        compose_settings(overrides)
+
+
+def test_an_override_without_effect_is_refused() -> None:
+    with pytest.raises(ConfigError, match="would have no effect"):
+        compose_settings(["method=sdedit", "inversion=ddim"])
+    with pytest.raises(ConfigError, match="try inversion=ddim"):
+        compose_settings(["method=word_swap", "inversion=none"])
+    assert isinstance(compose_settings(["method=sdedit"]).method, SDEdit)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "runner.batch_size=3",
+        "runner.root=elsewhere",
+        "backbone.device=cpu",
+        "tracker=wandb",
+        "dataset.root=here",
+    ],
+)
+def test_where_and_how_fast_leave_the_name_alone(override: str) -> None:
+    assert compose_settings([override]).directory.name == compose_settings([]).directory.name
+
+
+@pytest.mark.parametrize(
+    "override", ["seed=1", "method.guidance=3", "dataset.limit=2", "metrics=published"]
+)
+def test_what_changes_numbers_changes_the_name(override: str) -> None:
+    assert compose_settings([override]).directory.name != compose_settings([]).directory.name
+
+
+def test_every_run_of_a_sweep_is_checked_first(capsys: pytest.CaptureFixture[str]) -> None:
+    runs = list(combinations(["method.guidance=1,2,3", "seed=range(0,2)"]))
+    assert len(runs) == 6
+    assert ("method.guidance=3", "seed=1") in runs
+    with pytest.raises(SystemExit) as stop:
+        preflight(["-m", "method.guidance=1,2,300"])
+    assert stop.value.code == 2
+    assert "method.guidance is 300" in capsys.readouterr().err

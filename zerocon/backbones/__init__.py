@@ -1,0 +1,1 @@
+"""Frozen text-to-image models behind one small interface (`base.Backbone`)."""

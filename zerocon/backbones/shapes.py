@@ -1,0 +1,38 @@
+"""The packaged models of the shapes world."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from zerocon.backbones.stable_diffusion import (
+    StableDiffusionBackbone,
+    fingerprint_of,
+    load_parts,
+    pick_device,
+    pick_dtype,
+)
+from zerocon.checks import one_of
+from zerocon.backbones.stable_diffusion import DTYPES
+
+WEIGHTS = Path(__file__).parent.parent / "shapes" / "weights"
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """The package's own generator, or one retrained (`path`: its folder)."""
+
+    path: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+
+    def __post_init__(self) -> None:
+        one_of("backbone.dtype", self.dtype, ("auto", *DTYPES))
+
+    def load(self) -> StableDiffusionBackbone:
+        device = pick_device(self.device)
+        dtype = pick_dtype(self.dtype, device)
+        parts = load_parts(self.path or str(WEIGHTS / "generator"))
+        for module in (parts.vae, parts.unet, parts.text_encoder):
+            module.float()  # stored in half precision
+        return StableDiffusionBackbone(parts, "shapes", device, dtype, fingerprint_of(parts))

@@ -1,0 +1,196 @@
+"""Stable Diffusion 1.x and 2.x, from a folder, a single file, or the hub."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from zerocon.backbones.base import BackboneError
+from zerocon.checks import ConfigError, in_range, one_of
+from zerocon.diffusion import Schedule, ddim_schedule, eps_from_v
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@dataclass
+class Parts:
+    """The models that Stable Diffusion is made of."""
+
+    vae: AutoencoderKL
+    unet: UNet2DConditionModel
+    text_encoder: CLIPTextModel
+    tokenizer: CLIPTokenizer
+    scheduler: DDIMScheduler
+
+
+class StableDiffusionBackbone:
+    """The parts as one frozen `Backbone`."""
+
+    def __init__(
+        self, parts: Parts, name: str, device: torch.device, dtype: torch.dtype, fingerprint: str
+    ) -> None:
+        self.name, self.device, self.dtype, self.fingerprint = name, device, dtype, fingerprint
+        self.vae = parts.vae.to(device, dtype).requires_grad_(False).eval()
+        self.unet = parts.unet.to(device, dtype).requires_grad_(False).eval()
+        self.text_encoder = parts.text_encoder.to(device, dtype).requires_grad_(False).eval()
+        self.tokenizer = parts.tokenizer
+        self._config: dict[str, Any] = dict(parts.scheduler.config)
+        self._alphas: Tensor = parts.scheduler.alphas_cumprod.double().cpu()
+        self._final_alpha = float(parts.scheduler.final_alpha_cumprod)
+        self.latent_side = int(self.unet.config["sample_size"])
+        self.side = self.latent_side * 2 ** (len(self.vae.config["block_out_channels"]) - 1)
+        one_of("prediction_type", self._config["prediction_type"], ("epsilon", "v_prediction"))
+
+    def schedule(self, steps: int) -> Schedule:
+        return ddim_schedule(
+            self._alphas,
+            steps,
+            offset=int(self._config["steps_offset"]),
+            final_alpha=self._final_alpha,
+        )
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        scaled = (images * 2 - 1).to(self.device, self.dtype)
+        posterior: Any = self.vae.encode(scaled).latent_dist  # pyright: ignore[reportAttributeAccessIssue]
+        return posterior.mean * self.vae.config["scaling_factor"]
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        decoded: Any = self.vae.decode(latents / self.vae.config["scaling_factor"])
+        return (decoded.sample.float() / 2 + 0.5).clamp(0, 1)
+
+    @torch.no_grad()
+    def embed(self, prompts: Sequence[str]) -> Tensor:
+        tokens = self.tokenizer(
+            list(prompts), padding="max_length", truncation=True, return_tensors="pt"
+        )
+        return self.text_encoder(tokens.input_ids.to(self.device)).last_hidden_state
+
+    def too_long(self, prompt: str) -> bool:
+        return len(self.tokenizer(prompt).input_ids) > self.tokenizer.model_max_length
+
+    def eps(self, z: Tensor, time: int, cond: Tensor) -> Tensor:
+        predicted: Tensor = self.unet(z, time, cond, return_dict=False)[0]
+        if self._config["prediction_type"] == "epsilon":
+            return predicted
+        return eps_from_v(predicted, z, self._alphas[time].to(z.device, z.dtype))
+
+
+@dataclass(frozen=True)
+class StableDiffusion:
+    """Where the weights are: `path` is a folder in the diffusers layout, one
+    `.safetensors` file, or a hub id (then `revision` pins its commit)."""
+
+    path: str
+    revision: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    side: int | None = None  # pixels, for a model trained at several sizes; else the model's own
+
+    def __post_init__(self) -> None:
+        one_of("backbone.dtype", self.dtype, ("auto", *DTYPES))
+        if not self.path:
+            raise ConfigError("backbone.path is empty; give a folder, a .safetensors file or a hub id")
+        if self.side is not None:
+            in_range("backbone.side", self.side, 8)
+
+    def load(self) -> StableDiffusionBackbone:
+        device = pick_device(self.device)
+        dtype = pick_dtype(self.dtype, device)
+        parts = load_parts(self.path, self.revision)
+        return StableDiffusionBackbone(parts, self.path, device, dtype, fingerprint_of(parts))
+
+
+def pick_device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"backbone.device is {name!r}: {error}") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"backbone.device is {name!r}, but this machine has no usable CUDA device")
+    return device
+
+
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    if name == "auto":
+        return torch.float16 if device.type == "cuda" else torch.float32
+    return DTYPES[name]
+
+
+def load_parts(path: str, revision: str | None = None) -> Parts:
+    """Load from whichever of the three kinds of place `path` names."""
+    place = Path(path).expanduser()
+    if place.is_dir():
+        return _from_pretrained(str(place), None)
+    if place.suffix == ".safetensors":
+        return _from_single_file(place)
+    if place.exists() or path.startswith((".", "/", "~")) or path.count("/") != 1:
+        raise BackboneError(_missing(path, "it is no folder, no .safetensors file and no hub id"))
+    if revision is None:
+        raise ConfigError(
+            f"backbone.path={path} is a hub id; pin its commit with backbone.revision=<commit>"
+        )
+    return _from_pretrained(path, revision)
+
+
+def _from_pretrained(path: str, revision: str | None) -> Parts:
+    options: dict[str, Any] = {"revision": revision, "use_safetensors": True}
+    plain: dict[str, Any] = {**options, "low_cpu_mem_usage": False}
+    try:
+        return Parts(
+            vae=AutoencoderKL.from_pretrained(path, subfolder="vae", **plain),
+            unet=UNet2DConditionModel.from_pretrained(path, subfolder="unet", **plain),
+            text_encoder=CLIPTextModel.from_pretrained(path, subfolder="text_encoder", **options),
+            tokenizer=CLIPTokenizer.from_pretrained(path, subfolder="tokenizer", revision=revision),
+            scheduler=DDIMScheduler.from_pretrained(path, subfolder="scheduler", revision=revision),
+        )
+    except (OSError, ValueError) as error:
+        raise BackboneError(_missing(path, str(error).splitlines()[0])) from error
+
+
+def _from_single_file(file: Path) -> Parts:
+    if not file.is_file():
+        raise BackboneError(_missing(str(file), "there is no such file"))
+    try:
+        pipe: Any = StableDiffusionPipeline.from_single_file(str(file), safety_checker=None)
+    except (OSError, ValueError, KeyError) as error:
+        raise BackboneError(_missing(str(file), str(error).splitlines()[0])) from error
+    scheduler: Any = DDIMScheduler.from_config(pipe.scheduler.config)
+    return Parts(pipe.vae, pipe.unet, pipe.text_encoder, pipe.tokenizer, scheduler)
+
+
+def _missing(path: str, reason: str) -> str:
+    return (
+        f"the backbone's weights can't be loaded from {path!r}: {reason}\n"
+        "Download the model in the diffusers layout (folders unet, vae, text_encoder, tokenizer, "
+        "scheduler) on a machine with a network, for example\n"
+        "  hf download stable-diffusion-v1-5/stable-diffusion-v1-5 --local-dir sd15\n"
+        "then point at it: backbone=sd15 backbone.path=sd15. "
+        "Without any download, backbone=shapes works."
+    )
+
+
+def fingerprint_of(parts: Parts) -> str:
+    """A digest of every weight and of the scheduler: the same numbers, wherever they lay."""
+    digest = hashlib.sha256(repr(sorted(dict(parts.scheduler.config).items())).encode())
+    for module in (parts.vae, parts.unet, parts.text_encoder):
+        for name, value in sorted(module.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,26 @@
+"""Checks of settings, in words that name the field, the value and what is allowed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+
+class ConfigError(ValueError):
+    """A setting is wrong. The run ends before it begins."""
+
+
+def in_range(name: str, value: float, low: float = -math.inf, high: float = math.inf) -> None:
+    if not (math.isfinite(value) and low <= value <= high):
+        if high == math.inf:
+            allowed = f"at least {low:g}"
+        elif low == -math.inf:
+            allowed = f"at most {high:g}"
+        else:
+            allowed = f"between {low:g} and {high:g}"
+        raise ConfigError(f"{name} is {value}; it must be {allowed}")
+
+
+def one_of(name: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{name} is {value!r}; it must be one of: {', '.join(allowed)}")

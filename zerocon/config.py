@@ -1,0 +1,288 @@
+"""Configuration stops here: from Hydra's config to plain objects, checked before anything runs.
+
+Only this file, `run.py` and `cli.py` see a DictConfig. Every group names its class with
+`_target_`; its fields are checked against that class's signature and annotations, and the
+class checks its own ranges, so a wrong setting ends the run at once and is named.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import typing
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from zerocon.backbones.base import BackboneSettings
+from zerocon.cases import Dataset
+from zerocon.checks import ConfigError, in_range
+from zerocon.directions.base import Direction
+from zerocon.inversions.base import Inversion
+from zerocon.inversions.none import NoInversion
+from zerocon.methods.base import Method
+from zerocon.metrics.base import Metric
+from zerocon.runs.provenance import digest
+from zerocon.runs.trackers import Tracker
+
+CONF = Path(__file__).parent.parent / "conf"
+
+# What changes where or how fast a run is done, but none of its numbers.
+NOT_IN_NAME = ("runner", "tracker", "backbone.device", "dataset.root", "hydra")
+
+
+@dataclass(frozen=True)
+class RunnerSettings:
+    root: str = "outputs"
+    batch_size: int = 10
+    retry_failed: bool = True
+    gallery_cases: int = 40
+    per_type: bool = False
+
+    def __post_init__(self) -> None:
+        in_range("runner.batch_size", self.batch_size, 1)
+        in_range("runner.gallery_cases", self.gallery_cases, 1)
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """One run, described by plain objects; nothing heavy is loaded yet."""
+
+    name: str
+    seed: int
+    backbone: BackboneSettings
+    dataset: Callable[..., Dataset]  # waits for `side`, which the backbone knows
+    direction: Direction
+    inversion: Inversion
+    method: Method
+    metrics: Callable[[], list[Metric]]
+    runner: RunnerSettings
+    tracker: Callable[[], Tracker]
+    content: dict[str, Any]  # what determines the run's numbers
+    config: dict[str, Any]  # everything
+
+    @property
+    def directory(self) -> Path:
+        return Path(self.runner.root) / f"{self.name}-{digest(self.content)}"
+
+
+def settings_from(cfg: DictConfig) -> RunSettings:
+    """Check every field; ConfigError for the first that is wrong."""
+    config = _plain(cfg)
+    inversion: Inversion = build(config, "inversion")()
+    method: Method = build(config, "method")()
+    _check_pairing(method, inversion)
+    in_range("seed", config["seed"], 0)
+    if not str(config["name"]).strip() or "/" in str(config["name"]):
+        raise ConfigError(f"name is {config['name']!r}; it must be a plain word or two")
+    return RunSettings(
+        name=str(config["name"]),
+        seed=config["seed"],
+        backbone=build(config, "backbone")(),
+        dataset=build(config, "dataset", later=("side",)),
+        direction=build(config, "direction")(),
+        inversion=inversion,
+        method=method,
+        metrics=_metrics(config),
+        runner=_typed(RunnerSettings, config["runner"], "runner")(),
+        tracker=build(config, "tracker"),
+        content=content_of(config),
+        config=config,
+    )
+
+
+def content_of(config: dict[str, Any]) -> dict[str, Any]:
+    """The config without what leaves the numbers alone: what a run is named by."""
+    content = {key: value for key, value in config.items() if key not in NOT_IN_NAME}
+    for dotted in NOT_IN_NAME:
+        group, _, field = dotted.partition(".")
+        if field and group in content:
+            content[group] = {k: v for k, v in content[group].items() if k != field}
+    return content
+
+
+def build(config: dict[str, Any], group: str, later: Sequence[str] = ()) -> Callable[..., Any]:
+    """The group's class with its checked settings; call it to make the object."""
+    fields = dict(config[group])
+    target = fields.pop("_target_", None)
+    if target is None:
+        raise ConfigError(f"conf/{group} names no class: it needs a `_target_`")
+    return _typed(_class_of(target, group), fields, group, later)
+
+
+def _class_of(target: str, group: str) -> Callable[..., Any]:
+    try:
+        return cast("Callable[..., Any]", get_object(target))
+    except Exception as error:  # noqa: BLE001 - importing may raise anything; it is said below
+        raise ConfigError(f"{group}._target_={target} can't be imported: {error}") from error
+
+
+def _metrics(config: dict[str, Any]) -> Callable[[], list[Metric]]:
+    group = dict(config["metrics"])
+    shared = {key: group.pop(key) for key in ("protocol",) if key in group}
+    makers = [
+        build({f"metrics.{name}": {**shared, **node}}, f"metrics.{name}")
+        for name, node in group.items()
+        if node is not None
+    ]
+    return lambda: [make() for make in makers]
+
+
+def _typed(
+    cls: Callable[..., Any], fields: dict[str, Any], group: str, later: Sequence[str] = ()
+) -> Callable[..., Any]:
+    """`cls` with `fields` bound, each checked against its annotation."""
+    parameters = inspect.signature(cls).parameters
+    hints = typing.get_type_hints(cls.__init__ if inspect.isclass(cls) else cls)
+    for name, value in fields.items():
+        if name not in parameters:
+            raise ConfigError(_unknown(f"{group}.{name}", [f"{group}.{p}" for p in parameters]))
+        if value == "???":
+            raise ConfigError(f"{group}.{name} is needed: give it as {group}.{name}=…")
+        if name in hints and not _fits(value, hints[name]):
+            wanted = _type_name(hints[name])
+            raise ConfigError(f"{group}.{name} is {value!r}; it must be {wanted}")
+    fields = {k: _as_declared(v, hints.get(k)) for k, v in fields.items()}
+    required = [
+        name
+        for name, p in parameters.items()
+        if p.default is p.empty and p.kind is not p.VAR_KEYWORD
+        if name not in fields and name not in later
+    ]
+    if required:
+        raise ConfigError(f"{group}.{required[0]} is needed: give it as {group}.{required[0]}=…")
+    return partial(cls, **fields)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return True
+    if origin is typing.Literal:
+        return value in arguments
+    if arguments and (origin is typing.Union or origin.__class__.__name__ == "UnionType" or
+                      str(origin) == "<class 'types.UnionType'>"):
+        return any(_fits(value, option) for option in arguments)
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint is Path:
+        return isinstance(value, str)
+    if origin in (list, tuple, Sequence) or str(origin).startswith("<class 'collections.abc."):
+        return isinstance(value, list)
+    if origin is dict:
+        return isinstance(value, dict)
+    if inspect.isclass(hint) and hint in (str, bool, type(None)):
+        return isinstance(value, hint)
+    return True
+
+
+def _as_declared(value: Any, hint: Any) -> Any:
+    """YAML has lists; a frozen dataclass wants tuples."""
+    if isinstance(value, list) and "tuple" in str(hint):
+        return tuple(cast("list[Any]", value))
+    return value
+
+
+def _type_name(hint: Any) -> str:
+    if typing.get_origin(hint) is typing.Literal:
+        return "one of: " + ", ".join(str(a) for a in typing.get_args(hint))
+    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+    options = typing.get_args(hint) or (hint,)
+    return " or ".join(
+        "null" if o is type(None) else names.get(o, str(o).replace("typing.", "")) for o in options
+    )
+
+
+def _check_pairing(method: Method, inversion: Inversion) -> None:
+    inverts = not isinstance(inversion, NoInversion)
+    name = type(method).__name__
+    if method.needs_inversion and not inverts:
+        raise ConfigError(
+            f"{name} samples from an inverted trajectory, but inversion=none makes none; "
+            "try inversion=ddim"
+        )
+    if inverts and not method.needs_inversion:
+        raise ConfigError(
+            f"{name} starts from the picture itself, so inversion={type(inversion).__name__} would "
+            "have no effect; leave `inversion` out, or say inversion=none"
+        )
+
+
+def _plain(cfg: DictConfig) -> dict[str, Any]:
+    try:
+        container = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=False)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"the config can't be resolved: {error}") from error
+    plain = cast("dict[str, Any]", container)
+    return plain
+
+
+def compose_settings(overrides: Sequence[str]) -> RunSettings:
+    """The settings of one run from its overrides, as on the command line."""
+    return settings_from(compose_config(overrides))
+
+
+def compose_config(overrides: Sequence[str]) -> DictConfig:
+    """Compose `conf/` with overrides; ConfigError in plain words when an override is wrong."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        try:
+            return compose("config", overrides=list(overrides))
+        except HydraException as error:
+            raise ConfigError(_explain(error, overrides)) from error
+        except OmegaConfBaseException as error:
+            raise ConfigError(str(error)) from error
+
+
+def _explain(error: Exception, overrides: Sequence[str]) -> str:
+    """Hydra's message, with the nearest setting that exists instead of advice to append one."""
+    first = str(error).splitlines()[0]
+    for override in overrides:
+        key = override.partition("=")[0].lstrip("+~")
+        if f"'{key}'" in first:
+            return _unknown(key, _known_keys(overrides))
+    return str(error)
+
+
+def _known_keys(overrides: Sequence[str]) -> list[str]:
+    """Every setting there is, given the groups that the overrides choose."""
+    groups = [o for o in overrides if (CONF / o.partition("=")[0]).is_dir()]
+    try:
+        cfg = compose("config", overrides=groups)
+    except HydraException:
+        cfg = compose("config")
+    names = [p.name for p in CONF.iterdir() if p.is_dir()]
+    return [*names, *_flat(cast("dict[str, Any]", OmegaConf.to_container(cfg)))]
+
+
+def _flat(node: dict[str, Any], prefix: str = "") -> list[str]:
+    keys: list[str] = []
+    for name, value in node.items():
+        path = f"{prefix}{name}"
+        keys.append(path)
+        if isinstance(value, dict):
+            keys.extend(_flat(cast("dict[str, Any]", value), f"{path}."))
+    return keys
+
+
+def _unknown(key: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
+    group = key.rpartition(".")[0]
+    siblings = [k for k in known if k.rpartition(".")[0] == group and not k.endswith("_target_")]
+    said = f"there is no setting {key!r}"
+    if near:
+        said += f"; did you mean {' or '.join(near)}?"
+    if siblings:
+        said += f" {group or 'At the top level'} has: {', '.join(sorted(siblings))}."
+    return said

@@ -1,0 +1,1 @@
+"""How the target condition is made from the source caption and the target prompt."""

@@ -1,0 +1,17 @@
+"""No direction at all: the target prompt is the target condition."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from zerocon.backbones.base import Backbone
+from zerocon.cases import Case
+
+
+@dataclass(frozen=True)
+class WordSwap:
+    def __call__(self, backbone: Backbone, cases: Sequence[Case]) -> Tensor:
+        return backbone.embed([case.target_prompt for case in cases])

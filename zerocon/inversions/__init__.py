@@ -1,0 +1,1 @@
+"""From a picture's latent to the trajectory that leads back to it."""

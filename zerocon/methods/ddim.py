@@ -1,0 +1,43 @@
+"""DDIM sampling from the inverted noise: word swap, and plain reconstruction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from zerocon.backbones.base import Backbone
+from zerocon.checks import in_range, one_of
+from zerocon.diffusion import ddim_step, guided
+from zerocon.inversions.base import Trajectory
+from zerocon.methods.base import Conditions, Draws
+
+
+@dataclass(frozen=True)
+class DDIM:
+    """Replay the trajectory under the target prompt (word swap) or the source's (reconstruction)."""
+
+    needs_inversion: ClassVar[bool] = True
+    uses_mask: ClassVar[bool] = False
+
+    steps: int = 50
+    guidance: float = 7.5
+    prompt: Literal["target", "source"] = "target"
+
+    def __post_init__(self) -> None:
+        in_range("method.steps", self.steps, 1, 1000)
+        in_range("method.guidance", self.guidance, 0, 100)
+        one_of("method.prompt", self.prompt, ("target", "source"))
+
+    @torch.no_grad()
+    def __call__(
+        self, backbone: Backbone, trajectory: Trajectory, conditions: Conditions, draws: Draws
+    ) -> Tensor:
+        cond = conditions.target if self.prompt == "target" else conditions.source
+        z = trajectory.start
+        for time, alpha, alpha_below in trajectory.schedule.steps:
+            eps = guided(backbone.eps, z, time, cond, conditions.negative, self.guidance)
+            z = ddim_step(z, eps, alpha, alpha_below)
+        return z

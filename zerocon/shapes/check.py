@@ -1,0 +1,142 @@
+"""`zerocon shapes check`: how good the packaged models are, on scenes they never saw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from random import Random
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import CLIPTextModelWithProjection
+
+from zerocon.backbones.shapes import Shapes
+from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
+from zerocon.diffusion import ddim_step
+from zerocon.inversions.ddim import DDIMInversion
+from zerocon.shapes.captions import caption
+from zerocon.shapes.check_evaluators import check_evaluators, distinct_scenes, pictures_of
+from zerocon.shapes.generate import generate
+from zerocon.shapes.packaged import WEIGHTS, load_half
+from zerocon.shapes.reader import attributes, read
+from zerocon.shapes.render import render
+from zerocon.shapes.scene import Scene
+from zerocon.shapes.train.text import ImageTower, build_text
+
+Progress = Callable[[str], None]
+
+
+def check(
+    progress: Progress = lambda _: None,
+    *,
+    captions: int = 500,
+    pictures: int = 500,
+    inverted: int = 100,
+    read_scenes: int = 2000,
+    steps: int = 30,
+    guidance: float = 4.0,
+) -> dict[str, object]:
+    """Every measure by name; `progress` hears what is being measured."""
+    backbone = Shapes(dtype="float32").load()
+    scenes = distinct_scenes(max(captions, pictures, inverted, 1000))
+    progress("autoencoder")
+    found: dict[str, object] = {"vae_psnr": vae_psnr(backbone, scenes[:pictures])}
+    progress("retrieval and captions")
+    judges = check_evaluators()
+    found["clip_retrieval_at_1"] = {
+        "generator": generator_retrieval(backbone, scenes[:1000]),
+        "evaluator": judges.pop("eval_clip_retrieval_at_1"),
+    }
+    found |= judges
+    progress("generation")
+    found["generation_attributes"] = generation(backbone, scenes[:captions], steps, guidance)
+    progress("inversion")
+    found["inversion_psnr"] = inversion_psnr(backbone, scenes[:inverted])
+    progress("reader")
+    found["reader_exact"] = reader_exact(read_scenes)
+    return found
+
+
+def psnr(a: Tensor, b: Tensor) -> Tensor:
+    """Of pictures in 0..1, one value a picture."""
+    return -10 * (a - b).square().mean((1, 2, 3)).clamp(min=1e-10).log10()
+
+
+def vae_psnr(backbone: StableDiffusionBackbone, scenes: Sequence[Scene]) -> float:
+    images = pictures_of(list(scenes))
+    values = [psnr(i, backbone.decode(backbone.encode(i))) for i in images.split(50)]
+    return torch.cat(values).mean().item()
+
+
+@torch.no_grad()
+def generator_retrieval(backbone: StableDiffusionBackbone, scenes: Sequence[Scene]) -> float:
+    """How often a picture finds its own caption among all of them."""
+    folder = WEIGHTS / "generator_clip"
+    text = build_text().eval()
+    assert isinstance(text, CLIPTextModelWithProjection)
+    text.text_model.load_state_dict(backbone.text_encoder.state_dict())
+    text.text_projection.load_state_dict(load_half(folder / "projection.safetensors"))
+    tower = ImageTower().eval()
+    tower.load_state_dict(load_half(folder / "image_tower.safetensors"))
+    sentences = [caption(scene, Random(f"retrieval-{i}")) for i, scene in enumerate(scenes)]
+    tokens = backbone.tokenizer(sentences, padding=True, return_tensors="pt").input_ids
+    texts = F.normalize(text(tokens).text_embeds, dim=1)
+    images = pictures_of(list(scenes)) * 2 - 1
+    seen = F.normalize(torch.cat([tower(i) for i in images.split(100)]), dim=1)
+    return ((seen @ texts.T).argmax(1) == torch.arange(len(scenes))).float().mean().item()
+
+
+def generation(
+    backbone: StableDiffusionBackbone,
+    scenes: Sequence[Scene],
+    steps: int,
+    guidance: float,
+    batch: int = 25,
+) -> dict[str, float]:
+    """The share of generated pictures in which each attribute is what the caption said."""
+    rows: list[dict[str, bool]] = []
+    for start in range(0, len(scenes), batch):
+        group = scenes[start : start + batch]
+        prompts = [caption(s, Random(f"generation-{start + i}")) for i, s in enumerate(group)]
+        noise = _noise(backbone, range(start, start + len(group)))
+        pictures = generate(backbone, prompts, noise, steps, guidance)
+        rows.extend(
+            attributes(read(picture), scene)
+            for picture, scene in zip(as_bytes(pictures), group, strict=True)
+        )
+    shares = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+    return {**shares, "all": float(np.mean([all(row.values()) for row in rows]))}
+
+
+@torch.no_grad()
+def inversion_psnr(backbone: StableDiffusionBackbone, scenes: Sequence[Scene]) -> float:
+    """Inverted and replayed in 50 steps at guidance 1, against the autoencoder's own picture."""
+    values: list[Tensor] = []
+    for start in range(0, len(scenes), 25):
+        group = list(scenes[start : start + 25])
+        clean = backbone.encode(pictures_of(group))
+        cond = backbone.embed([caption(scene) for scene in group])
+        trajectory = DDIMInversion()(backbone, clean, cond, 50)
+        z = trajectory.start
+        for time, alpha, alpha_below in trajectory.schedule.steps:
+            z = ddim_step(z, backbone.eps(z, time, cond), alpha, alpha_below)
+        values.append(psnr(backbone.decode(z), backbone.decode(clean)))
+    return torch.cat(values).mean().item()
+
+
+def reader_exact(count: int) -> float:
+    """How often the reader gets a clean picture's scene exactly right."""
+    scenes = distinct_scenes(count)
+    return float(np.mean([read(render(s)).described() == s.described() for s in scenes]))
+
+
+def as_bytes(pictures: Tensor) -> NDArray[np.uint8]:
+    return pictures.mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+
+
+def _noise(backbone: StableDiffusionBackbone, seeds: Sequence[int]) -> Tensor:
+    shape = (4, backbone.latent_side, backbone.latent_side)
+    draws = [torch.randn(shape, generator=torch.Generator().manual_seed(7_000 + s)) for s in seeds]
+    return torch.stack(draws)

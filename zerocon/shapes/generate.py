@@ -1,0 +1,25 @@
+"""Pictures from captions with the shapes models: what `zerocon shapes check` judges."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from zerocon.backbones.base import Backbone
+from zerocon.diffusion import ddim_step, guided
+
+
+@torch.no_grad()
+def generate(
+    backbone: Backbone, prompts: Sequence[str], noise: Tensor, steps: int = 30, guidance: float = 4.0
+) -> Tensor:
+    """Plain DDIM sampling from `noise`; pictures 0..1, [prompt, 3, side, side]."""
+    cond = backbone.embed(prompts)
+    negative = backbone.embed([""] * len(prompts))
+    z = noise.to(backbone.device, backbone.dtype)
+    for time, alpha, alpha_below in backbone.schedule(steps).steps:
+        eps = guided(backbone.eps, z, time, cond, negative, guidance)
+        z = ddim_step(z, eps, alpha, alpha_below)
+    return backbone.decode(z)

@@ -1,0 +1,143 @@
+"""The stages of the recipe, in order, and what each leaves for the next and for the package."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor2_0
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from zerocon.checks import ConfigError
+from zerocon.shapes.packaged import WEIGHTS, plain_float32, save_half
+from zerocon.shapes.tokenizer import write_clip_tokenizer
+from zerocon.shapes.train import captioner, eval_clip, perceptual, structure, text, unet, vae
+from zerocon.shapes.train.data import SceneData, load_scenes
+from zerocon.shapes.train.loop import Budget, Recipe
+
+SCENES = 60_000
+
+
+@dataclass(frozen=True)
+class Job:
+    """Where a stage works, what it may use, and where its result goes."""
+
+    data: SceneData
+    work: Path
+    out: Path
+    budget: Budget
+    changes: dict[str, object]  # fields of the recipe that differ from the shipped one
+
+    def recipe(self, shipped: Recipe) -> Recipe:
+        return dataclasses.replace(shipped, **self.changes)  # pyright: ignore[reportArgumentType]
+
+    @property
+    def generator(self) -> Path:
+        return self.out / "generator"
+
+
+def _text(job: Job) -> None:
+    tokenizer = write_clip_tokenizer(job.generator / "tokenizer")
+    pair = text.train_text(job.data, tokenizer, job.work, job.budget, job.recipe(text.RECIPE))
+    model = text.plain_text_model(pair).half()
+    model.save_pretrained(job.generator / "text_encoder")
+    plain_float32(job.generator / "text_encoder" / "config.json")
+    # The other half of the contrastive pair: only the check's retrieval asks for it.
+    save_half(pair.text.text_projection, job.out / "generator_clip" / "projection.safetensors")
+    save_half(pair.image, job.out / "generator_clip" / "image_tower.safetensors")
+
+
+def _vae(job: Job) -> None:
+    model = vae.train_vae(job.data, job.work, job.budget, job.recipe(vae.RECIPE))
+    model.half().save_pretrained(job.generator / "vae")
+
+
+def _decoder(job: Job) -> None:
+    model = load_vae(job.generator)
+    trained = vae.train_decoder(model, job.data, job.work, job.budget, job.recipe(vae.DECODER_RECIPE))
+    trained.half().save_pretrained(job.generator / "vae")
+
+
+def _unet(job: Job) -> None:
+    latents = unet.encode_all(load_vae(job.generator), job.data, job.work / "latents.pt")
+    encoder = CLIPTextModel.from_pretrained(job.generator / "text_encoder").float().eval()
+    tokenizer = CLIPTokenizer.from_pretrained(job.generator / "tokenizer")
+    model = unet.train_unet(
+        job.data, latents, encoder, tokenizer, job.work, job.budget, job.recipe(unet.RECIPE)
+    )
+    save_unet(model, job.generator)
+
+
+def _captioner(job: Job) -> None:
+    recipe = job.recipe(captioner.RECIPE)
+    model = captioner.train_captioner(job.data, job.work, job.budget, recipe)
+    captioner.export(model, job.out / "captioner")
+
+
+def _eval_clip(job: Job) -> None:
+    recipe = job.recipe(eval_clip.RECIPE)
+    model = eval_clip.train_eval_clip(job.data, job.work, job.budget, recipe)
+    eval_clip.export(model, job.out / "eval_clip")
+
+
+def _structure(job: Job) -> None:
+    recipe = job.recipe(structure.RECIPE)
+    model = structure.train_structure(job.data, job.work, job.budget, recipe)
+    structure.export(model, job.out / "eval_structure")
+
+
+def _perceptual(job: Job) -> None:
+    recipe = job.recipe(perceptual.RECIPE)
+    model = perceptual.train_perceptual(job.data, job.work, job.budget, recipe)
+    perceptual.export(model, job.out / "eval_lpips")
+
+
+STAGES: dict[str, Callable[[Job], None]] = {
+    "text": _text,
+    "vae": _vae,
+    "unet": _unet,
+    "decoder": _decoder,
+    "captioner": _captioner,
+    "eval_clip": _eval_clip,
+    "structure": _structure,
+    "perceptual": _perceptual,
+}
+
+
+def load_vae(generator: Path) -> AutoencoderKL:
+    return AutoencoderKL.from_pretrained(generator / "vae", low_cpu_mem_usage=False).float().eval()
+
+
+def save_unet(model: UNet2DConditionModel, generator: Path) -> None:
+    """In the diffusers layout, with the scheduler and the index that pipelines read."""
+    model.set_attn_processor(AttnProcessor2_0())
+    model.half().save_pretrained(generator / "unet")
+    unet.scheduler().save_pretrained(generator / "scheduler")
+    unet.write_model_index(generator)
+
+
+def train_stages(
+    names: Sequence[str],
+    work: Path,
+    out: Path = WEIGHTS,
+    *,
+    scenes: int = SCENES,
+    seconds: float = math.inf,
+    threads: int | None = None,
+    changes: dict[str, object] | None = None,
+) -> None:
+    """Train the named stages (all, when none is named), each from where it was left."""
+    unknown = [name for name in names if name not in STAGES]
+    if unknown:
+        raise ConfigError(f"there is no stage {unknown[0]!r}; the stages are: {', '.join(STAGES)}")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    data = load_scenes("train", scenes, work / "data")
+    for name in names or STAGES:
+        budget = Budget(seconds=seconds)
+        STAGES[name](Job(data, work / name, out, budget, changes or {}))
