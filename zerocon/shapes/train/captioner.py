@@ -21,7 +21,7 @@ from zerocon.shapes.packaged import plain_float32
 from zerocon.shapes.train.data import SIDE, SceneData
 from zerocon.shapes.train.loop import Budget, Log, Recipe, train
 
-RECIPE = Recipe("captioner", steps=3000, batch=64, lr=2e-3, seed=14, ema=0.995, muon=True)
+RECIPE = Recipe("captioner", steps=2500, batch=64, lr=2e-3, seed=14, ema=0.995, muon=True)
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 PAD, UNKNOWN, START, END = 0, 1, 2, 3
 CONTEXT = 64
