@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub's library is imported, below
+os.environ["WANDB_MODE"] = "offline"
+
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,11 +23,9 @@ torch.set_num_threads(min(2, os.cpu_count() or 1))
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or fills the user's cache, or reaches for a network."""
+    """No test reads or fills the user's cache."""
     base = tmp_path_factory.getbasetemp().parent / f"zerocon-cache-{os.getpid()}"
     monkeypatch.setenv("ZEROCON_CACHE", str(base))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("WANDB_MODE", "offline")
 
 
 def tiny_parts(folder: Path, prediction_type: str = "epsilon", seed: int = 0) -> Parts:

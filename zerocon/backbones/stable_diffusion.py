@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,7 +189,8 @@ def _missing(path: str, reason: str) -> str:
 
 def fingerprint_of(parts: Parts) -> str:
     """A digest of every weight and of the scheduler: the same numbers, wherever they lay."""
-    digest = hashlib.sha256(repr(sorted(dict(parts.scheduler.config).items())).encode())
+    said = {k: v for k, v in dict(parts.scheduler.config).items() if not k.startswith("_")}
+    digest = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode())
     for module in (parts.vae, parts.unet, parts.text_encoder):
         for name, value in sorted(module.state_dict().items()):
             digest.update(name.encode())

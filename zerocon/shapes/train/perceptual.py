@@ -6,8 +6,7 @@ LPIPS's were: of two distortions of a picture, the stronger one must be further 
 
 from __future__ import annotations
 
-import contextlib
-import io
+import warnings
 from pathlib import Path
 from typing import cast
 
@@ -28,9 +27,12 @@ DISTORTIONS = ("noise", "blur", "blend", "shift", "fade", "patch")
 
 
 def build() -> lpips.LPIPS:
-    """The package's own class, without its download and its message; heads uniform."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        model = lpips.LPIPS(net="squeeze", pretrained=False, pnet_rand=True, use_dropout=False)
+    """The package's own class, without its download; heads uniform."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it asks torchvision in words of long ago
+        model = lpips.LPIPS(
+            net="squeeze", pretrained=False, pnet_rand=True, use_dropout=False, verbose=False
+        )
     for weight in head_weights(model):
         nn.init.constant_(weight, 1.0)
     return model

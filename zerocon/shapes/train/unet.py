@@ -67,15 +67,20 @@ def encode_all(vae: AutoencoderKL, data: SceneData, file: Path) -> Tensor:
 
 
 def timesteps(count: int, generator: torch.Generator) -> Tensor:
-    """Half uniform, half towards the noisy end, where the caption decides what appears."""
+    """A third uniform, the others towards the noisy end, where the caption decides what appears."""
     u = torch.rand(count, generator=generator)
-    tilted = torch.rand(count, generator=generator) < 0.5
+    tilted = torch.rand(count, generator=generator) < 2 / 3
     return (torch.where(tilted, u.sqrt(), u) * 1000).long().clamp(max=999)
 
 
 def loss_weight(alpha_bar: Tensor) -> Tensor:
-    """The error of the predicted noise says little where there is almost only noise: weigh it up."""
-    return alpha_bar.rsqrt().clamp(max=5.0)
+    """So that every range of times has about the same say.
+
+    Unweighted, nearly clean latents, whose noise can't be told from their texture, make up
+    nearly all of the loss, and the times at which a caption counts nearly none.
+    """
+    snr = alpha_bar / (1 - alpha_bar)
+    return snr.clamp(max=5.0) / snr * alpha_bar.reciprocal().clamp(max=8.0)
 
 
 def train_unet(
@@ -113,6 +118,7 @@ def train_unet(
         return (error * weight).mean(), {
             "error": error.mean().item(),
             "noisy": error[t >= 600].mean().item(),
+            "middle": error[(t >= 300) & (t < 600)].mean().item(),
             "clean": error[t < 300].mean().item(),
         }
 
