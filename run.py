@@ -1,4 +1,4 @@
-"""One run or a sweep of them: `python run.py method=sdedit method.strength=0.5`, `-m` for sweeps."""
+"""One run, or a sweep: `python run.py method=sdedit`, `python run.py -m method.steps=10,50`."""
 
 import sys
 

@@ -7,7 +7,6 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub's library is imported, below
 os.environ["WANDB_MODE"] = "offline"
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -89,5 +88,5 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
 
 
 @pytest.fixture(scope="session")
-def backbone(parts: Parts) -> Iterator[StableDiffusionBackbone]:
-    yield tiny_backbone(parts)
+def backbone(parts: Parts) -> StableDiffusionBackbone:
+    return tiny_backbone(parts)

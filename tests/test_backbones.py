@@ -8,6 +8,8 @@ import pytest
 import torch
 from conftest import tiny_backbone, tiny_parts
 from diffusers import StableDiffusionPipeline
+from original_layout import original_layout
+from safetensors.torch import save_file
 
 from zerocon.backbones.base import BackboneError
 from zerocon.backbones.shapes import Shapes
@@ -73,6 +75,35 @@ def test_a_hub_id_needs_its_commit() -> None:
 def test_a_hub_model_that_is_not_here_says_what_to_download() -> None:
     with pytest.raises(BackboneError, match="hf download"):
         StableDiffusion("some/model", revision="0" * 40, device="cpu").load()
+
+
+def test_a_single_file_gives_the_same_model(
+    folder: Path, parts: Parts, backbone: StableDiffusionBackbone, tmp_path: Path
+) -> None:
+    file = tmp_path / "tiny.safetensors"
+    save_file(original_layout(parts), file)
+    loaded = StableDiffusion(str(file), config=str(folder), device="cpu").load()
+    z, cond = torch.randn(2, 4, 16, 16), loaded.embed(PROMPTS)
+    torch.testing.assert_close(cond, backbone.embed(PROMPTS))
+    torch.testing.assert_close(loaded.eps(z, 500, cond), backbone.eps(z, 500, cond))
+    torch.testing.assert_close(loaded.decode(z), backbone.decode(z))
+    assert loaded.schedule(50) == backbone.schedule(50)
+
+
+def test_a_single_file_without_configs_says_what_is_missing(parts: Parts, tmp_path: Path) -> None:
+    file = tmp_path / "tiny.safetensors"
+    save_file(original_layout(parts), file)
+    with pytest.raises(BackboneError, match=r"backbone\.config"):
+        StableDiffusion(str(file), device="cpu").load()
+
+
+def test_another_side(folder: Path) -> None:
+    loaded = StableDiffusion(str(folder), device="cpu", side=48).load()
+    assert (loaded.side, loaded.latent_side) == (48, 24)
+    latents = loaded.encode(torch.rand(1, 3, 48, 48))
+    assert loaded.eps(latents, 10, loaded.embed(PROMPTS[:1])).shape == (1, 4, 24, 24)
+    with pytest.raises(ConfigError, match=r"backbone\.side is 50; it must be a multiple of 16"):
+        StableDiffusion(str(folder), device="cpu", side=50).load()
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def test_every_experiment_runs_tiny(
 
 
 def test_unknown_experiments_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no experiment 'nonsense'; there are: .*first_methods"):
+    with pytest.raises(ConfigError, match=r"no experiment 'nonsense'; there are: .*first_methods"):
         read_experiment("nonsense")
     (tmp_path / "broken.yaml").write_text("question: why?\nrunz: {}\n")
     with pytest.raises(ConfigError, match="runz"):

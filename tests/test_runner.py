@@ -90,9 +90,10 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(
         return edit(*arguments)  # pyright: ignore[reportArgumentType]
 
     by_one = small(tmp_path, pie, "runner.batch_size=1")
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(runner, "edit", interrupted)
+    monkeypatch.setattr(runner, "edit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
         runner.execute(by_one)
+    monkeypatch.setattr(runner, "edit", edit)
     assert len(read_records(by_one.directory)) == 1
     again = runner.execute(by_one)
     assert again.directory.name == whole.directory.name
@@ -173,9 +174,7 @@ def test_another_dataset_is_not_mixed_into_a_run(settings: RunSettings, pie: Pat
         runner.execute(settings)
 
 
-def test_runs_side_by_side(
-    tmp_path: Path, pie: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_runs_side_by_side(tmp_path: Path, pie: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs = [
         runner.execute(small(tmp_path, pie, f"method={m}", f"name={m}")).directory
         for m in ("word_swap", "reconstruct")

@@ -122,7 +122,7 @@ def build(config: dict[str, Any], group: str, later: Sequence[str] = ()) -> Call
 def _class_of(target: str, group: str) -> Callable[..., Any]:
     try:
         return cast("Callable[..., Any]", get_object(target))
-    except Exception as error:  # noqa: BLE001 - importing may raise anything; it is said below
+    except Exception as error:
         raise ConfigError(f"{group}._target_={target} can't be imported: {error}") from error
 
 
@@ -169,8 +169,11 @@ def _fits(value: Any, hint: Any) -> bool:
         return True
     if origin is typing.Literal:
         return value in arguments
-    if arguments and (origin is typing.Union or origin.__class__.__name__ == "UnionType" or
-                      str(origin) == "<class 'types.UnionType'>"):
+    if arguments and (
+        origin is typing.Union
+        or origin.__class__.__name__ == "UnionType"
+        or str(origin) == "<class 'types.UnionType'>"
+    ):
         return any(_fits(value, option) for option in arguments)
     if hint is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -224,8 +227,7 @@ def _plain(cfg: DictConfig) -> dict[str, Any]:
         container = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=False)
     except OmegaConfBaseException as error:
         raise ConfigError(f"the config can't be resolved: {error}") from error
-    plain = cast("dict[str, Any]", container)
-    return plain
+    return cast("dict[str, Any]", container)
 
 
 def compose_settings(overrides: Sequence[str]) -> RunSettings:

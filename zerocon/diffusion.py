@@ -70,7 +70,9 @@ def eps_from_v(v: Tensor, z: Tensor, alpha: Tensor) -> Tensor:
 EpsFn = Callable[[Tensor, int, Tensor], Tensor]
 
 
-def guided(eps: EpsFn, z: Tensor, time: int, cond: Tensor, negative: Tensor, scale: float) -> Tensor:
+def guided(
+    eps: EpsFn, z: Tensor, time: int, cond: Tensor, negative: Tensor, scale: float
+) -> Tensor:
     """Classifier-free guidance, `ε(∅) + w (ε(c) - ε(∅))`; one row a case when w is 1."""
     if scale == 1.0:
         return eps(z, time, cond)

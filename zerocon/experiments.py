@@ -42,9 +42,7 @@ def names(folder: Path = FOLDER) -> list[str]:
 def read_experiment(name: str, folder: Path = FOLDER) -> Experiment:
     file = folder / f"{name}.yaml"
     if not file.is_file():
-        raise ConfigError(
-            f"there is no experiment {name!r}; there are: {', '.join(names(folder))}"
-        )
+        raise ConfigError(f"there is no experiment {name!r}; there are: {', '.join(names(folder))}")
     try:
         return Experiment(name=name, **yaml.safe_load(file.read_text()))
     except (TypeError, yaml.YAMLError) as error:

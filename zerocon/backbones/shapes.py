@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zerocon.backbones.stable_diffusion import (
+    DTYPES,
     StableDiffusionBackbone,
     fingerprint_of,
     load_parts,
@@ -13,7 +14,6 @@ from zerocon.backbones.stable_diffusion import (
     pick_dtype,
 )
 from zerocon.checks import one_of
-from zerocon.backbones.stable_diffusion import DTYPES
 
 WEIGHTS = Path(__file__).parent.parent / "shapes" / "weights"
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers import (
@@ -16,7 +16,7 @@ from diffusers import (
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from zerocon.backbones.base import BackboneError
@@ -41,18 +41,29 @@ class StableDiffusionBackbone:
     """The parts as one frozen `Backbone`."""
 
     def __init__(
-        self, parts: Parts, name: str, device: torch.device, dtype: torch.dtype, fingerprint: str
+        self,
+        parts: Parts,
+        name: str,
+        device: torch.device,
+        dtype: torch.dtype,
+        fingerprint: str,
+        side: int | None = None,
     ) -> None:
         self.name, self.device, self.dtype, self.fingerprint = name, device, dtype, fingerprint
-        self.vae = parts.vae.to(device, dtype).requires_grad_(False).eval()
-        self.unet = parts.unet.to(device, dtype).requires_grad_(False).eval()
-        self.text_encoder = parts.text_encoder.to(device, dtype).requires_grad_(False).eval()
+        self.vae = _frozen(parts.vae, device, dtype)
+        self.unet = _frozen(parts.unet, device, dtype)
+        self.text_encoder = _frozen(parts.text_encoder, device, dtype)
         self.tokenizer = parts.tokenizer
         self._config: dict[str, Any] = dict(parts.scheduler.config)
         self._alphas: Tensor = parts.scheduler.alphas_cumprod.double().cpu()
         self._final_alpha = float(parts.scheduler.final_alpha_cumprod)
-        self.latent_side = int(self.unet.config["sample_size"])
-        self.side = self.latent_side * 2 ** (len(self.vae.config["block_out_channels"]) - 1)
+        per_latent = 2 ** (len(self.vae.config["block_out_channels"]) - 1)
+        self.side = side or int(self.unet.config["sample_size"]) * per_latent
+        self.latent_side = self.side // per_latent
+        # The U-Net halves the latent between its levels, so each half must be whole.
+        step = per_latent * 2 ** (len(self.unet.config["block_out_channels"]) - 1)
+        if self.side % step:
+            raise ConfigError(f"backbone.side is {self.side}; it must be a multiple of {step}")
         one_of("prediction_type", self._config["prediction_type"], ("epsilon", "v_prediction"))
 
     def schedule(self, steps: int) -> Schedule:
@@ -66,12 +77,11 @@ class StableDiffusionBackbone:
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         scaled = (images * 2 - 1).to(self.device, self.dtype)
-        posterior: Any = self.vae.encode(scaled).latent_dist  # pyright: ignore[reportAttributeAccessIssue]
-        return posterior.mean * self.vae.config["scaling_factor"]
+        return self.vae.encode(scaled).latent_dist.mean * self.vae.config["scaling_factor"]
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        decoded: Any = self.vae.decode(latents / self.vae.config["scaling_factor"])
+        decoded = self.vae.decode(latents / self.vae.config["scaling_factor"])
         return (decoded.sample.float() / 2 + 0.5).clamp(0, 1)
 
     @torch.no_grad()
@@ -91,6 +101,10 @@ class StableDiffusionBackbone:
         return eps_from_v(predicted, z, self._alphas[time].to(z.device, z.dtype))
 
 
+def _frozen(module: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    return nn.Module.to(module, device, dtype).requires_grad_(False).eval()
+
+
 @dataclass(frozen=True)
 class StableDiffusion:
     """Where the weights are: `path` is a folder in the diffusers layout, one
@@ -98,22 +112,26 @@ class StableDiffusion:
 
     path: str
     revision: str | None = None
+    config: str | None = None  # of a single file: a folder with the model's configs and tokenizer
     device: str = "auto"
     dtype: str = "auto"
-    side: int | None = None  # pixels, for a model trained at several sizes; else the model's own
+    side: int | None = None  # pixels; null: the size the model was trained at
 
     def __post_init__(self) -> None:
         one_of("backbone.dtype", self.dtype, ("auto", *DTYPES))
         if not self.path:
-            raise ConfigError("backbone.path is empty; give a folder, a .safetensors file or a hub id")
+            raise ConfigError(
+                "backbone.path is empty; give a folder, a .safetensors file or a hub id"
+            )
         if self.side is not None:
             in_range("backbone.side", self.side, 8)
 
     def load(self) -> StableDiffusionBackbone:
         device = pick_device(self.device)
         dtype = pick_dtype(self.dtype, device)
-        parts = load_parts(self.path, self.revision)
-        return StableDiffusionBackbone(parts, self.path, device, dtype, fingerprint_of(parts))
+        parts = load_parts(self.path, self.revision, self.config)
+        digest = fingerprint_of(parts)
+        return StableDiffusionBackbone(parts, self.path, device, dtype, digest, self.side)
 
 
 def pick_device(name: str) -> torch.device:
@@ -124,7 +142,9 @@ def pick_device(name: str) -> torch.device:
     except RuntimeError as error:
         raise ConfigError(f"backbone.device is {name!r}: {error}") from None
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"backbone.device is {name!r}, but this machine has no usable CUDA device")
+        raise ConfigError(
+            f"backbone.device is {name!r}, but this machine has no usable CUDA device"
+        )
     return device
 
 
@@ -134,13 +154,13 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     return DTYPES[name]
 
 
-def load_parts(path: str, revision: str | None = None) -> Parts:
+def load_parts(path: str, revision: str | None = None, config: str | None = None) -> Parts:
     """Load from whichever of the three kinds of place `path` names."""
     place = Path(path).expanduser()
     if place.is_dir():
         return _from_pretrained(str(place), None)
     if place.suffix == ".safetensors":
-        return _from_single_file(place)
+        return _from_single_file(place, config)
     if place.exists() or path.startswith((".", "/", "~")) or path.count("/") != 1:
         raise BackboneError(_missing(path, "it is no folder, no .safetensors file and no hub id"))
     if revision is None:
@@ -153,25 +173,37 @@ def load_parts(path: str, revision: str | None = None) -> Parts:
 def _from_pretrained(path: str, revision: str | None) -> Parts:
     options: dict[str, Any] = {"revision": revision, "use_safetensors": True}
     plain: dict[str, Any] = {**options, "low_cpu_mem_usage": False}
+    pinned: dict[str, Any] = {"revision": revision}
     try:
         return Parts(
             vae=AutoencoderKL.from_pretrained(path, subfolder="vae", **plain),
             unet=UNet2DConditionModel.from_pretrained(path, subfolder="unet", **plain),
             text_encoder=CLIPTextModel.from_pretrained(path, subfolder="text_encoder", **options),
-            tokenizer=CLIPTokenizer.from_pretrained(path, subfolder="tokenizer", revision=revision),
-            scheduler=DDIMScheduler.from_pretrained(path, subfolder="scheduler", revision=revision),
+            tokenizer=CLIPTokenizer.from_pretrained(path, subfolder="tokenizer", **pinned),
+            scheduler=cast(
+                "DDIMScheduler",
+                DDIMScheduler.from_pretrained(path, subfolder="scheduler", **pinned),
+            ),
         )
     except (OSError, ValueError) as error:
         raise BackboneError(_missing(path, str(error).splitlines()[0])) from error
 
 
-def _from_single_file(file: Path) -> Parts:
+def _from_single_file(file: Path, config: str | None) -> Parts:
     if not file.is_file():
         raise BackboneError(_missing(str(file), "there is no such file"))
     try:
-        pipe: Any = StableDiffusionPipeline.from_single_file(str(file), safety_checker=None)
+        pipe: Any = StableDiffusionPipeline.from_single_file(
+            str(file), config=config, safety_checker=None, low_cpu_mem_usage=False
+        )
     except (OSError, ValueError, KeyError) as error:
-        raise BackboneError(_missing(str(file), str(error).splitlines()[0])) from error
+        reason = str(error).splitlines()[0]
+        if config is None:
+            reason += (
+                "; a single file holds weights only: without a network, point backbone.config at a "
+                "folder with the model's config files and tokenizer"
+            )
+        raise BackboneError(_missing(str(file), reason)) from error
     scheduler: Any = DDIMScheduler.from_config(pipe.scheduler.config)
     return Parts(pipe.vae, pipe.unet, pipe.text_encoder, pipe.tokenizer, scheduler)
 

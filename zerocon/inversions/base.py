@@ -33,5 +33,5 @@ class Trajectory:
 
 class Inversion(Protocol):
     def __call__(self, backbone: Backbone, clean: Tensor, source: Tensor, steps: int) -> Trajectory:
-        """The trajectory of `clean`, [case, …], under the source condition, [case, token, width]."""
+        """The trajectory of `clean`, [case, …], under `source`, [case, token, width]."""
         ...

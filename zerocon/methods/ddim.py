@@ -17,7 +17,7 @@ from zerocon.methods.base import Conditions, Draws
 
 @dataclass(frozen=True)
 class DDIM:
-    """Replay the trajectory under the target prompt (word swap) or the source's (reconstruction)."""
+    """Replay the trajectory under the target prompt (word swap) or the source's (as it was)."""
 
     needs_inversion: ClassVar[bool] = True
     uses_mask: ClassVar[bool] = False

@@ -128,9 +128,7 @@ def print_table(directories: Sequence[Path], *, per_type: bool, markdown: bool) 
     first, *others = runs.values()
     for origin, _ in others:
         _check_comparable(first[0], origin)
-    summaries = {
-        name: summarize(records, first[0].columns) for name, (_, records) in runs.items()
-    }
+    summaries = {name: summarize(records, first[0].columns) for name, (_, records) in runs.items()}
     console = Console()
     if markdown:
         tables = grids(summaries, first[0].columns, per_type, width=10_000)

@@ -13,7 +13,11 @@ from zerocon.diffusion import ddim_step, guided
 
 @torch.no_grad()
 def generate(
-    backbone: Backbone, prompts: Sequence[str], noise: Tensor, steps: int = 30, guidance: float = 4.0
+    backbone: Backbone,
+    prompts: Sequence[str],
+    noise: Tensor,
+    steps: int = 30,
+    guidance: float = 4.0,
 ) -> Tensor:
     """Plain DDIM sampling from `noise`; pictures 0..1, [prompt, 3, side, side]."""
     cond = backbone.embed(prompts)

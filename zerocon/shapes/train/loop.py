@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from zerocon.shapes.train.muon import Muon
 
 Log = dict[str, float]
+M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,8 @@ def learning_rate(recipe: Recipe, step: int) -> float:
 
 
 def train(
-    model: nn.Module, loss_of: LossFn, recipe: Recipe, folder: Path, budget: Budget
-) -> tuple[nn.Module, bool]:
+    model: M, loss_of: LossFn, recipe: Recipe, folder: Path, budget: Budget
+) -> tuple[M, bool]:
     """Train `model` (in place) from the newest checkpoint; (its averaged weights, finished).
 
     `loss_of(step, generator)` draws its batch from the generator alone, so a run that was
@@ -89,7 +90,9 @@ def train(
         _update_average(average, model, recipe, step)
         if step % budget.log_every == 0:
             rate = budget.log_every  # steps since the last line
-            _write_log(folder, {"step": step, "loss": loss.item(), "norm": norm.item(), **log}, rate)
+            _write_log(
+                folder, {"step": step, "loss": loss.item(), "norm": norm.item(), **log}, rate
+            )
         if time.monotonic() - saved > budget.save_every:
             _save(folder, model, optimizer, average, step)
             saved = time.monotonic()
@@ -109,7 +112,9 @@ def _groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
 
 
 @torch.no_grad()
-def _update_average(average: dict[str, Tensor], model: nn.Module, recipe: Recipe, step: int) -> None:
+def _update_average(
+    average: dict[str, Tensor], model: nn.Module, recipe: Recipe, step: int
+) -> None:
     if not recipe.ema:
         return
     decay = min(recipe.ema, (1 + step) / (10 + step))

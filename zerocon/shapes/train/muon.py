@@ -49,22 +49,22 @@ class Muon(torch.optim.Optimizer):
                     continue
                 p.mul_(1 - group["lr"] * group["weight_decay"])
                 if p.ndim >= 2 and min(p.shape[0], p[0].numel()) >= 16:
-                    self._matrix_step(p, group)
+                    self._matrix_step(p, p.grad, group)
                 else:
-                    self._adam_step(p, group)
+                    self._adam_step(p, p.grad, group)
 
-    def _matrix_step(self, p: Tensor, group: dict[str, Any]) -> None:
+    def _matrix_step(self, p: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
         state = self.state[p]
         if not state:
             state["momentum"] = torch.zeros_like(p)
-        momentum = state["momentum"].lerp_(p.grad, 1 - group["momentum"])
-        update = p.grad.lerp(momentum, group["momentum"]).reshape(len(p), -1)
+        momentum = state["momentum"].lerp_(grad, 1 - group["momentum"])
+        update = grad.lerp(momentum, group["momentum"]).reshape(len(p), -1)
         update = orthogonalised(update)
         # An orthogonal m×n matrix has entries of root mean square 1/sqrt(max(m, n)).
         scale = 0.2 * max(update.shape) ** 0.5
         p.add_(update.reshape(p.shape), alpha=-group["lr"] * scale)
 
-    def _adam_step(self, p: Tensor, group: dict[str, Any]) -> None:
+    def _adam_step(self, p: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
         state = self.state[p]
         if not state:
             state["mean"] = torch.zeros_like(p)
@@ -72,8 +72,8 @@ class Muon(torch.optim.Optimizer):
             state["count"] = torch.zeros(())
         state["count"] += 1
         first, second = group["betas"]
-        mean = state["mean"].lerp_(p.grad, 1 - first)
-        square = state["square"].lerp_(p.grad.square(), 1 - second)
+        mean = state["mean"].lerp_(grad, 1 - first)
+        square = state["square"].lerp_(grad.square(), 1 - second)
         count = state["count"].item()
         bottom = (square / (1 - second**count)).sqrt_().add_(1e-8)
         p.addcdiv_(mean, bottom, value=-group["lr"] / (1 - first**count))

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -31,10 +32,10 @@ class Job:
     work: Path
     out: Path
     budget: Budget
-    changes: dict[str, object]  # fields of the recipe that differ from the shipped one
+    changes: dict[str, Any]  # fields of the recipe that differ from the shipped one
 
     def recipe(self, shipped: Recipe) -> Recipe:
-        return dataclasses.replace(shipped, **self.changes)  # pyright: ignore[reportArgumentType]
+        return dataclasses.replace(shipped, **self.changes)
 
     @property
     def generator(self) -> Path:
@@ -59,7 +60,9 @@ def _vae(job: Job) -> None:
 
 def _decoder(job: Job) -> None:
     model = load_vae(job.generator)
-    trained = vae.train_decoder(model, job.data, job.work, job.budget, job.recipe(vae.DECODER_RECIPE))
+    trained = vae.train_decoder(
+        model, job.data, job.work, job.budget, job.recipe(vae.DECODER_RECIPE)
+    )
     trained.half().save_pretrained(job.generator / "vae")
 
 
@@ -109,8 +112,9 @@ STAGES: dict[str, Callable[[Job], None]] = {
 }
 
 
-def load_vae(generator: Path) -> AutoencoderKL:
-    return AutoencoderKL.from_pretrained(generator / "vae", low_cpu_mem_usage=False).float().eval()
+def load_vae(generator: Path) -> Any:
+    model: Any = AutoencoderKL.from_pretrained(generator / "vae", low_cpu_mem_usage=False)
+    return model.float().eval()
 
 
 def save_unet(model: UNet2DConditionModel, generator: Path) -> None:
@@ -129,7 +133,7 @@ def train_stages(
     scenes: int = SCENES,
     seconds: float = math.inf,
     threads: int | None = None,
-    changes: dict[str, object] | None = None,
+    changes: dict[str, Any] | None = None,
 ) -> None:
     """Train the named stages (all, when none is named), each from where it was left."""
     unknown = [name for name in names if name not in STAGES]
