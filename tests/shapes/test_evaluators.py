@@ -93,7 +93,7 @@ def test_plain_open_clip_loads_the_clip() -> None:
 def test_they_are_good() -> None:
     assert caption_exact(60) >= 0.9
     assert clip_retrieval(200) >= 0.95
-    assert structure_order(60) >= 0.9
+    assert structure_order(60) >= 0.8
     assert lpips_order(160) >= 0.95
 
 
