@@ -57,6 +57,7 @@ def _shapes(shapes: argparse.ArgumentParser) -> None:
     train.add_argument("--batch", type=int, help="pictures a step; default: the recipe's")
     train.add_argument("--scenes", type=int, help="training scenes; default: the recipe's")
     train.add_argument("--threads", type=int, help="processor threads; default: torch's choice")
+    train.add_argument("--warm", action="store_true", help="the U-Net goes on from --out's weights")
     train.set_defaults(handler=_train)
     check = commands.add_parser("check", help="measure the models on held-out scenes, as JSON")
     check.add_argument("--captions", type=int, default=500, help="pictures to generate")
@@ -79,6 +80,7 @@ def _train(options: argparse.Namespace) -> None:
         scenes=options.scenes or SCENES,
         seconds=options.seconds,
         threads=options.threads,
+        warm=options.warm,
         changes=changes,
     )
 

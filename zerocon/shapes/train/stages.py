@@ -33,6 +33,7 @@ class Job:
     out: Path
     budget: Budget
     changes: dict[str, Any]  # fields of the recipe that differ from the shipped one
+    warm: bool = False  # begin with the weights that are in `out`, where a stage can
 
     def recipe(self, shipped: Recipe) -> Recipe:
         return dataclasses.replace(shipped, **self.changes)
@@ -70,8 +71,10 @@ def _unet(job: Job) -> None:
     latents = unet.encode_all(load_vae(job.generator), job.data, job.work / "latents.pt")
     encoder = CLIPTextModel.from_pretrained(job.generator / "text_encoder").float().eval()
     tokenizer = CLIPTokenizer.from_pretrained(job.generator / "tokenizer")
+    recipe = job.recipe(unet.RECIPE)
+    start = load_unet(job.generator) if job.warm else None
     model = unet.train_unet(
-        job.data, latents, encoder, tokenizer, job.work, job.budget, job.recipe(unet.RECIPE)
+        job.data, latents, encoder, tokenizer, job.work, job.budget, recipe, start
     )
     save_unet(model, job.generator)
 
@@ -117,6 +120,11 @@ def load_vae(generator: Path) -> Any:
     return model.float().eval()
 
 
+def load_unet(generator: Path) -> Any:
+    model: Any = UNet2DConditionModel.from_pretrained(generator / "unet", low_cpu_mem_usage=False)
+    return model.float()
+
+
 def save_unet(model: UNet2DConditionModel, generator: Path) -> None:
     """In the diffusers layout, with the scheduler and the index that pipelines read."""
     model.set_attn_processor(AttnProcessor2_0())
@@ -133,6 +141,7 @@ def train_stages(
     scenes: int = SCENES,
     seconds: float = math.inf,
     threads: int | None = None,
+    warm: bool = False,
     changes: dict[str, Any] | None = None,
 ) -> None:
     """Train the named stages (all, when none is named), each from where it was left."""
@@ -144,4 +153,4 @@ def train_stages(
     data = load_scenes("train", scenes, work / "data")
     for name in names or STAGES:
         budget = Budget(seconds=seconds)
-        STAGES[name](Job(data, work / name, out, budget, changes or {}))
+        STAGES[name](Job(data, work / name, out, budget, changes or {}, warm))

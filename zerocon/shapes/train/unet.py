@@ -21,7 +21,7 @@ RECIPE = Recipe("unet", steps=5000, batch=32, lr=2e-3, seed=13, ema=0.9995, muon
 DROPPED = 0.1  # share of captions replaced by the empty one, for classifier-free guidance
 
 
-def build() -> UNet2DConditionModel:
+def build() -> Any:
     return UNet2DConditionModel(
         sample_size=16,
         in_channels=4,
@@ -92,9 +92,10 @@ def train_unet(
     folder: Path,
     budget: Budget,
     recipe: Recipe = RECIPE,
+    start: Any = None,
 ) -> UNet2DConditionModel:
     torch.manual_seed(recipe.seed)
-    model: Any = build()
+    model = start or build()
     model.to(memory_format=torch.channels_last)
     model.set_attn_processor(AttnProcessor())  # faster than the fused one for heads this small
     text.requires_grad_(False)

@@ -1,0 +1,78 @@
+"""Seconds and memory of the parts of a run, one case at a time and in batches.
+
+    python benchmarks/speed.py [--steps 10] [--batches 1 4 10] [--device cpu]
+
+Ratios within one run are what counts: machines differ, and one machine differs by the hour.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import time
+from collections.abc import Callable
+
+import torch
+
+from zerocon.app import quiet
+from zerocon.backbones.shapes import Shapes
+from zerocon.inversions.ddim import DDIMInversion
+from zerocon.methods.base import Conditions, Draws
+from zerocon.methods.ddim import DDIM
+
+
+def seconds(action: Callable[[], object], repeats: int) -> float:
+    """The best of some repeats, after one that warms up."""
+    action()
+    times: list[float] = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        action()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def measure(device: str, batch: int, steps: int, repeats: int) -> dict[str, float]:
+    """Seconds a case of each part."""
+    backbone = Shapes(device=device).load()
+    images = torch.rand(batch, 3, backbone.side, backbone.side)
+    prompts = [f"a big red circle on a gray background {i}" for i in range(batch)]
+    source = backbone.embed(prompts)
+    clean = backbone.encode(images)
+    trajectory = DDIMInversion()(backbone, clean, source, steps)
+    conditions = Conditions(source, source, source)
+    draws = Draws(0, prompts)
+    method = DDIM(steps=steps, guidance=4.0)
+    parts: dict[str, Callable[[], object]] = {
+        "encode": lambda: backbone.encode(images),
+        "embed": lambda: backbone.embed(prompts),
+        "invert": lambda: DDIMInversion()(backbone, clean, source, steps),
+        "sample": lambda: method(backbone, trajectory, conditions, draws),
+        "decode": lambda: backbone.decode(clean),
+    }
+    return {name: seconds(action, repeats) / batch for name, action in parts.items()}
+
+
+def main() -> None:
+    quiet()
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--steps", type=int, default=10)
+    options.add_argument("--batches", type=int, nargs="+", default=[1, 4, 10])
+    options.add_argument("--device", default="auto")
+    options.add_argument("--repeats", type=int, default=3)
+    given = options.parse_args()
+    rows = {b: measure(given.device, b, given.steps, given.repeats) for b in given.batches}
+    first = rows[given.batches[0]]
+    for batch, row in rows.items():
+        faster = {name: round(first[name] / value, 2) for name, value in row.items()}
+        milliseconds = {name: round(1000 * value, 2) for name, value in row.items()}
+        print(json.dumps({"batch": batch, "ms_per_case": milliseconds, "faster": faster}))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"peak_memory_mib": round(peak), "threads": torch.get_num_threads()}))
+
+
+if __name__ == "__main__":
+    main()
