@@ -185,6 +185,21 @@ def test_runs_side_by_side(tmp_path: Path, pie: Path, capsys: pytest.CaptureFixt
     assert "psnr_bg" in printed
 
 
+def test_wandb_mirrors_the_whole_run_also_a_continued_one(tmp_path: Path, pie: Path) -> None:
+    settings = small(tmp_path, pie, "tracker=wandb", "dataset.limit=2")
+    outcome = runner.execute(settings)
+    lines = (outcome.directory / "records.jsonl").read_text().splitlines(keepends=True)
+    (outcome.directory / "records.jsonl").write_text(lines[0])
+    (outcome.directory / "gallery.html").unlink()
+    runner.execute(settings)
+    offline = sorted((tmp_path / "wandb").glob("offline-run-*"))
+    assert len(offline) == 2
+    for run in offline:
+        assert next(run.glob("*.wandb")).stat().st_size > 1000
+        tables = list(run.rglob("*.table.json"))
+        assert len(json.loads(tables[0].read_text())["data"]) == 2
+
+
 def test_the_command_edits_pictures(tmp_path: Path) -> None:
     """All of it, as a user starts it: every metric, the galleries, the exit status."""
     command = [

@@ -7,8 +7,10 @@ class checks its own ranges, so a wrong setting ends the run at once and is name
 
 from __future__ import annotations
 
+import collections.abc
 import difflib
 import inspect
+import types
 import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -164,34 +166,34 @@ def _typed(
 
 
 def _fits(value: Any, hint: Any) -> bool:
+    """Is the value from YAML what the annotation asks for? What we can't judge, fits."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any:
-        return True
     if origin is typing.Literal:
         return value in arguments
-    if arguments and (
-        origin is typing.Union
-        or origin.__class__.__name__ == "UnionType"
-        or str(origin) == "<class 'types.UnionType'>"
-    ):
+    if origin in (typing.Union, types.UnionType):
         return any(_fits(value, option) for option in arguments)
-    if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if hint is Path:
-        return isinstance(value, str)
-    if origin in (list, tuple, Sequence) or str(origin).startswith("<class 'collections.abc."):
-        return isinstance(value, list)
-    if origin is dict:
-        return isinstance(value, dict)
-    if inspect.isclass(hint) and hint in (str, bool, type(None)):
-        return isinstance(value, hint)
-    return True
+    if isinstance(value, bool):
+        return hint in (bool, Any)
+    kinds: dict[Any, tuple[type, ...]] = {
+        float: (int, float),
+        int: (int,),
+        str: (str,),
+        bool: (bool,),
+        Path: (str,),
+        type(None): (type(None),),
+        list: (list,),
+        tuple: (list,),
+        collections.abc.Sequence: (list,),
+        dict: (dict,),
+    }
+    allowed = kinds.get(origin or hint)
+    return allowed is None or isinstance(value, allowed)
 
 
 def _as_declared(value: Any, hint: Any) -> Any:
-    """YAML has lists; a frozen dataclass wants tuples."""
+    """YAML has lists and text; a signature may want tuples and paths."""
+    if isinstance(value, str) and (hint is Path or hint == Path | None):
+        return Path(value)
     if isinstance(value, list) and "tuple" in str(hint):
         return tuple(cast("list[Any]", value))
     return value

@@ -85,6 +85,7 @@ def work(settings: RunSettings, loaded: Loaded, tracker: Tracker) -> None:
         for repair in log.repairs:
             CONSOLE.print(f"[yellow]{repair}")
         done = log.done_ids()
+        _replay(settings, log, tracker)
         left = [case_id for case_id in loaded.dataset.ids if case_id not in done]
         with _progress() as progress:
             task = progress.add_task("editing", total=len(loaded.dataset.ids), completed=len(done))
@@ -96,6 +97,13 @@ def work(settings: RunSettings, loaded: Loaded, tracker: Tracker) -> None:
 
 
 Pics = dict[str, Image.Image]
+
+
+def _replay(settings: RunSettings, log: RecordLog, tracker: Tracker) -> None:
+    """Tell the tracker of the cases that an earlier session did."""
+    for record in log.records():
+        if record.image is not None and record.case in log.done_ids():
+            tracker.log_case(record, {"edited": Image.open(settings.directory / record.image)})
 
 
 def _process(

@@ -154,9 +154,15 @@ def scaled(model: lpips.LPIPS, data: SceneData) -> lpips.LPIPS:
     return model.eval().requires_grad_(False)
 
 
-def train_perceptual(data: SceneData, folder: Path, budget: Budget) -> lpips.LPIPS:
-    trained = train_backbone(data, folder, budget)
-    return fit_heads(trained.lpips, data, folder / "heads", budget)
+def train_perceptual(
+    data: SceneData,
+    folder: Path,
+    budget: Budget,
+    recipe: Recipe = RECIPE,
+    heads: Recipe = HEADS,
+) -> lpips.LPIPS:
+    trained = train_backbone(data, folder, budget, recipe)
+    return fit_heads(trained.lpips, data, folder / "heads", budget, heads)
 
 
 @torch.no_grad()

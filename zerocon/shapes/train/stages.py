@@ -15,7 +15,7 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from zerocon.checks import ConfigError
-from zerocon.shapes.packaged import WEIGHTS, plain_float32, save_half
+from zerocon.shapes.packaged import WEIGHTS, fingerprint, plain_float32, save_half
 from zerocon.shapes.tokenizer import write_clip_tokenizer
 from zerocon.shapes.train import captioner, eval_clip, perceptual, structure, text, unet, vae
 from zerocon.shapes.train.data import SceneData, load_scenes
@@ -59,16 +59,9 @@ def _vae(job: Job) -> None:
     model.half().save_pretrained(job.generator / "vae")
 
 
-def _decoder(job: Job) -> None:
-    model = load_vae(job.generator)
-    trained = vae.train_decoder(
-        model, job.data, job.work, job.budget, job.recipe(vae.DECODER_RECIPE)
-    )
-    trained.half().save_pretrained(job.generator / "vae")
-
-
 def _unet(job: Job) -> None:
-    latents = unet.encode_all(load_vae(job.generator), job.data, job.work / "latents.pt")
+    kept = job.work / f"latents-{fingerprint(job.generator / 'vae')}.pt"
+    latents = unet.encode_all(load_vae(job.generator), job.data, kept)
     encoder = CLIPTextModel.from_pretrained(job.generator / "text_encoder").float().eval()
     tokenizer = CLIPTokenizer.from_pretrained(job.generator / "tokenizer")
     recipe = job.recipe(unet.RECIPE)
@@ -98,8 +91,8 @@ def _structure(job: Job) -> None:
 
 
 def _perceptual(job: Job) -> None:
-    recipe = job.recipe(perceptual.RECIPE)
-    model = perceptual.train_perceptual(job.data, job.work, job.budget, recipe)
+    recipes = job.recipe(perceptual.RECIPE), job.recipe(perceptual.HEADS)
+    model = perceptual.train_perceptual(job.data, job.work, job.budget, *recipes)
     perceptual.export(model, job.out / "eval_lpips")
 
 
@@ -107,7 +100,6 @@ STAGES: dict[str, Callable[[Job], None]] = {
     "text": _text,
     "vae": _vae,
     "unet": _unet,
-    "decoder": _decoder,
     "captioner": _captioner,
     "eval_clip": _eval_clip,
     "structure": _structure,

@@ -63,7 +63,10 @@ def encode_all(vae: Any, data: SceneData, file: Path) -> Tensor:
     latents = torch.cat(
         [vae.encode(data.images(r)).latent_dist.mean.half() for r in rows.split(128)]
     )
-    torch.save(latents.contiguous(), file)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(".partial")
+    torch.save(latents.contiguous(), partial)
+    partial.replace(file)
     return latents
 
 

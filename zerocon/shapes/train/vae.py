@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
-from torch import Tensor, nn
+from torch import Tensor
 
 from zerocon.shapes.train.data import SIDE, SceneData
 from zerocon.shapes.train.loop import Budget, Log, Recipe, train
@@ -15,9 +15,6 @@ from zerocon.shapes.train.loop import Budget, Log, Recipe, train
 RECIPE = Recipe("vae", steps=3600, batch=24, lr=2e-3, seed=11, ema=0.995, muon=True)
 CROP = 32
 KL_WEIGHT = 1e-5
-LATENT_NOISE = 0.03
-# Once the latents are settled, the decoder alone goes on learning, on whole pictures.
-DECODER_RECIPE = Recipe("decoder", steps=1500, batch=12, lr=1e-3, seed=21, ema=0.995, muon=True)
 
 
 def build() -> Any:
@@ -57,35 +54,6 @@ def train_vae(
 
     trained, _ = train(model, loss_of, recipe, folder, budget)
     return normalised(trained, data)
-
-
-def train_decoder(
-    model: Any,
-    data: SceneData,
-    folder: Path,
-    budget: Budget,
-    recipe: Recipe = DECODER_RECIPE,
-) -> AutoencoderKL:
-    """Improve the decoder; the encoder, and so every latent, stays as it is."""
-    model.requires_grad_(False)
-    decoder = nn.ModuleDict({"post": model.post_quant_conv, "decoder": model.decoder})
-    decoder.requires_grad_(True)
-
-    def loss_of(step: int, generator: torch.Generator) -> tuple[Tensor, Log]:
-        rows = torch.randint(len(data), (recipe.batch,), generator=generator)
-        images = data.images(rows)
-        with torch.no_grad():
-            latents = model.encode(images).latent_dist.mean
-        noise = torch.randn(latents.shape, generator=generator)
-        # A little noise: what a sampler makes is never quite an encoded picture.
-        decoded = model.decode(latents + LATENT_NOISE * noise).sample.float()
-        error = decoded - images
-        squared = error.square().mean()
-        loss = error.abs().mean() + 4 * squared
-        return loss, {"psnr": (10 * torch.log10(4 / squared)).item()}
-
-    train(decoder, loss_of, recipe, folder, budget)
-    return model.eval()
 
 
 @torch.no_grad()
