@@ -23,6 +23,17 @@ from zerocon.shapes.benchmark import write_benchmark
 ROOT = Path(__file__).parent.parent
 QUICK = ["metrics.clip=null", "metrics.lpips=null", "metrics.structure=null", "metrics.truth=null"]
 
+# A finished run is told from its records: no model library is even imported.
+AGAIN = """
+import runpy, sys
+sys.argv[0] = "run.py"
+try:
+    runpy.run_path("run.py", run_name="__main__")
+except SystemExit as end:
+    assert not end.code, end.code
+assert "diffusers" not in sys.modules
+"""
+
 
 @pytest.fixture(scope="module")
 def pie(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -214,6 +225,12 @@ def test_the_command_edits_pictures(tmp_path: Path) -> None:
     assert records[0].metrics.keys() >= {"psnr_bg", "lpips_bg", "structure", "clip_whole"}
     with Image.open(run / "gallery.png") as sheet:
         assert sheet.width > 300
+    again = subprocess.run(
+        [sys.executable, "-c", AGAIN, *command[2:]],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert again.returncode == 0, again.stderr
+    assert "edit_success" in again.stdout
 
 
 def test_a_misspelt_override_ends_the_command_at_once(tmp_path: Path) -> None:

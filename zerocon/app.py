@@ -12,11 +12,13 @@ from collections.abc import Sequence
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig
+from rich.console import Console
 
 from zerocon.backbones.base import BackboneError
 from zerocon.cases import DatasetError
 from zerocon.checks import ConfigError
-from zerocon.config import compose_settings, settings_from
+from zerocon.config import compose_config, directory_of, plain, runner_settings, settings_from
+from zerocon.runs.results import is_complete, report
 
 MOST_CHECKED = 64  # combinations of a sweep that are checked before it starts
 
@@ -29,10 +31,22 @@ def preflight(arguments: Sequence[str]) -> None:
     overrides = [a for a in arguments if not a.startswith("-")]
     try:
         for combination in itertools.islice(combinations(overrides), MOST_CHECKED):
-            compose_settings(combination)
+            _check(compose_config(combination))
     except ConfigError as error:
         sys.stderr.write(f"run.py: {error}\n")
         sys.exit(2)
+
+
+def _check(cfg: DictConfig) -> None:
+    """A run that is complete was checked when it began; building it again would only take time."""
+    if not _is_complete(cfg):
+        settings_from(cfg)
+
+
+def _is_complete(cfg: DictConfig) -> bool:
+    config = plain(cfg)
+    retry = runner_settings(config).retry_failed
+    return is_complete(directory_of(config), retry_failed=retry)
 
 
 def combinations(overrides: Sequence[str]) -> itertools.product[tuple[str, ...]]:
@@ -52,15 +66,24 @@ def combinations(overrides: Sequence[str]) -> itertools.product[tuple[str, ...]]
 
 def run_one(cfg: DictConfig) -> int:
     """Execute one run; the exit status: 0 all well, 1 a case failed, 2 it could not start."""
-    # Imported late: it loads torch, and an override that is wrong should say so at once.
-    from zerocon.runs.runner import execute
-
     quiet()
     try:
-        return 1 if execute(settings_from(cfg)).failed else 0
+        return 1 if _failures(cfg) else 0
     except (ConfigError, BackboneError, DatasetError) as error:
         sys.stderr.write(f"run.py: {error}\n")
         return 2
+
+
+def _failures(cfg: DictConfig) -> int:
+    """Do the run, or what is left of it, and report; how many cases failed."""
+    if _is_complete(cfg):
+        config = plain(cfg)
+        per_type = runner_settings(config).per_type
+        return report(directory_of(config), Console(), per_type=per_type)[1]
+    # Imported late: all that a finished run needs is its records.
+    from zerocon.runs.runner import execute
+
+    return execute(settings_from(cfg)).failed
 
 
 def quiet() -> None:

@@ -69,23 +69,31 @@ class RunSettings:
     metrics: Callable[[], list[Metric]]
     runner: RunnerSettings
     tracker: Callable[[], Tracker]
-    content: dict[str, Any]  # what determines the run's numbers
     config: dict[str, Any]  # everything
 
-    @property
-    def directory(self) -> Path:
-        return Path(self.runner.root) / f"{self.name}-{digest(self.content)}"
+    directory: Path
+
+
+def runner_settings(config: dict[str, Any]) -> RunnerSettings:
+    return _typed(RunnerSettings, config["runner"], "runner")()
+
+
+def directory_of(config: dict[str, Any]) -> Path:
+    """Where the run of this config is: named by its content, known without loading anything."""
+    name = str(config["name"])
+    if not name.strip() or "/" in name:
+        raise ConfigError(f"name is {config['name']!r}; it must be a plain word or two")
+    return Path(config["runner"]["root"]) / f"{name}-{digest(content_of(config))}"
 
 
 def settings_from(cfg: DictConfig) -> RunSettings:
     """Check every field; ConfigError for the first that is wrong."""
-    config = _plain(cfg)
+    config = plain(cfg)
+    runner, directory = runner_settings(config), directory_of(config)
     inversion: Inversion = build(config, "inversion")()
     method: Method = build(config, "method")()
     _check_pairing(method, inversion)
     in_range("seed", config["seed"], 0)
-    if not str(config["name"]).strip() or "/" in str(config["name"]):
-        raise ConfigError(f"name is {config['name']!r}; it must be a plain word or two")
     return RunSettings(
         name=str(config["name"]),
         seed=config["seed"],
@@ -95,10 +103,10 @@ def settings_from(cfg: DictConfig) -> RunSettings:
         inversion=inversion,
         method=method,
         metrics=_metrics(config),
-        runner=_typed(RunnerSettings, config["runner"], "runner")(),
+        runner=runner,
         tracker=build(config, "tracker"),
-        content=content_of(config),
         config=config,
+        directory=directory,
     )
 
 
@@ -224,7 +232,7 @@ def _check_pairing(method: Method, inversion: Inversion) -> None:
         )
 
 
-def _plain(cfg: DictConfig) -> dict[str, Any]:
+def plain(cfg: DictConfig) -> dict[str, Any]:
     try:
         container = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=False)
     except OmegaConfBaseException as error:

@@ -24,10 +24,11 @@ from zerocon.reports.table import grids, print_grids, to_markdown
 from zerocon.runs.atomic import write_atomic
 from zerocon.runs.pictures import case_pictures
 from zerocon.runs.provenance import provenance
-from zerocon.runs.records import Record, read_records
+from zerocon.runs.records import Record, RecordLog, read_records, verify_images
 from zerocon.runs.trackers import Tracker
 
 FILE = "run.json"
+GALLERY = "gallery.html"
 
 
 @dataclass(frozen=True)
@@ -109,16 +110,25 @@ def finish(settings: RunSettings, dataset: Dataset, tracker: Tracker) -> None:
     tracker.finish(asdict(summary.overall))
 
 
-def report(settings: RunSettings, console: Console) -> tuple[int, int]:
+def is_complete(directory: Path, *, retry_failed: bool) -> bool:
+    """Is every case recorded with its picture, and are the reports there? Loads no model."""
+    origin = Origin.read(directory)
+    if origin is None or not (directory / GALLERY).exists():
+        return False
+    with RecordLog(directory, retry_failed) as log:
+        whole = not verify_images(directory, [r for r in log.records() if r.ok])
+        return whole and set(origin.case_ids) <= log.done_ids()
+
+
+def report(directory: Path, console: Console, *, per_type: bool) -> tuple[int, int]:
     """Print the run's table and where its files are; (cases, failed)."""
-    directory = settings.directory
     origin, records = _read(directory)
     summary = summarize(records, origin.columns)
-    _print(console, {settings.name: summary}, origin, per_type=settings.runner.per_type)
+    _print(console, {origin.name: summary}, origin, per_type=per_type)
     for record in records:
         if not record.ok:
             console.print(f"[red]case {record.case} failed:[/] {record.error}", highlight=False)
-    console.print(f"{directory}/gallery.html and gallery.png show every case.", highlight=False)
+    console.print(f"{directory}/{GALLERY} and gallery.png show every case.", highlight=False)
     return len(records), summary.overall.failed
 
 

@@ -24,8 +24,8 @@ from zerocon.config import RunSettings
 from zerocon.methods.base import Conditions, Draws
 from zerocon.metrics.base import Metric, Pictures
 from zerocon.runs.pictures import case_pictures, from_uint8, to_uint8
-from zerocon.runs.records import Record, RecordLog, save_image, verify_images
-from zerocon.runs.results import Origin, check_origin, finish, report
+from zerocon.runs.records import Record, RecordLog, save_image
+from zerocon.runs.results import check_origin, finish, is_complete, report
 from zerocon.runs.trackers import Guarded, Tracker
 
 CONSOLE = Console()
@@ -50,7 +50,7 @@ class Outcome:
 def execute(settings: RunSettings) -> Outcome:
     """Do what is left of the run, then print and write its results."""
     directory = settings.directory
-    if not is_complete(settings):
+    if not is_complete(directory, retry_failed=settings.runner.retry_failed):
         loaded = load(settings)
         check_origin(settings, loaded.backbone, loaded.dataset, loaded.metrics)
         tracker = Guarded(settings.tracker())
@@ -61,17 +61,7 @@ def execute(settings: RunSettings) -> Outcome:
         except BaseException as error:
             tracker.fail(f"{type(error).__name__}: {error}")
             raise
-    return Outcome(directory, *report(settings, CONSOLE))
-
-
-def is_complete(settings: RunSettings) -> bool:
-    """Is every case recorded with its picture, and are the reports there? Loads nothing."""
-    origin = Origin.read(settings.directory)
-    if origin is None or not (settings.directory / "gallery.html").exists():
-        return False
-    with RecordLog(settings.directory, settings.runner.retry_failed) as log:
-        whole = not verify_images(settings.directory, [r for r in log.records() if r.ok])
-        return whole and set(origin.case_ids) <= log.done_ids()
+    return Outcome(directory, *report(directory, CONSOLE, per_type=settings.runner.per_type))
 
 
 def load(settings: RunSettings) -> Loaded:

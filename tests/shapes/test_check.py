@@ -1,0 +1,60 @@
+"""The packaged models do what docs/shapes.md says of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from zerocon.backbones.shapes import Shapes
+from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
+from zerocon.shapes import check
+from zerocon.shapes.check_evaluators import caption_exact, clip_retrieval, distinct_scenes
+from zerocon.shapes.packaged import WEIGHTS
+
+SAID = json.loads((Path(__file__).parent.parent.parent / "docs" / "shapes_check.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def backbone() -> StableDiffusionBackbone:
+    return Shapes(device="cpu", dtype="float32").load()
+
+
+def test_the_autoencoder(backbone: StableDiffusionBackbone) -> None:
+    assert check.vae_psnr(backbone, distinct_scenes(60)) >= 34
+
+
+def test_retrieval(backbone: StableDiffusionBackbone) -> None:
+    # Among 300 it is easier than among the check's 1,000.
+    assert check.generator_retrieval(backbone, distinct_scenes(300)) >= 0.95
+    assert clip_retrieval(300) >= 0.95
+
+
+def test_captions() -> None:
+    assert caption_exact(60) >= 0.95
+
+
+def test_the_reader_on_clean_pictures() -> None:
+    assert check.reader_exact(60) == 1.0
+
+
+def test_inversion(backbone: StableDiffusionBackbone) -> None:
+    found = check.inversion_psnr(backbone, distinct_scenes(4))
+    assert found == pytest.approx(SAID["inversion_psnr"], abs=4)
+
+
+def test_the_weights_stay_small() -> None:
+    sizes = [file.stat().st_size for file in WEIGHTS.rglob("*") if file.is_file()]
+    assert sum(sizes) <= 60_000_000
+
+
+@pytest.mark.slow
+def test_the_whole_check_says_what_is_written() -> None:
+    found = check.check()
+    assert found.keys() == SAID.keys()
+    for name, value in found.items():
+        if name == "generation_attributes":
+            assert value == pytest.approx(SAID[name], abs=0.03)
+        else:
+            assert value == pytest.approx(SAID[name], rel=0.02)
