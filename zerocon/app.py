@@ -83,6 +83,7 @@ def _failures(cfg: DictConfig) -> int:
     # Imported late: all that a finished run needs is its records.
     from zerocon.runs.runner import execute
 
+    quiet_models()
     return execute(settings_from(cfg)).failed
 
 
@@ -93,3 +94,10 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     for name in ("diffusers", "transformers", "httpx", "open_clip"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def quiet_models() -> None:
+    """The same for what only speaks once it is imported: bars for weights that load at once."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()

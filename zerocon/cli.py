@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from zerocon.app import quiet
+from zerocon.app import quiet, quiet_models
 from zerocon.backbones.base import BackboneError
 from zerocon.cases import DatasetError
 from zerocon.checks import ConfigError
@@ -72,6 +72,7 @@ def _shapes(shapes: argparse.ArgumentParser) -> None:
 def _train(options: argparse.Namespace) -> None:
     from zerocon.shapes.train.stages import SCENES, WEIGHTS, train_stages
 
+    quiet_models()
     changes = {k: getattr(options, k) for k in ("steps", "batch") if getattr(options, k)}
     train_stages(
         options.stages,
@@ -87,6 +88,8 @@ def _train(options: argparse.Namespace) -> None:
 
 def _check(options: argparse.Namespace) -> None:
     from zerocon.shapes.check import check
+
+    quiet_models()
 
     def progress(what: str) -> None:
         sys.stderr.write(f"measuring: {what}\n")
@@ -119,6 +122,7 @@ def _experiment(options: argparse.Namespace) -> None:
     from zerocon.runs.results import print_table
     from zerocon.runs.runner import execute
 
+    quiet_models()
     print(f"{experiment.question.strip()}\nExpected: {experiment.expected.strip()}")
     outcomes = [execute(settings) for settings in runs]
     print_table([o.directory for o in outcomes], per_type=False, markdown=False)

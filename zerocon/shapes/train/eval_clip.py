@@ -22,7 +22,7 @@ from zerocon.shapes.train.loop import Budget, Log, Recipe, train
 from zerocon.shapes.train.text import contrastive, pairs_of
 
 RECIPE = Recipe(
-    "eval_clip", steps=2200, batch=128, lr=2e-3, seed=15, weight_decay=0.01, ema=0.995, muon=True
+    "eval_clip", steps=3000, batch=128, lr=2e-3, seed=15, weight_decay=0.01, ema=0.995, muon=True
 )
 CONTEXT = 32  # the longest caption has 29 tokens
 WEIGHTS_FILE = "open_clip_model.safetensors"
