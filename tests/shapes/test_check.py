@@ -25,10 +25,16 @@ def test_the_autoencoder(backbone: StableDiffusionBackbone) -> None:
     assert check.vae_psnr(backbone, distinct_scenes(60)) >= 34
 
 
-def test_retrieval(backbone: StableDiffusionBackbone) -> None:
+def test_the_judge_finds_captions() -> None:
     # Among 300 it is easier than among the check's 1,000.
-    assert check.generator_retrieval(backbone, distinct_scenes(300)) >= 0.95
     assert clip_retrieval(300) >= 0.95
+
+
+@pytest.mark.xfail(
+    strict=True, reason="the packaged text encoder is untrained: docs/shapes.md, 'What is wrong'"
+)
+def test_the_generators_text_encoder_finds_captions(backbone: StableDiffusionBackbone) -> None:
+    assert check.generator_retrieval(backbone, distinct_scenes(300)) >= 0.95
 
 
 def test_captions() -> None:

@@ -21,6 +21,7 @@ from zerocon.shapes.train.data import load_scenes, scene_pair, scenes_of
 from zerocon.shapes.train.loop import Budget, learning_rate
 from zerocon.shapes.train.muon import Muon, orthogonalised
 from zerocon.shapes.train.stages import STAGES, train_stages
+from zerocon.shapes.train.text import Pair, plain_text_model
 
 KILLED = """
 import sys, time
@@ -112,6 +113,15 @@ def test_every_stage_trains_from_nothing(tmp_path: Path) -> None:
     pipe.set_progress_bar_config(disable=True)
     image = pipe("a big red circle", num_inference_steps=2, output_type="np").images[0]
     assert image.shape == (64, 64, 3)
+
+
+def test_the_exported_text_encoder_is_the_one_that_was_trained() -> None:
+    pair = Pair().eval()
+    tokens = torch.tensor([[692, 530, 642, 545, 693, 693]])
+    with torch.no_grad():
+        trained = pair.text(input_ids=tokens).last_hidden_state
+        exported = plain_text_model(pair)(tokens).last_hidden_state
+    torch.testing.assert_close(exported, trained)
 
 
 def test_an_unknown_stage_is_named(tmp_path: Path) -> None:
