@@ -7,7 +7,6 @@ of whole pairs hand a contrastive loss its hard negatives.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -99,7 +98,3 @@ def load_scenes(split: str, count: int, cache: Path) -> SceneData:
             np.save(out, np.stack(list(pool.map(render, scenes, chunksize=256))))
         partial.replace(file)
     return SceneData(scenes, np.load(file, mmap_mode="r"))
-
-
-def scene_lines(scenes: list[Scene]) -> str:
-    return "\n".join(json.dumps(scene.to_json()) for scene in scenes)

@@ -89,10 +89,8 @@ def train(
         step += 1
         _update_average(average, model, recipe, step)
         if step % budget.log_every == 0:
-            rate = budget.log_every  # steps since the last line
-            _write_log(
-                folder, {"step": step, "loss": loss.item(), "norm": norm.item(), **log}, rate
-            )
+            row = {"step": step, "loss": loss.item(), "norm": norm.item(), **log}
+            _write_log(folder, row)
         if time.monotonic() - saved > budget.save_every:
             _save(folder, model, optimizer, average, step)
             saved = time.monotonic()
@@ -123,10 +121,10 @@ def _update_average(
     torch._foreach_lerp_([average[k] for k in floats], [state[k] for k in floats], 1 - decay)
 
 
-def _write_log(folder: Path, row: Log, steps: int) -> None:
+def _write_log(folder: Path, row: Log) -> None:
     now = time.time()
     file = folder / "log.jsonl"
-    line = json.dumps({**row, "time": round(now, 1), "every": steps})
+    line = json.dumps({**row, "time": round(now, 1)})
     with file.open("a") as out:
         out.write(line + "\n")
     print(f"[{folder.name}] {line}", flush=True)
