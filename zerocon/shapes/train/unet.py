@@ -14,10 +14,12 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from zerocon.shapes.train.data import SceneData
+from zerocon.shapes.train.lessons import Asked, Lessons
 from zerocon.shapes.train.loop import Budget, Log, Recipe, train
 from zerocon.shapes.train.text import WIDTH
 
 RECIPE = Recipe("unet", steps=5000, batch=32, lr=2e-3, seed=13, ema=0.9995, muon=True)
+LESSONS = 0.05  # how much the heads' questions count at first; nothing at the end
 DROPPED = 0.1  # share of captions replaced by the empty one, for classifier-free guidance
 
 
@@ -102,6 +104,7 @@ def train_unet(
     model.to(memory_format=torch.channels_last)
     model.set_attn_processor(AttnProcessor())  # faster than the fused one for heads this small
     text.requires_grad_(False)
+    asked, lessons = Asked(model), Lessons(data.scenes)
     alpha_bars = scheduler().alphas_cumprod
 
     def loss_of(step: int, generator: torch.Generator) -> tuple[Tensor, Log]:
@@ -118,18 +121,20 @@ def train_unet(
         noisy = (a.sqrt() * clean + (1 - a).sqrt() * noise).contiguous(
             memory_format=torch.channels_last
         )
-        predicted = model(noisy, t, states).sample.float()
+        predicted = asked(noisy, t, states).float()
         error = (predicted - noise).square().mean((1, 2, 3))
-        weight = loss_weight(alpha_bars[t])
-        return (error * weight).mean(), {
+        wrong = asked.wrong(lessons, rows)
+        asking = LESSONS * max(0.0, 1 - step / recipe.steps)
+        return (error * loss_weight(alpha_bars[t])).mean() + asking * wrong, {
             "error": error.mean().item(),
+            "wrong": wrong.item(),
             "noisy": error[t >= 600].mean().item(),
             "middle": error[(t >= 300) & (t < 600)].mean().item(),
             "clean": error[t < 300].mean().item(),
         }
 
-    trained, _ = train(model, loss_of, recipe, folder, budget)
-    return trained
+    trained, _ = train(asked, loss_of, recipe, folder, budget)
+    return trained.without_heads()
 
 
 def write_model_index(generator: Path) -> None:

@@ -1,0 +1,1 @@
+"""The `zerocon` command's subcommands: one file each, with an `add(commands)`."""

@@ -1,0 +1,75 @@
+"""`zerocon shapes`: the shapes world's models and its benchmark."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+from zerocon.app import quiet_models
+
+
+def add(commands: Any) -> None:
+    shapes = commands.add_parser("shapes", help="the shapes world: its models and its benchmark")
+    commands = shapes.add_subparsers(required=True, metavar="command")
+    _add_train(commands)
+    check = commands.add_parser("check", help="measure the models on held-out scenes, as JSON")
+    check.add_argument("--captions", type=int, default=500, help="pictures to generate")
+    check.set_defaults(handler=_check)
+    write = commands.add_parser("benchmark", help="write ShapesPIE to a folder")
+    write.add_argument("folder", type=Path)
+    write.add_argument("--size", type=int, default=700, choices=(20, 100, 700))
+    write.add_argument("--split", default="test", choices=("test", "validation"))
+    write.set_defaults(handler=_benchmark)
+
+
+def _add_train(commands: Any) -> None:
+    train = commands.add_parser("train", help="train the models, each stage from where it was left")
+    train.add_argument("stages", nargs="*", metavar="stage", help="default: all, in order")
+    train.add_argument("--work", type=Path, default=Path("training"), help="checkpoints and logs")
+    train.add_argument("--out", type=Path, help="where the models go; default: into the package")
+    train.add_argument("--seconds", type=float, default=math.inf, help="stop each stage after this")
+    train.add_argument("--steps", type=int, help="steps of each stage; default: the recipe's")
+    train.add_argument("--batch", type=int, help="pictures a step; default: the recipe's")
+    train.add_argument("--scenes", type=int, help="training scenes; default: the recipe's")
+    train.add_argument("--threads", type=int, help="processor threads; default: torch's choice")
+    train.add_argument("--warm", action="store_true", help="the U-Net goes on from --out's weights")
+    train.set_defaults(handler=_train)
+
+
+def _train(options: argparse.Namespace) -> None:
+    from zerocon.shapes.train.stages import SCENES, WEIGHTS, train_stages
+
+    quiet_models()
+    changes = {k: getattr(options, k) for k in ("steps", "batch") if getattr(options, k)}
+    train_stages(
+        options.stages,
+        options.work,
+        options.out or WEIGHTS,
+        scenes=options.scenes or SCENES,
+        seconds=options.seconds,
+        threads=options.threads,
+        warm=options.warm,
+        changes=changes,
+    )
+
+
+def _check(options: argparse.Namespace) -> None:
+    from zerocon.shapes.check import check
+
+    quiet_models()
+
+    def progress(what: str) -> None:
+        sys.stderr.write(f"measuring: {what}\n")
+
+    print(json.dumps(check(progress, captions=options.captions), indent=2))
+
+
+def _benchmark(options: argparse.Namespace) -> None:
+    from zerocon.shapes.benchmark import write_benchmark
+
+    write_benchmark(options.folder, options.size, options.split)
+    print(f"ShapesPIE-{options.size} ({options.split}) is in {options.folder}")

@@ -1,0 +1,94 @@
+"""What is where, asked of the U-Net's own features while it learns to denoise.
+
+The noise alone teaches slowly which word belongs to which place. So small heads, thrown away
+afterwards, read from two decoder levels what is at every position: whether a thing is there,
+and each of its attributes, the background and the style. What they need the caption tells, and
+a feature that carries it is what the denoiser's last layers need as well.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zerocon.shapes.scene import RADIUS, SCENE_ATTRIBUTES, THING_ATTRIBUTES, Scene
+
+SIZES = [2, *(len(v) for v in (THING_ATTRIBUTES | SCENE_ATTRIBUTES).values())]
+ELSEWHERE = -100  # what `cross_entropy` leaves out
+
+
+class Lessons:
+    """The answers, for every scene of a data set."""
+
+    def __init__(self, scenes: list[Scene]) -> None:
+        # [scene, thing, (x, y, radius, attribute numbers…)]; a radius below 0: no such thing.
+        rows = [[_thing_row(s, i) for i in range(2)] for s in scenes]
+        self.things = torch.tensor(rows, dtype=torch.float32)
+        self.wide = torch.tensor(
+            [[v.index(getattr(s, a)) for a, v in SCENE_ATTRIBUTES.items()] for s in scenes]
+        )
+
+    def answers(self, rows: Tensor, side: int) -> Tensor:
+        """Class numbers at every position, [scene, question, side, side]."""
+        things = self.things[rows][:, :, :, None, None]
+        ticks = (torch.arange(side) + 0.5) / side
+        y, x = ticks[:, None], ticks[None, :]
+        away = ((x - things[:, :, 0]).square() + (y - things[:, :, 1]).square()).sqrt()
+        there = away < things[:, :, 2]  # [scene, thing, y, x]
+        answers = [there.any(1).long()]
+        for k in range(len(THING_ATTRIBUTES)):
+            here = torch.where(there, things[:, :, 3 + k].expand_as(there), float("-inf"))
+            answers.append(here.amax(1).clamp(min=ELSEWHERE).long())
+        wide = self.wide[rows][:, :, None, None].expand(-1, -1, side, side)
+        return torch.cat([torch.stack(answers, 1), wide], dim=1)
+
+
+def _thing_row(scene: Scene, index: int) -> list[float]:
+    if index >= len(scene.things):
+        return [0.0, 0.0, -1.0] + [0.0] * len(THING_ATTRIBUTES)
+    thing = scene.things[index]
+    numbers = [float(v.index(getattr(thing, a))) for a, v in THING_ATTRIBUTES.items()]
+    return [thing.x, thing.y, RADIUS[thing.size], *numbers]
+
+
+class Asked(nn.Module):
+    """A U-Net and its heads, trained together."""
+
+    def __init__(self, unet: Any) -> None:
+        super().__init__()
+        self.unet = unet
+        widths = unet.config.block_out_channels
+        self.levels = [1, 2]
+        self.heads = nn.ModuleList(nn.Conv2d(widths[-1 - k], sum(SIZES), 1) for k in self.levels)
+        self._features: dict[int, Tensor] = {}
+        self._hooks = [
+            unet.up_blocks[level].register_forward_hook(self._keep(level)) for level in self.levels
+        ]
+
+    def without_heads(self) -> Any:
+        for hook in self._hooks:
+            hook.remove()
+        return self.unet
+
+    def _keep(self, level: int) -> Any:
+        def hook(_module: nn.Module, _args: Any, output: Tensor) -> None:
+            self._features[level] = output
+
+        return hook
+
+    def forward(self, noisy: Tensor, t: Tensor, states: Tensor) -> Tensor:
+        return self.unet(noisy, t, states).sample
+
+    def wrong(self, lessons: Lessons, rows: Tensor) -> Tensor:
+        """How wrong the last forward pass's features are, summed over questions and levels."""
+        total = torch.zeros(())
+        for level, head in zip(self.levels, self.heads, strict=True):
+            features = self._features.pop(level)
+            answers = lessons.answers(rows, features.shape[-1])
+            asked = head(features).float().split(SIZES, dim=1)
+            for k, logits in enumerate(asked):
+                total = total + F.cross_entropy(logits, answers[:, k], ignore_index=ELSEWHERE)
+        return total
