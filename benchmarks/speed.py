@@ -18,7 +18,7 @@ import torch
 from zerocon.app import quiet
 from zerocon.backbones.shapes import Shapes
 from zerocon.inversions.ddim import DDIMInversion
-from zerocon.methods.base import Conditions, Draws
+from zerocon.conditions import Conditions, Draws
 from zerocon.methods.ddim import DDIM
 
 
@@ -42,14 +42,14 @@ def measure(device: str, batch: int, steps: int, repeats: int) -> dict[str, floa
     prompts = [f"a big red circle on a gray background {i}" for i in range(batch)]
     source = backbone.embed(prompts)
     clean = backbone.encode(images)
-    trajectory = DDIMInversion()(backbone, clean, source, steps)
     conditions = Conditions(source, source, source)
     draws = Draws(0, prompts)
+    trajectory = DDIMInversion()(backbone, clean, conditions, steps, draws)
     method = DDIM(steps=steps, guidance=4.0)
     parts: dict[str, Callable[[], object]] = {
         "encode": lambda: backbone.encode(images),
         "embed": lambda: backbone.embed(prompts),
-        "invert": lambda: DDIMInversion()(backbone, clean, source, steps),
+        "invert": lambda: DDIMInversion()(backbone, clean, conditions, steps, draws),
         "sample": lambda: method(backbone, trajectory, conditions, draws),
         "decode": lambda: backbone.decode(clean),
     }

@@ -9,7 +9,8 @@ from torch import Tensor
 from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
 from zerocon.inversions.ddim import DDIMInversion
 from zerocon.inversions.none import NoInversion
-from zerocon.methods.base import Conditions, Draws, Method
+from zerocon.conditions import Conditions, Draws
+from zerocon.methods.base import Method
 from zerocon.methods.ddim import DDIM
 from zerocon.methods.sdedit import SDEdit
 
@@ -32,8 +33,9 @@ def run(backbone: StableDiffusionBackbone, method: Method, rows: list[int]) -> T
     )
     invert = DDIMInversion() if method.needs_inversion else NoInversion()
     with torch.no_grad():
-        trajectory = invert(backbone, clean, conditions.source, method.steps)
-        return method(backbone, trajectory, conditions, Draws(0, [IDS[r] for r in rows]))
+        draws = Draws(0, [IDS[r] for r in rows])
+        trajectory = invert(backbone, clean, conditions, method.steps, draws)
+        return method(backbone, trajectory, conditions, draws)
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: type(m).__name__)
@@ -57,11 +59,12 @@ def test_reconstruction_returns_to_the_start(backbone: StableDiffusionBackbone) 
 
 def run_reconstruction(backbone: StableDiffusionBackbone, clean: Tensor, steps: int) -> Tensor:
     source = backbone.embed(SOURCE[:1])
-    trajectory = DDIMInversion()(backbone, clean, source, steps)
+    conditions, draws = Conditions(source, source, source), Draws(0, ["a"])
+    trajectory = DDIMInversion()(backbone, clean, conditions, steps, draws)
     assert trajectory.latents.shape == (steps + 1, *clean.shape)
     assert trajectory.clean is not trajectory.start
     method = DDIM(steps=steps, guidance=1.0, prompt="source")
-    return method(backbone, trajectory, Conditions(source, source, source), Draws(0, ["a"]))
+    return method(backbone, trajectory, conditions, draws)
 
 
 def test_a_stronger_sdedit_moves_further(backbone: StableDiffusionBackbone) -> None:

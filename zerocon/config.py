@@ -29,6 +29,7 @@ from zerocon.backbones.base import BackboneSettings
 from zerocon.cases import Dataset
 from zerocon.checks import ConfigError, in_range
 from zerocon.directions.base import Direction
+from zerocon.guidance import NoLosses
 from zerocon.inversions.base import Inversion
 from zerocon.inversions.none import NoInversion
 from zerocon.methods.base import Method
@@ -91,7 +92,7 @@ def settings_from(cfg: DictConfig) -> RunSettings:
     config = plain(cfg)
     runner, directory = runner_settings(config), directory_of(config)
     inversion: Inversion = build(config, "inversion")()
-    method: Method = build(config, "method")()
+    method = _method(config)
     _check_pairing(method, inversion)
     in_range("seed", config["seed"], 0)
     return RunSettings(
@@ -134,6 +135,23 @@ def _class_of(target: str, group: str) -> Callable[..., Any]:
         return cast("Callable[..., Any]", get_object(target))
     except Exception as error:
         raise ConfigError(f"{group}._target_={target} can't be imported: {error}") from error
+
+
+def _method(config: dict[str, Any]) -> Method:
+    """The method, with its losses if it is one that descends losses."""
+    make = build(config, "method", later=("loss",))
+    takes_losses = "loss" in inspect.signature(make).parameters
+    losses = build(config, "loss")()
+    if takes_losses == isinstance(losses, NoLosses):
+        raise ConfigError(_about_losses(make, takes_losses=takes_losses))
+    return make(loss=losses) if takes_losses else make()
+
+
+def _about_losses(make: Any, *, takes_losses: bool) -> str:
+    name = make.func.__name__
+    if takes_losses:
+        return f"{name} descends losses, but loss=none leaves it none; try loss=zerocon"
+    return f"{name} uses no losses, so `loss` would have no effect; leave it out, or loss=none"
 
 
 def _metrics(config: dict[str, Any]) -> Callable[[], list[Metric]]:

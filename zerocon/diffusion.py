@@ -57,6 +57,23 @@ def ddim_step(z: Tensor, eps: Tensor, alpha: float, alpha_next: float) -> Tensor
     return alpha_next**0.5 * clean + (1 - alpha_next) ** 0.5 * eps
 
 
+def noise_scale(alpha: float, alpha_next: float) -> float:
+    """σ of the step at η = 1: `√((1-ā_s)/(1-ā_t)) √(1-ā_t/ā_s)` for t → s."""
+    return ((1 - alpha_next) / (1 - alpha) * (1 - alpha / alpha_next)) ** 0.5
+
+
+def noisy_mean(z: Tensor, eps: Tensor, alpha: float, alpha_next: float) -> Tensor:
+    """Where the η = 1 step lands before its noise is added."""
+    sigma = noise_scale(alpha, alpha_next)
+    clean = predicted_clean(z, eps, alpha)
+    return alpha_next**0.5 * clean + max(0.0, 1 - alpha_next - sigma**2) ** 0.5 * eps
+
+
+def noisy_step(z: Tensor, eps: Tensor, noise: Tensor, alpha: float, alpha_next: float) -> Tensor:
+    """One step at η = 1 (DDPM's) with the given noise."""
+    return noisy_mean(z, eps, alpha, alpha_next) + noise_scale(alpha, alpha_next) * noise
+
+
 def add_noise(clean: Tensor, noise: Tensor, alpha: float) -> Tensor:
     """`z_t = √ā_t z0 + √(1-ā_t) ε`."""
     return alpha**0.5 * clean + (1 - alpha) ** 0.5 * noise

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from zerocon.diffusion import Schedule
+from zerocon.taps import Taps
 
 
 class BackboneError(Exception):
     """The model can't be loaded or used. The message says what to do."""
+
+
+@dataclass
+class Evaluations:
+    """How many rows have gone through the U-Net, and how many came back for a gradient."""
+
+    forward: int = 0
+    backward: int = 0
 
 
 class Backbone(Protocol):
@@ -21,6 +31,8 @@ class Backbone(Protocol):
     side: int  # pixels
     device: torch.device
     dtype: torch.dtype
+    taps: Taps  # the sites of the U-Net, and who reads or replaces what passes them
+    evaluations: Evaluations
 
     def schedule(self, steps: int) -> Schedule:
         """The times a sampler of that many steps visits."""
@@ -36,6 +48,10 @@ class Backbone(Protocol):
 
     def embed(self, prompts: Sequence[str]) -> Tensor:
         """The text condition, [case, token, width]."""
+        ...
+
+    def tokens(self, prompt: str) -> tuple[int, ...]:
+        """The token numbers of the condition's rows, with start and end, without padding."""
         ...
 
     def too_long(self, prompt: str) -> bool:

@@ -19,7 +19,8 @@ from diffusers import (
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from zerocon.backbones.base import BackboneError
+from zerocon.backbones.attention import install
+from zerocon.backbones.base import BackboneError, Evaluations
 from zerocon.checks import ConfigError, in_range, one_of
 from zerocon.diffusion import Schedule, ddim_schedule, eps_from_v
 
@@ -52,6 +53,8 @@ class StableDiffusionBackbone:
         self.name, self.device, self.dtype, self.fingerprint = name, device, dtype, fingerprint
         self.vae = _frozen(parts.vae, device, dtype)
         self.unet = _frozen(parts.unet, device, dtype)
+        self.taps = install(self.unet)
+        self.evaluations = Evaluations()
         self.text_encoder = _frozen(parts.text_encoder, device, dtype)
         self.tokenizer = parts.tokenizer
         self._config: dict[str, Any] = dict(parts.scheduler.config)
@@ -91,10 +94,16 @@ class StableDiffusionBackbone:
         )
         return self.text_encoder(tokens.input_ids.to(self.device)).last_hidden_state
 
+    def tokens(self, prompt: str) -> tuple[int, ...]:
+        return tuple(self.tokenizer(prompt, truncation=True).input_ids)
+
     def too_long(self, prompt: str) -> bool:
         return len(self.tokenizer(prompt).input_ids) > self.tokenizer.model_max_length
 
     def eps(self, z: Tensor, time: int, cond: Tensor) -> Tensor:
+        self.evaluations.forward += len(z)
+        if torch.is_grad_enabled() and z.requires_grad:
+            self.evaluations.backward += len(z)
         predicted: Tensor = self.unet(z, time, cond, return_dict=False)[0]
         if self._config["prediction_type"] == "epsilon":
             return predicted

@@ -1,4 +1,4 @@
-"""A trajectory, and what makes one."""
+"""A trajectory, what it takes to walk it back, and what makes one."""
 
 from __future__ import annotations
 
@@ -8,19 +8,25 @@ from typing import Protocol
 from torch import Tensor
 
 from zerocon.backbones.base import Backbone
-from zerocon.diffusion import Schedule
+from zerocon.conditions import Conditions, Draws
+from zerocon.diffusion import Schedule, ddim_step, noisy_step
 
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
-    """The source's latents under an inversion, cleanest first.
+    """The source's latents under an inversion, and how sampling walks back from its start.
 
-    `latents` is [steps + 1, case, channel, row, column]: `latents[0]` is the encoded
-    picture, `latents[-1]` what sampling starts from.
+    `latents` is [step + 1, case, channel, row, column], cleanest first: `latents[0]` is the
+    encoded picture, `latents[-1]` what sampling starts from. Samplers count their steps from
+    the start: step 0 leaves `latents[-1]`.
     """
 
     schedule: Schedule
     latents: Tensor
+    negatives: Tensor | None = None  # the ∅ of each step, [step, case, token, width]
+    noises: Tensor | None = None  # of a sampler that adds noise, [step, case, …]
+    pinned: bool = False  # the source's row is put back onto the latents after each step
+    proximal: float | None = None  # quantile below which guidance's differences are dropped
 
     @property
     def clean(self) -> Tensor:
@@ -30,8 +36,42 @@ class Trajectory:
     def start(self) -> Tensor:
         return self.latents[-1]
 
+    def before(self, step: int) -> Tensor:
+        """The source's latent that sampling step `step` leaves."""
+        return self.latents[len(self.schedule) - step]
+
+    def negative(self, step: int, otherwise: Tensor) -> Tensor:
+        return otherwise if self.negatives is None else self.negatives[step]
+
+    def guided(self, negative: Tensor, positive: Tensor, scale: float) -> Tensor:
+        """`ε(∅) + w (ε(c) - ε(∅))`; with proximal guidance, of the larger differences only."""
+        difference = positive - negative
+        if self.proximal is not None:
+            difference = proximal(difference, self.proximal)
+        return negative + scale * difference
+
+    def step(self, step: int, z: Tensor, eps: Tensor) -> Tensor:
+        """One sampling step of an edited row."""
+        alpha, below = self.schedule.alphas[step : step + 2]
+        if self.noises is None:
+            return ddim_step(z, eps, alpha, below)
+        return noisy_step(z, eps, self.noises[step], alpha, below)
+
+    def source_step(self, step: int, z: Tensor, eps: Tensor) -> Tensor:
+        """One sampling step of the source's own row."""
+        return self.before(step + 1) if self.pinned else self.step(step, z, eps)
+
+
+def proximal(difference: Tensor, quantile: float) -> Tensor:
+    """Drop what is smaller than the case's quantile of sizes (l0: the rest stays as it is)."""
+    sizes = difference.abs().flatten(1).float()
+    limit = sizes.quantile(quantile, dim=1).to(difference.dtype)
+    return difference * (difference.abs() > limit[:, None, None, None])
+
 
 class Inversion(Protocol):
-    def __call__(self, backbone: Backbone, clean: Tensor, source: Tensor, steps: int) -> Trajectory:
-        """The trajectory of `clean`, [case, …], under `source`, [case, token, width]."""
+    def __call__(
+        self, backbone: Backbone, clean: Tensor, conditions: Conditions, steps: int, draws: Draws
+    ) -> Trajectory:
+        """The trajectory of `clean`, [case, channel, row, column], in `steps` steps."""
         ...

@@ -3,26 +3,46 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from zerocon.backbones.base import Backbone
+from zerocon.checks import in_range, one_of
+from zerocon.conditions import Conditions, Draws
 from zerocon.diffusion import ddim_step
 from zerocon.inversions.base import Trajectory
 
 
 @dataclass(frozen=True)
 class DDIMInversion:
-    """The sampler's step run backwards, at guidance 1 under the source condition."""
+    """The sampler's step run backwards, at guidance 1.
+
+    `prompt`: under the source condition, or the empty one (Plug-and-Play). `refinements`:
+    how often each step is done again with the noise that the network sees in its own result,
+    towards the fixed point that sampling passes exactly.
+    """
+
+    prompt: Literal["source", "empty"] = "source"
+    refinements: int = 0
+
+    def __post_init__(self) -> None:
+        one_of("inversion.prompt", self.prompt, ("source", "empty"))
+        in_range("inversion.refinements", self.refinements, 0, 100)
 
     @torch.no_grad()
-    def __call__(self, backbone: Backbone, clean: Tensor, source: Tensor, steps: int) -> Trajectory:
+    def __call__(
+        self, backbone: Backbone, clean: Tensor, conditions: Conditions, steps: int, draws: Draws
+    ) -> Trajectory:
+        cond = conditions.source if self.prompt == "source" else conditions.negative
         schedule = backbone.schedule(steps)
         z, latents = clean, [clean]
         for time, alpha, alpha_below in reversed(schedule.steps):
             # As every published implementation: the network sees the time it goes *to*.
-            eps = backbone.eps(z, time, source)
+            eps = backbone.eps(z, time, cond)
+            for _ in range(self.refinements):
+                eps = backbone.eps(ddim_step(z, eps, alpha_below, alpha), time, cond)
             z = ddim_step(z, eps, alpha_below, alpha)
             latents.append(z)
         return Trajectory(schedule, torch.stack(latents))

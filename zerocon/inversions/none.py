@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from zerocon.backbones.base import Backbone
+from zerocon.conditions import Conditions, Draws
 from zerocon.inversions.base import Trajectory
 
 
 @dataclass(frozen=True)
 class NoInversion:
-    def __call__(self, backbone: Backbone, clean: Tensor, source: Tensor, steps: int) -> Trajectory:
+    def __call__(
+        self, backbone: Backbone, clean: Tensor, conditions: Conditions, steps: int, draws: Draws
+    ) -> Trajectory:
         return Trajectory(backbone.schedule(steps), clean[None])

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from zerocon.backbones.base import Backbone
 from zerocon.checks import in_range, one_of
-from zerocon.diffusion import ddim_step, guided
 from zerocon.inversions.base import Trajectory
-from zerocon.methods.base import Conditions, Draws
+from zerocon.passes import predict
+from zerocon.conditions import Conditions, Draws
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,12 @@ class DDIM:
     ) -> Tensor:
         cond = conditions.target if self.prompt == "target" else conditions.source
         z = trajectory.start
-        for time, alpha, alpha_below in trajectory.schedule.steps:
-            eps = guided(backbone.eps, z, time, cond, conditions.negative, self.guidance)
-            z = ddim_step(z, eps, alpha, alpha_below)
+        for i, time in enumerate(trajectory.schedule.times):
+            if self.guidance == 1.0:
+                eps = backbone.eps(z, time, cond)
+            else:
+                negative = trajectory.negative(i, conditions.negative)
+                both = predict(backbone, time, {"negative": (z, negative), "target": (z, cond)})
+                eps = trajectory.guided(both["negative"], both["target"], self.guidance)
+            z = trajectory.step(i, z, eps)
         return z

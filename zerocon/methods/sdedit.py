@@ -12,7 +12,7 @@ from zerocon.backbones.base import Backbone
 from zerocon.checks import in_range
 from zerocon.diffusion import add_noise, ddim_step, guided
 from zerocon.inversions.base import Trajectory
-from zerocon.methods.base import Conditions, Draws
+from zerocon.conditions import Conditions, Draws
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,15 @@ from torch import Tensor
 
 from zerocon.backbones.base import Backbone
 from zerocon.cases import Case, CaseError, Dataset
+from zerocon.checks import ConfigError
+from zerocon.conditions import Conditions, Draws
 from zerocon.config import RunSettings
-from zerocon.methods.base import Conditions, Draws
 from zerocon.metrics.base import Metric, Pictures
 from zerocon.runs.pictures import case_pictures, from_uint8, to_uint8
 from zerocon.runs.records import Record, RecordLog, save_image
 from zerocon.runs.results import check_origin, finish, is_complete, report
 from zerocon.runs.trackers import Guarded, Tracker
+from zerocon.words import words_of
 
 CONSOLE = Console()
 
@@ -116,6 +118,8 @@ def _edited_or_failed(
         return
     try:
         finished = list(_edit_and_score(settings, loaded, cases))
+    except ConfigError:
+        raise  # a setting that no case can be edited with
     except Exception as error:  # noqa: BLE001 - one bad case must not end the run; it is recorded
         if len(cases) == 1:
             yield _failed(cases[0], error), {}
@@ -157,10 +161,11 @@ def edit(settings: RunSettings, backbone: Backbone, cases: Sequence[Case]) -> Te
         source=backbone.embed([case.source_prompt for case in cases]),
         target=settings.direction(backbone, cases),
         negative=backbone.embed([""] * len(cases)),
+        words=[words_of(backbone, case) for case in cases],
     )
     method = settings.method
-    trajectory = settings.inversion(backbone, clean, conditions.source, method.steps)
     draws = Draws(settings.seed, [case.id for case in cases])
+    trajectory = settings.inversion(backbone, clean, conditions, method.steps, draws)
     latents = method(backbone, trajectory, conditions, draws)
     if not latents.isfinite().all():
         raise FloatingPointError("the edited latent has values that are not finite")

@@ -14,6 +14,7 @@ from transformers import CLIPTextModelWithProjection
 
 from zerocon.backbones.shapes import Shapes
 from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
+from zerocon.conditions import Conditions, Draws
 from zerocon.diffusion import ddim_step
 from zerocon.inversions.ddim import DDIMInversion
 from zerocon.shapes.captions import caption
@@ -118,7 +119,8 @@ def inversion_psnr(backbone: StableDiffusionBackbone, scenes: Sequence[Scene]) -
         group = list(scenes[start : start + 25])
         clean = backbone.encode(pictures_of(group))
         cond = backbone.embed([caption(scene) for scene in group])
-        trajectory = DDIMInversion()(backbone, clean, cond, 50)
+        conditions = Conditions(cond, cond, cond)
+        trajectory = DDIMInversion()(backbone, clean, conditions, 50, Draws(0, ()))
         z = trajectory.start
         for time, alpha, alpha_below in trajectory.schedule.steps:
             z = ddim_step(z, backbone.eps(z, time, cond), alpha, alpha_below)
