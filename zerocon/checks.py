@@ -24,3 +24,9 @@ def in_range(name: str, value: float, low: float = -math.inf, high: float = math
 def one_of(name: str, value: str, allowed: Sequence[str]) -> None:
     if value not in allowed:
         raise ConfigError(f"{name} is {value!r}; it must be one of: {', '.join(allowed)}")
+
+
+def shown(value: object, most: int = 120) -> str:
+    """A value as a message shows it: as written, but never longer than a line or two."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[:most]}… ({len(text)} characters)"
