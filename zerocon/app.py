@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import logging
-import os
 import sys
-import warnings
 from collections.abc import Sequence
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -18,6 +15,7 @@ from zerocon.backbones.base import BackboneError
 from zerocon.cases import DatasetError
 from zerocon.checks import ConfigError
 from zerocon.config import compose_config, directory_of, plain, runner_settings, settings_from
+from zerocon.quiet import quiet, quiet_models
 from zerocon.runs.results import is_complete, report
 
 MOST_CHECKED = 64  # combinations of a sweep that are checked before it starts
@@ -85,19 +83,3 @@ def _failures(cfg: DictConfig) -> int:
 
     quiet_models()
     return execute(settings_from(cfg)).failed
-
-
-def quiet() -> None:
-    """Other libraries' chatter would bury what the run has to say."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    for name in ("diffusers", "transformers", "httpx", "open_clip"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-
-
-def quiet_models() -> None:
-    """The same for what only speaks once it is imported: bars for weights that load at once."""
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.disable_progress_bar()

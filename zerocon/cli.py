@@ -9,13 +9,16 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from zerocon import commands as commands_package
-from zerocon.app import quiet
-from zerocon.backbones.base import BackboneError
-from zerocon.cases import DatasetError
-from zerocon.checks import ConfigError
-from zerocon.runs.records import RecordError
+from zerocon.quiet import quiet
 
 Handler = Callable[[argparse.Namespace], None]
+
+_ERRORS = {
+    "zerocon.backbones.base": "BackboneError",
+    "zerocon.cases": "DatasetError",
+    "zerocon.checks": "ConfigError",
+    "zerocon.runs.records": "RecordError",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -24,9 +27,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     handler: Handler = options.handler
     try:
         handler(options)
-    except (ConfigError, BackboneError, DatasetError, RecordError, OSError) as error:
+    except Exception as error:
+        if not isinstance(error, _explained()):
+            raise
         sys.stderr.write(f"zerocon: {error}\n")
         sys.exit(2)
+
+
+def _explained() -> tuple[type[Exception], ...]:
+    """What says in plain words what is wrong, of the modules that are loaded.
+
+    A module that is not loaded raised nothing, and most commands need no torch.
+    """
+    loaded = {name: sys.modules[name] for name in _ERRORS if name in sys.modules}
+    return OSError, *(getattr(module, _ERRORS[name]) for name, module in loaded.items())
 
 
 def parser() -> argparse.ArgumentParser:
