@@ -110,7 +110,7 @@ def test_a_bad_entry_is_one_bad_case(
 
 def test_an_entry_that_is_no_object_is_one_bad_case(tmp_path: Path) -> None:
     dataset = PieBench(folder(tmp_path, bad=[1], good=ENTRY), 64)
-    with pytest.raises(CaseError, match=r"case 'bad' is \[1\] in the mapping file"):
+    with pytest.raises(CaseError, match=r"case 'bad' is \[1\]; expected an object"):
         dataset.load("bad")
 
 

@@ -6,8 +6,10 @@ converted on the way is noted, so that a record can tell.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,27 +18,78 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from zerocon.cases import CaseError
+from zerocon.checks import shown
+
+T = TypeVar("T")
 
 MOST_PIXELS = 64_000_000  # more than a camera's picture; a small file can claim far more
 SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+# Raster pictures only: other formats run an interpreter, or read files of their own choosing.
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 
 
 def read_image(path: str | Path, root: Path, side: int) -> tuple[Tensor, tuple[str, ...]]:
     """The picture at `path` inside `root`: ([3, side, side] in 0..1, notes)."""
-    file = inside(path, root)
-    picture, notes = _opened(file, path)
+    picture, notes = open_picture(path, root)
+    return picture_tensor(picture, side), notes
+
+
+def open_picture(path: str | Path, root: Path) -> tuple[Image.Image, tuple[str, ...]]:
+    """The picture at `path` inside `root` in RGB, as large as it is, and notes."""
+    return _opened(_existing(path, root), path, _rgb)
+
+
+def decode_picture(data: bytes, name: str) -> tuple[Image.Image, tuple[str, ...]]:
+    """The same for a picture that lies in a table's cell."""
+    if not data:
+        raise CaseError(f"image {name}: the cell is empty")
+    return _opened(io.BytesIO(data), name, _rgb)
+
+
+def picture_tensor(picture: Image.Image, side: int) -> Tensor:
+    """[3, side, side] in 0..1: the square in the middle, resized."""
     pixels = np.array(_resized(_cropped(picture), side))
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous().float() / 255, notes
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous().float() / 255
+
+
+def open_mask(path: str | Path, root: Path) -> Image.Image:
+    """A mask that is a picture file of its own, with all its channels."""
+    return _opened(_existing(path, root), path, Image.Image.copy)
+
+
+def decode_mask(data: bytes, name: str) -> Image.Image:
+    return _opened(io.BytesIO(data), name, Image.Image.copy)
+
+
+def light_mask(mask: Image.Image) -> NDArray[np.uint8]:
+    """1 where a mask picture is light: at least half of full white."""
+    return (np.asarray(mask.convert("L")) >= 128).astype(np.uint8)
+
+
+def mask_tensor(mask: NDArray[np.uint8], side: int, picture: Image.Image) -> Tensor:
+    """A mask of the picture's own shape, cropped and resized with it, [1, side, side]."""
+    height, width = mask.shape
+    if abs(width * picture.height - height * picture.width) > max(height, width):
+        raise CaseError(
+            f"mask: {width}x{height} pixels have not the shape of the picture's "
+            f"{picture.width}x{picture.height}"
+        )
+    return resize_mask(mask, side)
 
 
 def inside(path: str | Path, root: Path) -> Path:
     """The file's real place; CaseError when it is not below `root`."""
-    given, base = Path(path), root.resolve()
+    given = Path(path)
     if given.is_absolute() or "\0" in str(path):
-        raise CaseError(f"image path {str(path)!r}: it must be relative to the folder {root}")
-    file = (base / given).resolve()
+        raise CaseError(f"image path {shown(str(path))}: it must be relative to the folder {root}")
+    try:
+        base = root.resolve()
+        file = (base / given).resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # a circle of links, half a character
+        raise CaseError(f"image path {shown(str(path))} can't be followed: {error}") from error
     if not file.is_relative_to(base):
-        raise CaseError(f"image path {str(path)!r} leads out of the dataset's folder {root}")
+        raise CaseError(f"image path {shown(str(path))} leads out of the dataset's folder {root}")
     return file
 
 
@@ -81,25 +134,37 @@ def _integers(flat: object) -> Sequence[int]:
         raise CaseError(f"mask: expected a list of whole numbers, got {type(flat).__name__}")
     for place, value in enumerate(flat):
         if not isinstance(value, int) or isinstance(value, bool):
-            raise CaseError(f"mask: entry {place} is {value!r}; it must be a whole number")
+            raise CaseError(f"mask: entry {place} is {shown(value)}; it must be a whole number")
     return flat
 
 
-def _opened(file: Path, name: str | Path) -> tuple[Image.Image, tuple[str, ...]]:
-    """The picture in RGB, and what was done for that."""
-    if not file.is_file():
-        raise CaseError(f"image {name}: there is no such file in the dataset's folder")
-    if file.stat().st_size == 0:
-        raise CaseError(f"image {name}: the file is empty")
+def _existing(path: str | Path, root: Path) -> Path:
+    file = inside(path, root)
     try:
-        with Image.open(file) as image:
+        if file.is_dir():
+            raise CaseError(f"image {path}: this is a folder")
+        if not file.is_file():
+            raise CaseError(f"image {path}: there is no such file in the dataset's folder")
+        if file.stat().st_size == 0:
+            raise CaseError(f"image {path}: the file is empty")
+    except OSError as error:  # a name that is too long, a folder that may not be read
+        raise CaseError(f"image {path}: it can't be read ({error.strerror})") from error
+    return file
+
+
+def _opened(file: Path | io.BytesIO, name: str | Path, finish: Callable[[Image.Image], T]) -> T:
+    """What `finish` makes of the picture; all that a damaged file does is a CaseError."""
+    try:
+        with Image.open(file, formats=FORMATS) as image:
             _check_size(image, name)
-            return _rgb(image)
+            return finish(image)
+    except CaseError:
+        raise
     except Image.DecompressionBombError as error:
         raise CaseError(_too_big(name)) from error
     except Image.UnidentifiedImageError as error:
         raise CaseError(f"image {name}: this is not a picture in a format that is known") from error
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
+    except Exception as error:  # a decoder may raise anything at bytes that make no sense
         raise CaseError(f"image {name}: the file is damaged or cut short ({error})") from error
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -11,6 +9,17 @@ from typing import Any, cast
 from torch import Tensor
 
 from zerocon.cases import Case, CaseError, DatasetError
+from zerocon.checks import shown
+from zerocon.datasets.base import (
+    FileDataset,
+    Filters,
+    Row,
+    gather,
+    listed,
+    optional_text,
+    read_json,
+    text,
+)
 from zerocon.datasets.images import decode_rle, read_image, resize_mask, with_border
 
 EDIT_NAMES = (
@@ -25,20 +34,22 @@ EDIT_NAMES = (
     "change background",
     "change style",
 )
+TYPE_IDS = tuple(str(number) for number in range(len(EDIT_NAMES)))
 MASK_SIDE = 512  # the masks' pixels, whatever the picture's
 MAPPING_FILE = "mapping_file.json"
+PICTURES = "annotation_images"
 
-Entry = Mapping[str, Any]
 
-
-class PieBench:
+class PieBench(FileDataset):
     """The cases of a folder in PIE-Bench's format, in the mapping file's order.
 
-    `edit_types` (ids, "0" to "9") and `ids` choose cases, then `limit` keeps the first ones.
+    `edit_types` (ids, "0" to "9") and `ids` choose cases, `subset` draws that many of them by
+    lot (`subset_seed`), then `limit` keeps the first ones.
     `noisy_border` applies PIE-Bench's rule for the masks' outermost pixels.
     """
 
     name = "pie_bench"
+    type_names = TYPE_IDS
 
     def __init__(
         self,
@@ -47,137 +58,98 @@ class PieBench:
         limit: int | None = None,
         *,
         edit_types: Sequence[str | int] | None = None,
-        ids: Sequence[str] | None = None,
+        ids: Sequence[str | int] | None = None,
+        subset: int | None = None,
+        subset_seed: int = 0,
         noisy_border: bool = True,
     ) -> None:
-        self.root, self.side, self.noisy_border = Path(root), side, noisy_border
-        if limit is not None and limit < 1:
-            raise DatasetError(f"limit is {limit}; it must be at least 1, or null for all cases")
-        self._entries, digest = _mapping(self.root / MAPPING_FILE)
-        types = _edit_types(edit_types)
-        self._ids = self._chosen(types, ids)[:limit]
-        filters = (digest, types, list(ids) if ids is not None else None, limit, noisy_border)
-        self.fingerprint = hashlib.sha256(json.dumps(filters).encode()).hexdigest()[:16]
+        self.noisy_border = noisy_border
+        filters = Filters(edit_types, ids, limit, subset, subset_seed)
+        mapping, digest = read_mapping(Path(root), MAPPING_FILE)
+        where = Path(root) / MAPPING_FILE
+        super().__init__(root, side, where, listed(mapping), filters, [digest, noisy_border])
 
-    @property
-    def ids(self) -> Sequence[str]:
-        return self._ids
+    def source_path(self, case_id: str) -> str | None:
+        return text(self.entry(case_id), "image_path")
 
-    def load(self, case_id: str) -> Case:
-        entry = self.entry(case_id)
-        edit_type = _edit_type(entry)
-        image, notes = read_image(
-            Path("annotation_images") / _text(entry, "image_path"), self.root, self.side
+    def _edit_type(self, entry: Row) -> str:
+        return str(entry.get("editing_type_id", ""))
+
+    def _case(self, case_id: str, entry: Row) -> Case:
+        notes: list[str] = []
+        fields = gather(
+            edit_type=lambda: known_type(self._edit_type(entry)),
+            image=lambda: self._image(entry, notes),
+            source_prompt=lambda: prompt(entry, "original_prompt"),
+            target_prompt=lambda: prompt(entry, "editing_prompt"),
+            instruction=lambda: without_brackets(optional_text(entry, "editing_instruction")),
+            blend_words=lambda: blend_words(entry, notes),
+            mask=lambda: self._mask(entry),
         )
-        blend_words, more = _blend_words(entry)
-        return Case(
-            id=case_id,
-            image=image,
-            source_prompt=_prompt(entry, "original_prompt"),
-            target_prompt=_prompt(entry, "editing_prompt"),
-            instruction=_without_brackets(str(entry.get("editing_instruction") or "")),
-            edit_type=edit_type,
-            edit_name=EDIT_NAMES[int(edit_type)],
-            blend_words=blend_words,
-            mask=self._mask(entry),
-            notes=notes + more,
-        )
+        name = EDIT_NAMES[int(fields["edit_type"])]
+        return Case(id=case_id, edit_name=name, notes=tuple(notes), **fields)
 
-    def entry(self, case_id: str) -> Entry:
-        """What the mapping file says of a case."""
-        entry = self._entries.get(case_id)
-        if entry is None:
-            raise CaseError(f"there is no case {case_id!r} in {self.root / MAPPING_FILE}")
-        if not isinstance(entry, dict):
-            raise CaseError(
-                f"case {case_id!r} is {entry!r} in the mapping file; expected an object"
-            )
-        return cast("Entry", entry)
+    def _image(self, entry: Row, notes: list[str]) -> Tensor:
+        place = Path(PICTURES) / relative(text(entry, "image_path"))
+        image, more = read_image(place, self.root, self.side)
+        notes.extend(more)
+        return image
 
-    def _mask(self, entry: Entry) -> Tensor | None:
+    def _mask(self, entry: Row) -> Tensor | None:
         if entry.get("mask") is None:
             return None
-        mask = decode_rle(entry["mask"], MASK_SIDE, MASK_SIDE)
-        return resize_mask(with_border(mask) if self.noisy_border else mask, self.side)
-
-    def _chosen(self, types: Sequence[str] | None, ids: Sequence[str] | None) -> list[str]:
-        unknown = [i for i in ids or () if i not in self._entries]
-        if unknown:
-            raise DatasetError(f"ids: {self.root / MAPPING_FILE} has no case {unknown[0]!r}")
-        chosen = [i for i in self._entries if ids is None or i in ids]
-        if types is not None:
-            chosen = [i for i in chosen if _declared_type(self._entries[i]) in types]
-        if not chosen:
-            raise DatasetError(f"no case of {self.root / MAPPING_FILE} is left by the filters")
-        return chosen
+        return pie_mask(entry["mask"], self.side, noisy_border=self.noisy_border)
 
 
-def _mapping(file: Path) -> tuple[dict[str, object], str]:
+def read_mapping(root: Path, name: str) -> tuple[list[tuple[object, object]], str]:
     """The mapping file's entries and the digest of its bytes."""
-    try:
-        data = file.read_bytes()
-    except OSError as error:
+    hint = f"a folder in PIE-Bench's format has {name} and {PICTURES}/"
+    mapping, digest = read_json(name, root, hint)
+    if not isinstance(mapping, dict) or not mapping:
         raise DatasetError(
-            f"{file} can't be read ({error.strerror}); a folder in PIE-Bench's format has "
-            f"{MAPPING_FILE} and annotation_images/"
-        ) from error
-    try:
-        entries: object = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise DatasetError(f"{file} is not valid JSON: {error}") from error
-    if not isinstance(entries, dict) or not entries:
-        raise DatasetError(f"{file} must hold an object {{case id: entry, …}} with some entries")
-    return cast("dict[str, object]", entries), hashlib.sha256(data).hexdigest()
+            f"{root / name} must hold an object {{case id: entry, …}} with some entries"
+        )
+    return list(cast("Mapping[object, object]", mapping).items()), digest
 
 
-def _edit_types(chosen: Sequence[str | int] | None) -> list[str] | None:
-    if chosen is None:
-        return None
-    names = [str(c) for c in chosen]
-    for name in names:
-        if name not in _TYPE_IDS:
-            raise DatasetError(f"edit_types: {name!r} is none of {', '.join(_TYPE_IDS)}")
-    return names
+def relative(path: str) -> str:
+    """A path that is joined to a folder must not replace it."""
+    if Path(path).is_absolute():
+        raise CaseError(f"image path {shown(path)}: it must be relative to {PICTURES}/")
+    return path
 
 
-_TYPE_IDS = tuple(str(number) for number in range(len(EDIT_NAMES)))
-
-
-def _declared_type(entry: object) -> str:
-    if not isinstance(entry, dict):
-        return ""
-    return str(cast("Entry", entry).get("editing_type_id", ""))
-
-
-def _edit_type(entry: Entry) -> str:
-    name = _declared_type(entry)
-    if name not in _TYPE_IDS:
-        raise CaseError(f"editing_type_id is {name!r}; it must be one of {', '.join(_TYPE_IDS)}")
+def known_type(name: str) -> str:
+    if name not in TYPE_IDS:
+        raise CaseError(
+            f"editing_type_id is {shown(name)}; it must be one of {', '.join(TYPE_IDS)}"
+        )
     return name
 
 
-def _text(entry: Entry, field: str) -> str:
-    value = entry.get(field)
-    if not isinstance(value, str) or not value.strip():
-        raise CaseError(f"{field} is {value!r}; it must be a text that is not empty")
-    return value
+def pie_mask(runs: Any, side: int, *, noisy_border: bool) -> Tensor:
+    """[1, side, side] from run lengths over 512 x 512 pixels."""
+    mask = decode_rle(runs, MASK_SIDE, MASK_SIDE)
+    return resize_mask(with_border(mask) if noisy_border else mask, side)
 
 
-def _prompt(entry: Entry, field: str) -> str:
-    prompt = _without_brackets(_text(entry, field))
-    if not prompt:
-        raise CaseError(f"{field} is {entry[field]!r}; nothing is left of it without brackets")
-    return prompt
-
-
-def _without_brackets(text: str) -> str:
-    return " ".join(text.replace("[", "").replace("]", "").split())
-
-
-def _blend_words(entry: Entry) -> tuple[tuple[str, str] | None, tuple[str, ...]]:
-    words = _without_brackets(str(entry.get("blended_word") or "")).split()
+def prompt(entry: Row, field: str) -> str:
+    """PIE-Bench puts what differs between its prompts in square brackets."""
+    words = without_brackets(text(entry, field))
     if not words:
-        return None, ()
+        raise CaseError(f"{field} is {shown(entry[field])}; nothing is left of it without brackets")
+    return words
+
+
+def without_brackets(words: str) -> str:
+    return " ".join(words.replace("[", "").replace("]", "").split())
+
+
+def blend_words(entry: Row, notes: list[str]) -> tuple[str, str] | None:
+    words = without_brackets(optional_text(entry, "blended_word")).split()
+    if not words:
+        return None
     if len(words) != 2:
-        return None, (f"blended_word has {len(words)} words, not 2: it was not used",)
-    return (words[0], words[1]), ()
+        notes.append(f"blended_word has {len(words)} words, not 2: it was not used")
+        return None
+    return words[0], words[1]

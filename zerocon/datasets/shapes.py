@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, cast
 
-from zerocon.cases import Case, DatasetError
+from torch import Tensor
+
+from zerocon.cases import Case, CaseError, DatasetError
+from zerocon.checks import shown
+from zerocon.datasets.base import Row, gather, text
 from zerocon.datasets.images import read_image
-from zerocon.datasets.pie_bench import PieBench
+from zerocon.datasets.pie_bench import PieBench, relative
 from zerocon.shapes.benchmark import COUNTS, SPLITS, write_benchmark
+from zerocon.shapes.scene import Scene
 
 VERSION = 1  # of the benchmark's files; a new one gets a new folder
 
 
-class ShapesPIE:
+class ShapesPIE(PieBench):
     """ShapesPIE of `size` 700, 100 or 20; its files are written when they are missing.
 
     `root` is the folder they are in; by default one in `$ZEROCON_CACHE` or `~/.cache/zerocon`.
     The masks have no annotation noise, so PIE-Bench's border rule is left out.
     """
+
+    native_side = 64
 
     def __init__(
         self,
@@ -31,37 +39,55 @@ class ShapesPIE:
         *,
         root: str | Path | None = None,
         edit_types: Sequence[str | int] | None = None,
+        ids: Sequence[str | int] | None = None,
+        subset: int | None = None,
+        subset_seed: int = 0,
     ) -> None:
         if size not in COUNTS:
             raise DatasetError(f"size is {size}; ShapesPIE comes in the sizes {sorted(COUNTS)}")
         if split not in SPLITS:
             raise DatasetError(f"split is {split!r}; it must be one of {', '.join(SPLITS)}")
-        self.name = f"shapes_pie_{size}"
         folder = default_root(size, split) if root is None else Path(root)
         _write(folder, size, split)
-        self._cases = PieBench(folder, side, limit, edit_types=edit_types, noisy_border=False)
-        self.fingerprint = self._cases.fingerprint
-
-    @property
-    def ids(self) -> Sequence[str]:
-        return self._cases.ids
-
-    def load(self, case_id: str) -> Case:
-        case, entry = self._cases.load(case_id), self._cases.entry(case_id)
-        place = Path("ground_truth") / entry["image_path"]
-        ground_truth, _ = read_image(place, self._cases.root, self._cases.side)
-        return dataclasses.replace(
-            case,
-            ground_truth=ground_truth,
-            source_scene=entry["source_scene"],
-            target_scene=entry["target_scene"],
+        super().__init__(
+            folder,
+            side,
+            limit,
+            edit_types=edit_types,
+            ids=ids,
+            subset=subset,
+            subset_seed=subset_seed,
+            noisy_border=False,
         )
+        self.name = f"shapes_pie_{size}"
+
+    def _case(self, case_id: str, entry: Row) -> Case:
+        fields = gather(
+            case=lambda: super(ShapesPIE, self)._case(case_id, entry),
+            ground_truth=lambda: self._ground_truth(entry),
+            source_scene=lambda: _scene(entry, "source_scene"),
+            target_scene=lambda: _scene(entry, "target_scene"),
+        )
+        return dataclasses.replace(fields.pop("case"), **fields)
+
+    def _ground_truth(self, entry: Row) -> Tensor:
+        place = Path("ground_truth") / relative(text(entry, "image_path"))
+        return read_image(place, self.root, self.side)[0]
 
 
 def default_root(size: int, split: str) -> Path:
     cache = os.environ.get("ZEROCON_CACHE")
     base = Path(cache) if cache else Path.home() / ".cache" / "zerocon"
     return base / f"shapes_pie_v{VERSION}" / f"{split}_{size}"
+
+
+def _scene(entry: Row, field: str) -> dict[str, Any]:
+    scene = entry.get(field)
+    try:
+        Scene.from_json(cast("dict[str, Any]", scene))
+    except Exception as error:  # whatever is wrong with it, it is this case's
+        raise CaseError(f"{field} is {shown(scene)}; it must be a scene ({error!r})") from error
+    return dict(cast("Mapping[str, Any]", scene))
 
 
 def _write(folder: Path, size: int, split: str) -> None:
