@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import yaml
 from PIL import Image
@@ -22,37 +20,13 @@ from zerocon.reports.pictures import GalleryItem
 from zerocon.reports.summary import Summary, summarize, write_summary
 from zerocon.reports.table import grids, print_grids, to_markdown
 from zerocon.runs.atomic import write_atomic
+from zerocon.runs.origin import FILE, Origin
 from zerocon.runs.pictures import case_pictures
 from zerocon.runs.provenance import provenance
 from zerocon.runs.records import Record, RecordLog, read_records, verify_images
 from zerocon.runs.trackers import Tracker
 
-FILE = "run.json"
 GALLERY = "gallery.html"
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where the run's numbers come from: what its directory's name alone does not say."""
-
-    name: str
-    case_ids: list[str]
-    columns: list[dict[str, Any]]
-    protocol: str
-    backbone: dict[str, str]
-    dataset: dict[str, str]
-    judges: dict[str, str]  # metric -> fingerprint of the weights it judges by
-    uses_mask: bool  # does the method look at the benchmark's mask?
-    provenance: dict[str, Any]
-
-    @classmethod
-    def read(cls, directory: Path) -> Origin | None:
-        file = directory / FILE
-        return cls(**json.loads(file.read_text())) if file.exists() else None
-
-    def write(self, directory: Path) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
-        write_atomic(directory / FILE, (json.dumps(asdict(self), indent=2) + "\n").encode())
 
 
 def origin_of(
