@@ -34,13 +34,10 @@ from zerocon.inversions.base import Inversion
 from zerocon.inversions.none import NoInversion
 from zerocon.methods.base import Method
 from zerocon.metrics.base import Metric
-from zerocon.runs.provenance import digest
+from zerocon.runs.provenance import NOT_IN_NAME, digest
 from zerocon.runs.trackers import Tracker
 
 CONF = Path(__file__).parent.parent / "conf"
-
-# What changes where or how fast a run is done, but none of its numbers.
-NOT_IN_NAME = ("runner", "tracker", "backbone.device", "dataset.root", "hydra")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+# Settings that change where or how fast a run is done, but none of its numbers.
+NOT_IN_NAME = ("runner", "tracker", "backbone.device", "dataset.root", "hydra")
+
 PACKAGES = (
     "zerocon",
     "torch",
