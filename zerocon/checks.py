@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Sequence
+
+_BRIEF = reprlib.Repr()  # Python 3.11 takes no arguments here
+_BRIEF.maxlevel, _BRIEF.maxstring, _BRIEF.maxother = 3, 120, 120
 
 
 class ConfigError(ValueError):
@@ -28,5 +32,5 @@ def one_of(name: str, value: str, allowed: Sequence[str]) -> None:
 
 def shown(value: object, most: int = 120) -> str:
     """A value as a message shows it: as written, but never longer than a line or two."""
-    text = repr(value)
+    text = repr(value) if isinstance(value, str) else _BRIEF.repr(value)
     return text if len(text) <= most else f"{text[:most]}… ({len(text)} characters)"
