@@ -20,6 +20,11 @@ CHOICES = [
 ]
 NEEDED = {
     "dataset=pie_bench": ["dataset.root=somewhere"],
+    **{
+        f"dataset={name}": ["dataset.root=somewhere"]
+        for name in ("pie_bench_pp", "ti2i", "magicbrush", "emu_edit", "celebamask_hq", "pairs")
+    },
+    "dataset=folder": ["dataset.root=somewhere", "dataset.source=a cat", "dataset.target=a dog"],
     "inversion=none": ["method=sdedit"],
 }
 

@@ -122,7 +122,13 @@ class FileDataset:
         return self._ids
 
     def load(self, case_id: str) -> Case:
-        return self._case(case_id, self.entry(case_id))
+        entry = self.entry(case_id)
+        try:
+            return self._case(case_id, entry)
+        except CaseError:
+            raise
+        except Exception as error:  # one bad case never ends a run, whatever nobody thought of
+            raise CaseError(f"it can't be read: {type(error).__name__}: {error}") from error
 
     def entry(self, case_id: str) -> Row:
         """What the dataset's files say of a case."""

@@ -1,0 +1,48 @@
+"""`zerocon dataset check`: is every case of a dataset as it should be?"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+
+def add(commands: Any) -> None:
+    dataset = commands.add_parser("dataset", help="look into a dataset")
+    commands = dataset.add_subparsers(required=True, metavar="command")
+    check = commands.add_parser("check", help="load every case, list what is wrong with which")
+    check.add_argument("overrides", nargs="+", help="dataset=pie_bench dataset.root=…, as run.py")
+    check.add_argument("--side", type=int, help="pixels; default: the dataset's own")
+    check.set_defaults(handler=_check)
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Exit status 0: all well; 1: some cases can't be used; 2: the dataset can't."""
+    from zerocon.config import build, compose_config, plain
+    from zerocon.datasets.check import Report, check_cases
+
+    only(options.overrides, ("dataset",))
+    make = build(plain(compose_config(options.overrides)), "dataset", later=("side",))
+    dataset = make(side=options.side or native_side(make))
+    report = Report()
+    for line in check_cases(dataset, report):
+        print(line, flush=True)
+    print(f"{dataset.name}: {report.summary()}")
+    sys.exit(1 if report.broken else 0)
+
+
+def native_side(make: Any) -> int:
+    """The side of the dataset's own pictures, known from its class."""
+    return int(getattr(make.func, "native_side", 512))
+
+
+def only(overrides: list[str], groups: tuple[str, ...]) -> None:
+    """Refuse what would have no effect here."""
+    from zerocon.checks import ConfigError
+
+    for override in overrides:
+        name = override.lstrip("+~").partition("=")[0].partition(".")[0]
+        if name not in groups:
+            raise ConfigError(
+                f"{override!r} has no effect here; only settings of {', '.join(groups)} have"
+            )

@@ -1,0 +1,145 @@
+"""CelebAMask-HQ: faces, a mask for each of their parts, and a file of the edits wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from zerocon.cases import Case, CaseError
+from zerocon.checks import shown
+from zerocon.datasets.base import (
+    Broken,
+    FileDataset,
+    Filters,
+    Row,
+    gather,
+    listed,
+    optional_text,
+    text,
+)
+from zerocon.datasets.images import (
+    inside,
+    light_mask,
+    open_mask,
+    open_picture,
+    picture_tensor,
+    resize_mask,
+)
+from zerocon.datasets.pairs import read_rows
+
+PICTURES, MASKS = "CelebA-HQ-img", "CelebAMask-HQ-mask-anno"
+FACES_A_FOLDER = 2000  # masks of faces 0 to 1999 are in 0/, the next in 1/
+PARTS = (
+    "skin", "nose", "eye_g", "l_eye", "r_eye", "l_brow", "r_brow", "l_ear", "r_ear", "mouth",
+    "u_lip", "l_lip", "hair", "hat", "ear_r", "neck_l", "neck", "cloth",
+)  # fmt: skip
+NEEDED = ("image", "source", "target")
+OPTIONAL = ("id", "parts", "instruction", "edit_type")
+HINT = f"it has the columns {', '.join(NEEDED)} and may have {', '.join(OPTIONAL)}"
+
+
+class CelebAMaskHQ(FileDataset):
+    """A case for each line of `prompts` (.csv, .jsonl or .parquet) in the unpacked archive.
+
+    `root` has `CelebA-HQ-img/<number>.jpg` and
+    `CelebAMask-HQ-mask-anno/<number // 2000>/<number, five digits>_<part>.png`.
+    Columns needed: `image` (the face's number), `source`, `target`. May lack: `parts` (names as
+    in the masks' files, with blanks between: their union is the region to edit; without any
+    there is no mask), `id` (else the number, and its use counted: `17`, `17-2`), `instruction`,
+    `edit_type`.
+    """
+
+    name = "celebamask_hq"
+    type_names = None
+
+    def __init__(
+        self,
+        root: str | Path,
+        side: int,
+        limit: int | None = None,
+        *,
+        prompts: str = "prompts.csv",
+        edit_types: Sequence[str | int] | None = None,
+        ids: Sequence[str | int] | None = None,
+        subset: int | None = None,
+        subset_seed: int = 0,
+    ) -> None:
+        rows, digest = read_rows(prompts, Path(root), NEEDED, OPTIONAL, HINT)
+        filters = Filters(edit_types, ids, limit, subset, subset_seed)
+        entries = listed(_with_ids(rows))
+        super().__init__(root, side, Path(root) / prompts, entries, filters, digest)
+
+    def source_path(self, case_id: str) -> str | None:
+        return f"{_number(self.entry(case_id))}.jpg"
+
+    def _edit_type(self, entry: Row) -> str:
+        value = entry.get("edit_type")
+        return "" if value is None else str(value).strip()
+
+    def _case(self, case_id: str, entry: Row) -> Case:
+        notes: list[str] = []
+        fields = gather(
+            image=lambda: self._image(entry, notes),
+            source_prompt=lambda: text(entry, "source").strip(),
+            target_prompt=lambda: text(entry, "target").strip(),
+            instruction=lambda: optional_text(entry, "instruction").strip(),
+            mask=lambda: self._mask(_number(entry), _parts(entry), notes),
+        )
+        kind = self._edit_type(entry)
+        return Case(id=case_id, edit_type=kind, edit_name=kind, notes=tuple(notes), **fields)
+
+    def _image(self, entry: Row, notes: list[str]) -> Tensor:
+        place = Path(PICTURES) / f"{_number(entry)}.jpg"
+        picture, more = open_picture(place, self.root)
+        notes.extend(more)
+        return picture_tensor(picture, self.side)
+
+    def _mask(self, number: int, parts: Sequence[str], notes: list[str]) -> Tensor | None:
+        """The union of the parts; a part that is hidden in the picture has no file."""
+        folder = Path(MASKS) / str(number // FACES_A_FOLDER)
+        places = {part: folder / f"{number:05d}_{part}.png" for part in parts}
+        there = {part: p for part, p in places.items() if inside(p, self.root).is_file()}
+        if not parts:
+            return None
+        if not there:
+            raise CaseError(f"mask: face {number} has none of the parts {', '.join(parts)}")
+        notes.extend(f"face {number} has no part {part}" for part in parts if part not in there)
+        masks = [light_mask(open_mask(place, self.root)) for place in there.values()]
+        if len({mask.shape for mask in masks}) > 1:
+            raise CaseError(f"mask: the parts of face {number} differ in size")
+        union = np.maximum.reduce(masks)
+        return resize_mask(union, self.side)
+
+
+def _with_ids(rows: Sequence[Row | Broken]) -> list[tuple[object, object]]:
+    uses: dict[str, int] = {}
+    entries: list[tuple[object, object]] = []
+    for place, row in enumerate(rows):
+        if isinstance(row, Broken):
+            entries.append((f"line {place + 1}", row))
+        elif row.get("id") not in (None, ""):
+            entries.append((row["id"], row))
+        else:
+            face = str(row.get("image"))
+            uses[face] = uses.get(face, 0) + 1
+            entries.append((face if uses[face] == 1 else f"{face}-{uses[face]}", row))
+    return entries
+
+
+def _number(entry: Row) -> int:
+    """The face's number; its file's name will do, too."""
+    value = str(entry.get("image")).strip().removesuffix(".jpg")
+    if not (value.isascii() and value.isdecimal() and len(value) < 10):
+        raise CaseError(f"image is {shown(entry.get('image'))}; it must be a face's number")
+    return int(value)
+
+
+def _parts(entry: Row) -> list[str]:
+    parts = optional_text(entry, "parts").replace(",", " ").replace("+", " ").split()
+    for part in parts:
+        if part not in PARTS:
+            raise CaseError(f"parts: {shown(part)} is none of {', '.join(PARTS)}")
+    return parts

@@ -1,0 +1,128 @@
+"""PIE-Bench++ as the Hugging Face hub keeps it: Parquet files, one folder for each edit type."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from zerocon.cases import Case, CaseError, DatasetError
+from zerocon.checks import shown
+from zerocon.datasets.base import FileDataset, Filters, Row, gather, listed
+from zerocon.datasets.images import decode_picture, picture_tensor
+from zerocon.datasets.parquet import PictureTable, parquet_files
+from zerocon.datasets.pie_bench import EDIT_NAMES, TYPE_IDS, pie_mask, prompt
+
+HINT = "PIE-Bench++ has folders such as 1_change_object_80 with V1-00000-of-00001.parquet"
+NEEDED = ("id", "image", "source_prompt", "target_prompt")
+OPTIONAL = ("mask", "blended_words", "edit_action", "aspect_mapping")
+
+
+class PieBenchPP(FileDataset):
+    """The rows of every `<folder>/V1*.parquet` below `root`; a folder's first digit is the type.
+
+    Columns needed: `id`, `image` (bytes, or the hub's struct of bytes and path), `source_prompt`,
+    `target_prompt`. May lack: `mask` ("start length start length …" over 512x512, or a list of
+    numbers), `blended_words` (a JSON list of "source,target"), `edit_action`, `aspect_mapping`.
+    Files outside a folder whose name begins with a type's digit have cases without a type.
+    """
+
+    name = "pie_bench_pp"
+    type_names = TYPE_IDS
+
+    def __init__(
+        self,
+        root: str | Path,
+        side: int,
+        limit: int | None = None,
+        *,
+        edit_types: Sequence[str | int] | None = None,
+        ids: Sequence[str | int] | None = None,
+        subset: int | None = None,
+        subset_seed: int = 0,
+        noisy_border: bool = True,
+    ) -> None:
+        self.noisy_border = noisy_border
+        root = Path(root)
+        self._table = PictureTable(parquet_files(root, HINT), NEEDED, OPTIONAL, ("image",))
+        listing = listed([(row["id"], row) for row in self._table.rows])
+        if not listing:
+            raise DatasetError(f"the Parquet files in {root} have no rows")
+        filters = Filters(edit_types, ids, limit, subset, subset_seed)
+        said = [self._table.digest(), noisy_border]
+        super().__init__(root, side, root, listing, filters, said)
+
+    def source_path(self, case_id: str) -> str | None:
+        """PIE-Bench's own: the pictures have the ids as names there."""
+        folder = _folder(self.entry(case_id), self.root)
+        return f"{folder}/{case_id}.jpg" if folder else None
+
+    def _edit_type(self, entry: Row) -> str:
+        return _folder(entry, self.root)[:1]
+
+    def _case(self, case_id: str, entry: Row) -> Case:
+        notes: list[str] = []
+        fields = gather(
+            image=lambda: self._image(case_id, entry, notes),
+            source_prompt=lambda: prompt(entry, "source_prompt"),
+            target_prompt=lambda: prompt(entry, "target_prompt"),
+            blend_words=lambda: _blend_words(entry, notes),
+            mask=lambda: self._mask(entry),
+        )
+        kind = self._edit_type(entry)
+        name = EDIT_NAMES[int(kind)] if kind else ""
+        return Case(id=case_id, edit_type=kind, edit_name=name, notes=tuple(notes), **fields)
+
+    def _image(self, case_id: str, entry: Row, notes: list[str]) -> Tensor:
+        picture, more = decode_picture(self._table.picture(entry, "image") or b"", case_id)
+        notes.extend(more)
+        return picture_tensor(picture, self.side)
+
+    def _mask(self, entry: Row) -> Tensor | None:
+        runs = entry.get("mask")
+        if runs is None:
+            return None
+        return pie_mask(_numbers(runs), self.side, noisy_border=self.noisy_border)
+
+
+def _folder(entry: Row, root: Path) -> str:
+    """The innermost folder that is named after an edit type, as "1_change_object_80"."""
+    parts = entry["place"].file.relative_to(root).parts[:-1]
+    named = [p for p in (root.name, *parts) if re.match(r"\d_", p)]
+    return named[-1] if named else ""
+
+
+def _numbers(runs: Any) -> Any:
+    if not isinstance(runs, str):
+        return runs
+    try:
+        return [int(number) for number in runs.replace(",", " ").strip("[] ").split()]
+    except ValueError as error:
+        raise CaseError(
+            f"mask is {shown(runs)}; it must be whole numbers: start length …"
+        ) from error
+
+
+def _blend_words(entry: Row, notes: list[str]) -> tuple[str, str] | None:
+    """The words of the one aspect that is edited; a pair for each of several has no place yet."""
+    said = entry.get("blended_words")
+    pairs = _pairs(said) if isinstance(said, str) else said
+    if not pairs:
+        return None
+    words = [w.strip() for w in str(pairs[0]).replace(",", " ").split()]
+    if len(pairs) > 1 or len(words) != 2:
+        notes.append(f"blended_words is {shown(said)}, not one pair of words: it was not used")
+        return None
+    return words[0], words[1]
+
+
+def _pairs(said: str) -> list[Any]:
+    try:
+        pairs = json.loads(said)
+    except (ValueError, RecursionError):
+        return [said] if said.strip() else []
+    return pairs if isinstance(pairs, list) else [pairs]

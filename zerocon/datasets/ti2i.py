@@ -1,0 +1,173 @@
+"""The TI2I benchmarks of Plug-and-Play: their own lists, and PnP Inversion's mapping file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, cast
+
+import yaml
+from torch import Tensor
+
+from zerocon.cases import Case, CaseError, DatasetError
+from zerocon.checks import shown
+from zerocon.datasets.base import (
+    Broken,
+    FileDataset,
+    Filters,
+    Row,
+    gather,
+    listed,
+    optional_text,
+    read_bytes,
+    text,
+)
+from zerocon.datasets.images import inside, read_image
+from zerocon.datasets.pie_bench import (
+    PICTURES,
+    blend_words,
+    pie_mask,
+    prompt,
+    read_mapping,
+    without_brackets,
+)
+
+KNOWN_FILES = (
+    "mapping_file_ti2i_benchmark.json",
+    "imnetr-ti2i.yaml",
+    "wild-ti2i-real.yaml",
+)
+HINT = f"a TI2I folder has one of {', '.join(KNOWN_FILES)}, or name your `file`"
+
+
+class TI2I(FileDataset):
+    """ImageNet-R-TI2I and Wild-TI2I, and both as PnP Inversion lays them out.
+
+    A YAML `file` is a list of `{init_img, source_prompt, target_prompts: [...]}`; each target
+    prompt is a case, `<entry>-<picture>-<number>`. `source_prompt` may lack, as it does in most
+    entries of the published files. `init_img` is written as if from the folder above
+    (`/ImageNetR-TI2I/cat/sketch_20.jpg`): the picture is looked for below `root` with and without
+    its first folder, in any case of letters, and in `data/`.
+    A JSON `file` is a mapping file as PIE-Bench's, whose source prompts and masks may be empty.
+    `file: null` takes the published file that is there.
+    """
+
+    name = "ti2i"
+
+    def __init__(
+        self,
+        root: str | Path,
+        side: int,
+        limit: int | None = None,
+        *,
+        file: str | None = None,
+        ids: Sequence[str | int] | None = None,
+        subset: int | None = None,
+        subset_seed: int = 0,
+    ) -> None:
+        root = Path(root)
+        name = _the_file(root) if file is None else file
+        self._mapping = name.endswith(".json")
+        entries, said = read_mapping(root, name) if self._mapping else _from_yaml(root, name)
+        filters = Filters(None, ids, limit, subset, subset_seed)
+        super().__init__(root, side, root / name, listed(entries), filters, said)
+
+    def source_path(self, case_id: str) -> str | None:
+        entry = self.entry(case_id)
+        return text(entry, "image_path" if self._mapping else "init_img").lstrip("/")
+
+    def _case(self, case_id: str, entry: Row) -> Case:
+        notes: list[str] = []
+        fields = gather(**(self._json_parts if self._mapping else self._yaml_parts)(entry, notes))
+        if not fields["source_prompt"]:
+            notes.append("there is no source prompt")
+        return Case(id=case_id, notes=tuple(notes), **fields)
+
+    def _yaml_parts(self, entry: Row, notes: list[str]) -> dict[str, Any]:
+        return {
+            "image": lambda: self._image(_place(text(entry, "init_img"), self.root), notes),
+            "source_prompt": lambda: optional_text(entry, "source_prompt").strip(),
+            "target_prompt": lambda: text(entry, "target_prompt").strip(),
+        }
+
+    def _json_parts(self, entry: Row, notes: list[str]) -> dict[str, Any]:
+        return {
+            "image": lambda: self._image(Path(PICTURES) / text(entry, "image_path"), notes),
+            "source_prompt": lambda: without_brackets(optional_text(entry, "original_prompt")),
+            "target_prompt": lambda: prompt(entry, "editing_prompt"),
+            "instruction": lambda: without_brackets(optional_text(entry, "editing_instruction")),
+            "blend_words": lambda: blend_words(entry, notes),
+            "mask": lambda: self._mask(entry),
+        }
+
+    def _image(self, place: Path, notes: list[str]) -> Tensor:
+        image, more = read_image(place, self.root, self.side)
+        notes.extend(more)
+        return image
+
+    def _mask(self, entry: Row) -> Tensor | None:
+        """None for the empty list, which stands there for "nobody drew one"."""
+        return pie_mask(entry["mask"], self.side, noisy_border=True) if entry.get("mask") else None
+
+
+def _the_file(root: Path) -> str:
+    found = [name for name in KNOWN_FILES if (root / name).is_file()]
+    if not found:
+        raise DatasetError(f"{root}: {HINT}")
+    return found[0]
+
+
+def _from_yaml(root: Path, name: str) -> tuple[list[tuple[object, object]], str]:
+    """(case id, entry) for each target prompt of each picture, and the file's digest."""
+    data = read_bytes(name, root, HINT)
+    try:
+        content = yaml.safe_load(data)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise DatasetError(f"{root / name} is not valid YAML: {error}") from error
+    if not isinstance(content, list) or not content:
+        raise DatasetError(f"{root / name} must hold a list of {{init_img, target_prompts}}")
+    entries = cast("list[object]", content)
+    cases = [case for place, entry in enumerate(entries) for case in _cases_of(place, entry)]
+    return cases, hashlib.sha256(data).hexdigest()
+
+
+def _cases_of(place: int, entry: object) -> Iterator[tuple[object, object]]:
+    if not isinstance(entry, dict):
+        yield f"{place:03d}", entry
+        return
+    fields = cast("Mapping[str, Any]", entry)
+    name = f"{place:03d}-{PurePosixPath(str(fields.get('init_img'))).stem}"
+    targets = fields.get("target_prompts")
+    if not isinstance(targets, list) or not targets:
+        yield name, Broken(f"has the target_prompts {shown(targets)}; expected a list of texts")
+        return
+    for number, target in enumerate(cast("list[object]", targets)):
+        yield f"{name}-{number}", {**fields, "target_prompt": target}
+
+
+def _place(written: str, root: Path) -> Path:
+    """Where below `root` a picture is that is written as if from a folder above."""
+    parts = [part for part in PurePosixPath(written).parts if part != "/"]
+    if ".." in parts:
+        raise CaseError(
+            f"init_img is {shown(written)}; it leads out of the dataset's folder {root}"
+        )
+    for candidate in (parts, parts[1:], ["data", *parts[-1:]]):
+        found = _in_any_case(candidate, root)
+        if found is not None:
+            return found
+    raise CaseError(f"init_img is {shown(written)}; there is no such picture below {root}")
+
+
+def _in_any_case(parts: Sequence[str], root: Path) -> Path | None:
+    """The published folders are written with capitals in the list and without on the disk."""
+    place = Path()
+    for part in parts:
+        folder = inside(place, root)
+        names = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+        alike = [name for name in names if name.lower() == part.lower()]
+        if not alike:
+            return None
+        place /= part if part in alike else alike[0]
+    return place if parts else None
