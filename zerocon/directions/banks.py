@@ -1,0 +1,82 @@
+"""Banks of sentences that somebody wrote: text files by concept, or one JSON file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from zerocon.cases import CaseError
+from zerocon.checks import ConfigError
+from zerocon.directions.concepts import Concept
+
+
+def file_sentences(place: Path, concept: Concept) -> list[str]:
+    """The sentences of a concept, known by its differing words or by its whole phrase."""
+    banks = read_banks(place)
+    for name in (concept.words, concept.phrase, _without_article(concept.phrase)):
+        if name and name.lower() in banks:
+            return banks[name.lower()]
+    raise CaseError(
+        f"{place} has no sentences about {concept.words or concept.phrase!r} (in "
+        f"{concept.phrase!r}); it has: {', '.join(sorted(banks))}"
+    )
+
+
+def check_place(place: Path) -> None:
+    """ConfigError unless there are sentences."""
+    try:
+        read_banks(place)
+    except OSError as error:
+        raise ConfigError(f"direction.file={place} can't be read: {error.strerror}") from error
+
+
+@cache
+def read_banks(place: Path) -> dict[str, list[str]]:
+    """{concept: sentences}: of a folder, its `<concept>.txt`; of a JSON file, what it holds."""
+    if place.is_dir():
+        named = {f.stem.lower(): f.read_text("utf-8") for f in sorted(place.glob("*.txt"))}
+        banks = {name: _lines(text.splitlines()) for name, text in named.items()}
+    else:
+        banks = _from_json(place)
+    empty = [name for name, sentences in banks.items() if not sentences]
+    if empty or not banks:
+        what = f"no sentence about {empty[0]!r}" if empty else "no sentences"
+        raise ConfigError(f"direction.file: {place} has {what}; {WANTED}")
+    return banks
+
+
+WANTED = (
+    "expected a folder of <concept>.txt, one sentence a line, "
+    'or a JSON file {"concept": ["a sentence", …], …}'
+)
+
+
+def banks_fingerprint(place: Path) -> str:
+    text = json.dumps(read_banks(place), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _from_json(file: Path) -> dict[str, list[str]]:
+    data: Any = None
+    try:
+        data = json.loads(file.read_text("utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"direction.file: {file} is no JSON ({error}); {WANTED}") from error
+    if not isinstance(data, dict) or not all(_is_text_list(v) for v in data.values()):
+        raise ConfigError(f"direction.file: {file} holds something else; {WANTED}")
+    return {str(name).lower(): _lines(sentences) for name, sentences in data.items()}
+
+
+def _is_text_list(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(line, str) for line in value)
+
+
+def _lines(lines: list[str]) -> list[str]:
+    return [" ".join(line.split()) for line in lines if line.strip()]
+
+
+def _without_article(phrase: str) -> str:
+    return phrase.partition(" ")[2]

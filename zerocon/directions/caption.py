@@ -1,0 +1,123 @@
+"""The automatic direction: from what a captioner says of the picture (pix2pix-zeroCon, 1-2)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import BlipForConditionalGeneration, BlipProcessor
+
+from zerocon.backbones.base import BackboneError
+from zerocon.cases import Case
+from zerocon.checks import one_of
+from zerocon.directions.base import Said
+from zerocon.directions.cache import cached_lines, name_of
+from zerocon.directions.concepts import changes, substituted
+from zerocon.directions.sentences import BankName, Sentences, check_model
+from zerocon.shapes.evaluators import Captioner, load_captioner
+from zerocon.shapes.packaged import fingerprint
+
+
+@dataclass(frozen=True)
+class Caption(Sentences):
+    """Source sentences from the picture's caption, target sentences from the same caption with
+    the edited concept exchanged; which concept, the two prompts' difference tells. With no
+    source prompt the caption takes its place, and the target prompt is the target sentence.
+
+    `source`: what c is the embedding of, for the whole run: the `caption`, or the `given` source
+    prompt where there is one. `unplaced`: when the caption doesn't mention what is edited, the
+    target sentence is the `target` prompt, or both sentences are the given `pair`. `captioner`:
+    a BLIP model's folder or hub id; null: the shapes world's own.
+    """
+
+    bank: BankName = "prompts"
+    source: Literal["caption", "given"] = "caption"
+    unplaced: Literal["target", "pair"] = "target"
+    captioner: str | None = None
+    captioner_revision: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of("direction.source", self.source, ("caption", "given"))
+        one_of("direction.unplaced", self.unplaced, ("target", "pair"))
+        if self.captioner is not None:
+            pin = "direction.captioner_revision"
+            check_model("direction.captioner", self.captioner, pin, self.captioner_revision)
+
+    def said(self, cases: Sequence[Case]) -> list[Said]:
+        captions = self.captions(cases)
+        return [self._said(case, text) for case, text in zip(cases, captions, strict=True)]
+
+    def source_prompts(self, cases: Sequence[Case]) -> list[str]:
+        """What each case's source prompt is, for inversion and sampler too."""
+        captions = self.captions(cases)
+        return [self._base(case, text) for case, text in zip(cases, captions, strict=True)]
+
+    def captions(self, cases: Sequence[Case]) -> list[str]:
+        """What the captioner says of each picture, alone; kept for the next time."""
+        model = self._captioner()
+        return [_captioned(model, case) for case in cases]
+
+    @property
+    def fingerprint(self) -> str:
+        return "+".join(
+            part for part in (self._captioner().fingerprint, super().fingerprint) if part
+        )
+
+    def _said(self, case: Case, caption: str) -> Said:
+        return Said(self._base(case, caption), *self.sentences(*self._pair(case, caption)))
+
+    def _base(self, case: Case, caption: str) -> str:
+        given = self.source == "given" and case.source_prompt
+        return case.source_prompt if given else caption
+
+    def _pair(self, case: Case, caption: str) -> tuple[str, str]:
+        """One source and one target sentence."""
+        if not case.source_prompt:
+            return caption, case.target_prompt
+        edited = substituted(caption, changes(case.source_prompt, case.target_prompt))
+        if edited is not None:
+            return caption, edited
+        if self.unplaced == "pair":
+            return case.source_prompt, case.target_prompt
+        return caption, case.target_prompt
+
+    def _captioner(self) -> Captioner:
+        if self.captioner is None:
+            return load_captioner()
+        return load_blip(self.captioner, self.captioner_revision)
+
+
+def _captioned(model: Captioner, case: Case) -> str:
+    levels = (case.image * 255).round().to(torch.uint8).cpu().contiguous()
+    picture = hashlib.sha256(levels.numpy().tobytes()).hexdigest()
+    name = name_of("caption", [model.fingerprint, list(levels.shape), picture])
+    # Alone, so that a picture's caption can't depend on its batch-mates.
+    return cached_lines(name, lambda: model(case.image[None]))[0]
+
+
+@cache
+def load_blip(path: str, revision: str | None) -> Captioner:
+    """Any BLIP that writes captions."""
+    options: dict[str, Any] = {"revision": revision} if revision else {}
+    try:
+        processor = BlipProcessor.from_pretrained(path, **options)
+        model = BlipForConditionalGeneration.from_pretrained(
+            path, dtype=torch.float32, use_safetensors=True, **options
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise BackboneError(
+            f"the captioner can't be loaded from {path!r}: {reason}. direction.captioner is a BLIP "
+            "model's folder or hub id (then direction.captioner_revision pins its commit)"
+        ) from error
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    frozen: Any = model.eval().requires_grad_(False)
+    local = Path(path).is_dir()
+    digest = fingerprint(Path(path)) if local else f"{path}@{revision}"
+    return Captioner(frozen.to(device), processor, digest)

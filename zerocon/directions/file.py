@@ -1,0 +1,79 @@
+"""A direction computed before, from a file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from zerocon.backbones.base import Backbone
+from zerocon.cases import Case, CaseError
+from zerocon.checks import ConfigError
+from zerocon.directions.base import check_strength, steered
+from zerocon.shapes.packaged import file_fingerprint
+
+SHARED = "delta"  # the tensor for all cases; a case's own is `delta.<case id>`
+
+
+@dataclass(frozen=True)
+class File:
+    """c_edit = c + α Δc, with Δc from a safetensors file: `delta` [token, width] for every case,
+    or `delta.<case id>`; a case's own one goes first. `zerocon direction --out` writes such files.
+    """
+
+    path: Path
+    strength: float = 1.0
+    pooled: bool = False
+
+    def __post_init__(self) -> None:
+        check_strength(self.strength)
+        read_deltas(self.path)
+
+    def __call__(self, backbone: Backbone, cases: Sequence[Case]) -> Tensor:
+        source = backbone.embed([case.source_prompt for case in cases])
+        deltas, made_for = read_deltas(self.path)
+        if made_for not in (None, backbone.fingerprint):
+            raise ConfigError(
+                f"direction.path={self.path} was made with another backbone ({made_for}) than "
+                f"this one ({backbone.fingerprint}): embeddings of two models don't add up"
+            )
+        rows = [self._delta(deltas, case, source.shape[1:]) for case in cases]
+        return steered(source, torch.stack(rows), self.strength, pooled=self.pooled)
+
+    @property
+    def fingerprint(self) -> str:
+        return file_fingerprint(self.path)
+
+    def _delta(self, deltas: dict[str, Tensor], case: Case, shape: torch.Size) -> Tensor:
+        own = f"{SHARED}.{case.id}"
+        delta = deltas.get(own, deltas.get(SHARED))
+        if delta is None:
+            raise CaseError(f"{self.path} has no tensor {own!r} and no {SHARED!r} for all cases")
+        if delta.shape != shape:
+            raise CaseError(
+                f"the direction in {self.path} is {list(delta.shape)}; this backbone's conditions "
+                f"are {list(shape)}, [token, width]"
+            )
+        return delta
+
+
+@cache
+def read_deltas(path: Path) -> tuple[dict[str, Tensor], str | None]:
+    """The file's directions, and the fingerprint of the backbone it was made for, if it says."""
+    try:
+        with safe_open(path, "pt") as stored:
+            names = [n for n in stored.keys() if n == SHARED or n.startswith(SHARED + ".")]  # noqa: SIM118
+            deltas = {name: stored.get_tensor(name) for name in names}
+            made_for = (stored.metadata() or {}).get("backbone")
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"direction.path={path} can't be read as safetensors: {error}") from error
+    if not deltas:
+        raise ConfigError(
+            f"direction.path={path} holds no tensor named {SHARED!r} or '{SHARED}.<case id>'"
+        )
+    return deltas, made_for

@@ -1,0 +1,92 @@
+"""Sentences about a concept, written by a causal language model."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from zerocon.backbones.base import BackboneError
+from zerocon.directions.cache import cached_lines, name_of
+from zerocon.shapes.packaged import fingerprint
+
+# The model goes on with the last line, so each of its sentences begins with the concept, and
+# a plain language model serves as well as one that was taught to follow instructions.
+PROMPT = """Captions of photographs, one a line:
+a brown horse standing in a field under a blue sky
+two children playing football in the street
+a cup of coffee on a wooden table next to a book
+{concept}"""
+LONGEST = 20  # tokens after the concept
+
+
+@dataclass(frozen=True, eq=False)
+class Writer:
+    """The model, and what tells it from other models."""
+
+    model: Any  # transformers' Auto classes say only at run time what they load
+    tokenizer: Any
+    fingerprint: str
+
+    def continuations(self, concept: str, count: int, seed: int) -> list[str]:
+        """How `count` sentences go on that begin with the concept; kept for the next time."""
+        name = name_of("sentences", [self.fingerprint, PROMPT, LONGEST, concept, count, seed])
+        return cached_lines(name, lambda: self._write(concept, count, seed))
+
+    @torch.no_grad()
+    def _write(self, concept: str, count: int, seed: int) -> list[str]:
+        tokens = self.tokenizer(PROMPT.format(concept=concept), return_tensors="pt")
+        tokens = tokens.to(self.model.device)
+        digest = hashlib.sha256(f"{seed}/{concept}".encode()).digest()
+        with torch.random.fork_rng():
+            torch.manual_seed(int.from_bytes(digest[:7], "big"))
+            written = self.model.generate(
+                input_ids=tokens.input_ids,
+                attention_mask=tokens.attention_mask,
+                do_sample=True,
+                top_p=0.95,
+                top_k=0,
+                temperature=0.9,
+                max_new_tokens=LONGEST,
+                num_return_sequences=count,
+                pad_token_id=self._padding(),
+            )
+        added = written[:, tokens.input_ids.shape[1] :]
+        texts = self.tokenizer.batch_decode(added, skip_special_tokens=True)
+        return [first_sentence(text) for text in texts]
+
+    def _padding(self) -> int:
+        known = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
+        return next(number for number in known if number is not None)
+
+
+def first_sentence(text: str) -> str:
+    """Up to the end of the line or of the sentence, in single spaces."""
+    line = text.split("\n", 1)[0]
+    return " ".join(line.split(". ", 1)[0].rstrip(" .").split())
+
+
+@cache
+def load_writer(path: str, revision: str | None) -> Writer:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    options: dict[str, Any] = {"revision": revision} if revision else {}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, **options)
+        model = AutoModelForCausalLM.from_pretrained(
+            path, dtype=torch.float32, use_safetensors=True, **options
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise BackboneError(
+            f"the language model can't be loaded from {path!r}: {reason}. direction.model is a "
+            "folder in transformers' layout or a hub id (then direction.revision pins its commit)"
+        ) from error
+    local = Path(path).is_dir()
+    digest = fingerprint(Path(path)) if local else f"{path}@{revision}"
+    frozen = cast("Any", model).eval().requires_grad_(False).to(device)
+    return Writer(frozen, tokenizer, digest)

@@ -1,0 +1,36 @@
+"""The direction from one source prompt to one target prompt (pix2pix-zero's PIE-Bench runs)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from zerocon.backbones.base import Backbone
+from zerocon.cases import Case
+from zerocon.directions.base import Said, check_strength, steered
+
+
+@dataclass(frozen=True)
+class PromptPair:
+    """c_edit = c + α (embed(target) - embed(source)), with c = embed(source).
+
+    At strength 1, token by token, that is the target prompt itself; other strengths go less
+    far or farther. `pooled` moves every token by the mean difference.
+    """
+
+    strength: float = 1.0
+    pooled: bool = False
+
+    def __post_init__(self) -> None:
+        check_strength(self.strength)
+
+    def __call__(self, backbone: Backbone, cases: Sequence[Case]) -> Tensor:
+        source = backbone.embed([case.source_prompt for case in cases])
+        target = backbone.embed([case.target_prompt for case in cases])
+        delta = target.float() - source.float()
+        return steered(source, delta, self.strength, pooled=self.pooled)
+
+    def said(self, cases: Sequence[Case]) -> list[Said]:
+        return [Said(c.source_prompt, (c.source_prompt,), (c.target_prompt,)) for c in cases]

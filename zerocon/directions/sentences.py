@@ -1,0 +1,148 @@
+"""The mean difference between sentences about the target and sentences about the source.
+
+Parmar et al. 2023 (pix2pix-zero); pix2pix-zeroCon, step 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from zerocon.backbones.base import Backbone
+from zerocon.cases import Case, CaseError
+from zerocon.checks import ConfigError, in_range, one_of
+from zerocon.directions.banks import banks_fingerprint, check_place, file_sentences
+from zerocon.directions.base import Said, check_strength, mean_embedding, steered
+from zerocon.directions.cache import cached_tensor, name_of
+from zerocon.directions.concepts import concepts
+from zerocon.directions.language_model import Writer, load_writer
+from zerocon.directions.templates import photo_sentences, shapes_sentences
+
+BankName = Literal["prompts", "shapes", "shapes_elsewhere", "photo", "file", "language_model"]
+BANKS = ("prompts", "shapes", "shapes_elsewhere", "photo", "file", "language_model")
+
+
+@dataclass(frozen=True)
+class Sentences:
+    """c_edit = c + α (mean embed(target sentences) - mean embed(source sentences)).
+
+    `bank`, where the sentences are from: `prompts` (the two prompts only), `shapes` (the
+    prompts in other words of the shapes world's grammar), `shapes_elsewhere` (in other scenes,
+    too), `photo` (built-in templates filled with what changes), `file`, `language_model`.
+    `count`: of each of the two banks, at most. `paired`: the language model's target sentences
+    are its source sentences with the concept exchanged; otherwise it writes them anew.
+    """
+
+    bank: BankName = "shapes"
+    count: int = 32
+    file: Path | None = None
+    model: str | None = None
+    revision: str | None = None
+    paired: bool = True
+    seed: int = 0
+    strength: float = 1.0
+    pooled: bool = False
+
+    def __post_init__(self) -> None:
+        one_of("direction.bank", self.bank, BANKS)
+        in_range("direction.count", self.count, 1, 10_000)
+        in_range("direction.seed", self.seed, 0)
+        check_strength(self.strength)
+        self._check_place("file", self.file, "file", "a folder of <concept>.txt, or a JSON file")
+        self._check_place("model", self.model, "language_model", "a folder or a hub id")
+        if self.file is not None:
+            check_place(self.file)
+        if self.model is not None:
+            check_model("direction.model", self.model, "direction.revision", self.revision)
+
+    def __call__(self, backbone: Backbone, cases: Sequence[Case]) -> Tensor:
+        said = self.said(cases)
+        bases = backbone.embed([s.base for s in said])
+        deltas = torch.stack([difference(backbone, s) for s in said])
+        return steered(bases, deltas, self.strength, pooled=self.pooled)
+
+    def said(self, cases: Sequence[Case]) -> list[Said]:
+        return [
+            Said(c.source_prompt, *self.sentences(c.source_prompt, c.target_prompt)) for c in cases
+        ]
+
+    def sentences(self, source: str, target: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The two banks for an edit from one prompt to the other."""
+        if not source.strip():
+            raise CaseError(
+                "the source prompt is empty, so nothing tells what is edited; direction=caption "
+                "writes one from the picture"
+            )
+        before, after = concepts(source, target)
+        match self.bank:
+            case "prompts":
+                return (source,), (target,)
+            case "file":
+                assert self.file is not None
+                banks = [file_sentences(self.file, concept) for concept in (before, after)]
+                return tuple(banks[0][: self.count]), tuple(banks[1][: self.count])
+            case "language_model":
+                pairs = self._written(before.phrase, after.phrase)
+            case "photo":
+                pairs = photo_sentences(before, after, self.count)
+            case "shapes" | "shapes_elsewhere":
+                elsewhere = self.bank == "shapes_elsewhere"
+                pairs = shapes_sentences(source, target, self.count, elsewhere=elsewhere)
+        return tuple(old for old, _ in pairs), tuple(new for _, new in pairs)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the sentences' file or of the model that writes them; empty for built-in ones."""
+        if self.bank == "file" and self.file is not None:
+            return banks_fingerprint(self.file)
+        return self._writer().fingerprint if self.bank == "language_model" else ""
+
+    def _written(self, before: str, after: str) -> list[tuple[str, str]]:
+        writer = self._writer()
+        old = writer.continuations(before, self.count, self.seed)
+        new = old if self.paired else writer.continuations(after, self.count, self.seed)
+        return [
+            (f"{before} {a}".strip(), f"{after} {b}".strip()) for a, b in zip(old, new, strict=True)
+        ]
+
+    def _writer(self) -> Writer:
+        assert self.model is not None
+        return load_writer(self.model, self.revision)
+
+    def _check_place(self, field: str, value: object, bank: str, wanted: str) -> None:
+        if self.bank == bank and value is None:
+            raise ConfigError(f"direction.bank={bank} needs direction.{field}: {wanted}")
+        if self.bank != bank and value is not None:
+            raise ConfigError(
+                f"direction.{field}={value} has no effect with direction.bank={self.bank}; "
+                f"say direction.bank={bank}, or leave it out"
+            )
+
+
+def check_model(field: str, path: str, revision_field: str, revision: str | None) -> None:
+    """ConfigError unless the path is a folder that is there, or a hub id at a fixed revision."""
+    if Path(path).expanduser().is_dir():
+        return
+    if path.startswith((".", "/", "~")) or path.count("/") > 1:
+        raise ConfigError(f"{field}={path}: there is no such folder")
+    if revision is None:
+        raise ConfigError(f"{field}={path} is a hub id; pin its commit with {revision_field}=…")
+
+
+def difference(backbone: Backbone, said: Said) -> Tensor:
+    """Δc, [token, width], in float32; kept for the next time."""
+    decided = [
+        backbone.fingerprint,
+        [backbone.device.type, str(backbone.dtype)],
+        sorted(set(said.sources)),
+        sorted(set(said.targets)),
+    ]
+    return cached_tensor(
+        name_of("delta", decided),
+        lambda: mean_embedding(backbone, said.targets) - mean_embedding(backbone, said.sources),
+    )
