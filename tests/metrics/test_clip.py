@@ -18,7 +18,8 @@ from transformers import (
     CLIPVisionConfig,
 )
 
-from zerocon.metrics.clip import ClipScore, PublishedClip, _features, as_uint8
+from zerocon.metrics.clip import ClipScore
+from zerocon.metrics.encoders import PublishedClip, _features, as_uint8
 from zerocon.shapes.tokenizer import clip_vocabulary, write_clip_tokenizer
 
 
@@ -120,7 +121,9 @@ def test_agrees_with_torchmetrics(tiny_clip: str) -> None:
     scores = ClipScore(encoder=encoder)(batch(a, a, left_half()))
     for i in range(2):
         wanted = their_clip_score(
-            as_uint8(a[i]), "a square", lambda: (Unwrapped(encoder.model), encoder.processor)
+            as_uint8(a[i : i + 1])[0],
+            "a square",
+            lambda: (Unwrapped(encoder.model), encoder.processor),
         )
         assert isinstance(wanted, Tensor)
         assert scores["clip_whole"][i].item() == pytest.approx(max(0, wanted.item()), abs=1e-3)

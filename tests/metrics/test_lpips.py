@@ -10,7 +10,14 @@ from safetensors.torch import save_file
 from torchmetrics.functional.image.lpips import _LPIPS
 
 from zerocon.metrics.base import ProtocolName
-from zerocon.metrics.lpips import PerceptualDistance, lpips_distance, lpips_map, squeeze_from
+from zerocon.metrics.lpips import (
+    PerceptualDistance,
+    PublishedNet,
+    lpips_distance,
+    lpips_features,
+    lpips_from,
+    lpips_map,
+)
 from zerocon.shapes.train.perceptual import build
 
 
@@ -27,20 +34,27 @@ def test_agrees_with_the_package(model: LPIPS) -> None:
         model.spatial = True
         wanted_map = model(2 * a - 1, 2 * b - 1)
         model.spatial = False
-    torch.testing.assert_close(lpips_distance(model, a, b), wanted)
-    torch.testing.assert_close(lpips_map(model, a, b), wanted_map)
+    seen = [lpips_features(model, x) for x in (a, b)]
+    torch.testing.assert_close(lpips_distance(model, *seen).float(), wanted)
+    torch.testing.assert_close(lpips_map(model, *seen, side=64), wanted_map)
 
 
-def test_agrees_with_torchmetrics_on_the_published_heads(tmp_path: Path) -> None:
+@pytest.mark.parametrize("net", ["squeeze", "alex"])
+def test_agrees_with_torchmetrics_on_the_published_heads(tmp_path: Path, net: PublishedNet) -> None:
     torch.manual_seed(0)
-    theirs = _LPIPS(pretrained=True, net="squeeze", pnet_rand=True, use_dropout=True)
-    state = {k.split(".", 2)[2]: v for k, v in theirs.net.state_dict().items()}
-    save_file({f"features.{k}": v for k, v in state.items()}, tmp_path / "trunk.safetensors")
-    ours = squeeze_from(tmp_path / "trunk.safetensors")
+    theirs = _LPIPS(pretrained=True, net=net, pnet_rand=True, use_dropout=True)
+    depth = 2 if net == "squeeze" else 1  # of the names that hold the parts
+    state = {k.split(".", depth)[depth]: v for k, v in theirs.net.state_dict().items()}
+    classifier = {"classifier.1.weight": torch.zeros(3)}  # torchvision's file has one
+    save_file(
+        {f"features.{k}": v for k, v in state.items()} | classifier, tmp_path / "trunk.safetensors"
+    )
+    ours = lpips_from(net, tmp_path / "trunk.safetensors")
     a, b = noise(2), noise(2, seed=1)
     with torch.no_grad():
         wanted = theirs(2 * a - 1, 2 * b - 1).flatten()
-    torch.testing.assert_close(lpips_distance(ours, a, b), wanted)
+    found = lpips_distance(ours, lpips_features(ours, a), lpips_features(ours, b))
+    torch.testing.assert_close(found.float(), wanted)
 
 
 @pytest.mark.parametrize("protocol", ["masked", "published"])

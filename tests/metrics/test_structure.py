@@ -7,12 +7,8 @@ import torch
 from metric_pictures import batch, noise
 from transformers import ViTConfig, ViTModel
 
-from zerocon.metrics.structure import (
-    StructureDistance,
-    last_keys,
-    self_similarity,
-    structure_distance,
-)
+from zerocon.metrics.encoders import last_layer
+from zerocon.metrics.structure import StructureDistance, self_similarity, structure_distance
 
 
 @pytest.fixture(scope="module")
@@ -49,12 +45,12 @@ def test_keys_are_those_that_the_last_layer_computes(vit: ViTModel) -> None:
     before = vit(pixel_values=pixels, output_hidden_states=True).hidden_states[1]
     last = layers[-1]
     key = next(m for n, m in last.named_modules() if n.endswith(("k_proj", "key")))
-    torch.testing.assert_close(last_keys(vit, pixels), key(last.layernorm_before(before)))
+    torch.testing.assert_close(last_layer(vit, pixels).keys, key(last.layernorm_before(before)))
 
 
 def test_keys_leave_no_hook_behind(vit: ViTModel) -> None:
     before = [dict(m._forward_hooks) for m in vit.modules()]
-    last_keys(vit, noise(1, side=32))
+    last_layer(vit, noise(1, side=32))
     assert [dict(m._forward_hooks) for m in vit.modules()] == before
 
 
@@ -85,10 +81,11 @@ def test_a_case_scores_the_same_alone_and_in_a_batch(vit: ViTModel) -> None:
 def test_a_local_folder_is_loaded(vit: ViTModel, tmp_path: Path) -> None:
     vit.save_pretrained(tmp_path)
     metric = StructureDistance(path=str(tmp_path))
-    assert metric.mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
+    assert metric.encoder.mean == pytest.approx([0.485, 0.456, 0.406])
     assert len(metric.fingerprint) == 16
     torch.testing.assert_close(
-        last_keys(metric.vit, noise(1, side=32)), last_keys(vit, noise(1, side=32))
+        last_layer(metric.encoder.vit, noise(1, side=32)).keys,
+        last_layer(vit, noise(1, side=32)).keys,
     )
 
 

@@ -7,15 +7,18 @@ it, quirks included. Where both agree, a metric takes the setting and does the s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from zerocon.cases import Case
+from zerocon.checks import one_of
 
+T = TypeVar("T")
+Area = Literal["whole", "background", "edited"]
 Better = Literal["higher", "lower", ""]
 ProtocolName = Literal["masked", "published"]
 
@@ -28,6 +31,9 @@ class Column:
     unit: str
     better: Better
     digits: int
+    area: Area = "whole"  # the pixels it measures; how many they are, `bg_share` tells
+    takes: str = "0..1"  # how the pictures come to the judge, or to the arithmetic
+    judge: str = ""  # the fingerprint of the weights it is judged by
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +45,9 @@ class Pictures:
     edited: Tensor
     mask: Tensor  # [case, 1, side, side], 1 = edited region; nan where a case has none
     ground_truth: Tensor  # nan where a case has none
+    _known: dict[tuple[int, str], tuple[object, Any]] = field(
+        default_factory=dict[tuple[int, str], tuple[object, Any]], init=False, repr=False
+    )
 
     def __post_init__(self) -> None:
         check_range("the source pictures", self.source)
@@ -70,6 +79,19 @@ class Pictures:
         """1 where the edit belongs, [case, 1, side, side]; 0 throughout without a mask."""
         return self.mask.nan_to_num(0.0)
 
+    def weight(self, area: Area) -> Tensor:
+        """1 where `area` is, [case, 1, side, side]; 0 throughout where a case has none."""
+        if area == "whole":
+            return torch.ones_like(self.mask)
+        return self.background if area == "background" else self.region
+
+    def once(self, maker: object, what: str, compute: Callable[[], T]) -> T:
+        """What `maker` finds in this batch; computed for the first metric that asks for it."""
+        key = (id(maker), what)
+        if key not in self._known:  # the maker is kept, so that no other gets its id
+            self._known[key] = (maker, compute())
+        return self._known[key][1]
+
 
 class Metric(Protocol):
     """Gives each of its columns for each case, float64; nan where there is nothing to measure."""
@@ -82,6 +104,16 @@ class Metric(Protocol):
         ...
 
     def __call__(self, pictures: Pictures) -> dict[str, Tensor]: ...
+
+
+def chosen(
+    known: Sequence[Column], names: Sequence[str] | None, default: Sequence[str], judge: str = ""
+) -> tuple[Column, ...]:
+    """The columns asked for by name, in that order; each with its judge."""
+    by_name = {column.name: column for column in known}
+    for name in names or ():
+        one_of("a metric's column", name, list(by_name))
+    return tuple(replace(by_name[name], judge=judge) for name in names or default)
 
 
 def check_range(name: str, values: Tensor, *, may_lack: bool = False) -> None:

@@ -1,7 +1,8 @@
-"""LPIPS, of the background and of the whole picture."""
+"""LPIPS, of the background, the edited region and the whole picture."""
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -10,83 +11,153 @@ from lpips import LPIPS, normalize_tensor
 from torch import Tensor
 from torch.nn import functional as F
 
-from zerocon.metrics.base import Column, Pictures, ProtocolName, weighted_mean, where_measured
+from zerocon.metrics.base import (
+    Area,
+    Column,
+    Pictures,
+    ProtocolName,
+    check_range,
+    chosen,
+    weighted_mean,
+    where_measured,
+)
+from zerocon.metrics.encoders import on
 from zerocon.shapes import evaluators
-from zerocon.shapes.packaged import file_fingerprint
+from zerocon.shapes.packaged import file_fingerprint, module_fingerprint
+
+Net = Literal["shapes", "squeeze", "alex", "vgg"]
+PublishedNet = Literal["squeeze", "alex", "vgg"]
+MOVED = "0..1, moved to -1..1"
 
 
 @torch.no_grad()
-def lpips_distance(model: LPIPS, a: Tensor, b: Tensor) -> Tensor:
-    """Of pictures in 0..1, [case]."""
-    return model.to(a.device)(a.float(), b.float(), normalize=True).flatten()
+def lpips_features(model: LPIPS, pictures: Tensor) -> list[Tensor]:
+    """Each layer's, of pictures in 0..1, every position of length 1."""
+    check_range("the pictures for LPIPS", pictures)
+    model = on(model, pictures.device)
+    layers = model.net(model.scaling_layer(2 * pictures.float() - 1))
+    return [normalize_tensor(layer) for layer in layers]
 
 
 @torch.no_grad()
-def lpips_map(model: LPIPS, a: Tensor, b: Tensor) -> Tensor:
-    """The distance at each pixel, of pictures in 0..1, [case, 1, side, side]."""
-    model = model.to(a.device)
-    features = [model.net(model.scaling_layer(2 * x.float() - 1)) for x in (a, b)]
-    total = torch.zeros_like(a[:, :1], dtype=torch.float32)
-    for first, second, head in zip(*features, model.lins, strict=True):
-        difference = (normalize_tensor(first) - normalize_tensor(second)).square()
-        total += F.interpolate(head(difference), a.shape[2:], mode="bilinear")
+def lpips_distance(model: LPIPS, a: list[Tensor], b: list[Tensor]) -> Tensor:
+    """Between features, [case]."""
+    return sum(
+        (layer.double().flatten(1).mean(1) for layer in _differences(model, a, b)),
+        start=torch.zeros(len(a[0]), dtype=torch.float64, device=a[0].device),
+    )
+
+
+@torch.no_grad()
+def lpips_map(model: LPIPS, a: list[Tensor], b: list[Tensor], side: int) -> Tensor:
+    """The distance at each pixel, between features, [case, 1, side, side]."""
+    total = torch.zeros(len(a[0]), 1, side, side, device=a[0].device)
+    for layer in _differences(model, a, b):
+        total += F.interpolate(layer, (side, side), mode="bilinear")
     return total
 
 
-def squeeze_from(trunk: Path | None) -> LPIPS:
-    """The published LPIPS with SqueezeNet: the package's heads on ImageNet's backbone.
+def _differences(model: LPIPS, a: list[Tensor], b: list[Tensor]) -> list[Tensor]:
+    """Each layer's distance at each of its positions, [case, 1, height, width]."""
+    return [head((x - y).square()) for x, y, head in zip(a, b, model.lins, strict=True)]
 
-    `trunk` is torchvision's squeezenet1_1 state as a file (`.safetensors` or `.pth`);
-    without it torchvision looks in its own cache and downloads what is missing.
+
+def lpips_from(net: PublishedNet, trunk: Path | None) -> LPIPS:
+    """The published LPIPS: the package's heads on ImageNet's backbone.
+
+    `trunk` is torchvision's state of that backbone (squeezenet1_1, alexnet or vgg16) as a file
+    (`.safetensors` or `.pth`); without it torchvision looks in its own cache and downloads
+    what is missing.
     """
-    model = LPIPS(net="squeeze", pnet_rand=trunk is not None, verbose=False)
+    model = LPIPS(net=net, pnet_rand=trunk is not None, verbose=False)
     if trunk is not None:
         state = evaluators.read_state(trunk)
         places = {name.split(".", 1)[1]: name for name in model.net.state_dict()}
         trunk_only = {k.removeprefix("features."): v for k, v in state.items() if "features." in k}
-        kept = {places[name]: value for name, value in trunk_only.items()}
+        kept = {places[name]: value for name, value in trunk_only.items() if name in places}
         model.net.load_state_dict(kept)
     return model.eval().requires_grad_(False)
 
 
 class PerceptualDistance:
-    """Distances in 1e-3. `net="shapes"`: the shapes world's own; `"squeeze"`: the published one."""
+    """Distances in 1e-3. `net="shapes"`: the shapes world's own; `"squeeze"`: the published one.
 
-    columns = (
-        Column("lpips_bg", "1e-3", "lower", 1),
-        Column("lpips_whole", "1e-3", "", 1),
+    `lpips_black` is pix2pix-zero's background LPIPS: both pictures with the region painted black.
+    The published protocol's `lpips_bg` is the same; the masked one fills the region with the
+    source and averages over the background only.
+    """
+
+    known = (
+        Column("lpips_bg", "1e-3", "lower", 1, "background", MOVED),
+        Column("lpips_whole", "1e-3", "", 1, "whole", MOVED),
+        Column("lpips_edited", "1e-3", "", 1, "edited", MOVED),
+        Column("lpips_black", "1e-3", "lower", 1, "background", MOVED),
     )
+    default = ("lpips_bg", "lpips_whole")
 
     def __init__(
         self,
-        net: Literal["shapes", "squeeze"] = "shapes",
+        net: Net = "shapes",
         path: Path | None = None,
         protocol: ProtocolName = "masked",
+        columns: tuple[str, ...] | None = None,
         model: LPIPS | None = None,
     ) -> None:
         self.protocol = protocol
-        self.model, self.fingerprint = lpips_model(net, path) if model is None else (model, "given")
+        self.model, self.fingerprint = given_lpips(model) if model else lpips_model(net, path)
+        self.columns = chosen(self.known, columns, self.default, self.fingerprint)
 
     def __call__(self, pictures: Pictures) -> dict[str, Tensor]:
-        return {
-            "lpips_bg": 1e3 * self._background(pictures),
-            "lpips_whole": 1e3
-            * lpips_distance(self.model, pictures.source, pictures.edited).double(),
-        }
+        return {column.name: 1e3 * self._distance(column, pictures) for column in self.columns}
 
-    def _background(self, pictures: Pictures) -> Tensor:
-        a, b, weight = pictures.source, pictures.edited, pictures.background
-        if self.protocol == "masked":
-            # A feature sees its surroundings: without the source's pixels in the region,
-            # the edit itself would count as a change of the background next to it.
-            b = torch.where(weight > 0, b, a)
-            return weighted_mean(lpips_map(self.model, a, b), weight)
-        return where_measured(lpips_distance(self.model, a * weight, b * weight), weight)
+    def _distance(self, column: Column, pictures: Pictures) -> Tensor:
+        if column.area == "whole":
+            source = shared_features(self.model, pictures, "source")
+            edited = shared_features(self.model, pictures, "edited")
+            return lpips_distance(self.model, source, edited)
+        if self.protocol == "published" or column.name == "lpips_black":
+            return self._blacked_out(column.area, pictures)
+        return self._within(column.area, pictures)
+
+    def _blacked_out(self, area: Area, pictures: Pictures) -> Tensor:
+        """All else is black in both pictures."""
+
+        def compute() -> Tensor:
+            weight = pictures.weight(area)
+            a, b = (
+                lpips_features(self.model, x * weight) for x in (pictures.source, pictures.edited)
+            )
+            return where_measured(lpips_distance(self.model, a, b), weight)
+
+        return pictures.once(self, f"{area} on black", compute)
+
+    def _within(self, area: Area, pictures: Pictures) -> Tensor:
+        # A feature sees its surroundings: without the source's pixels outside, what changed
+        # there would count as a change of what lies next to it.
+        weight = pictures.weight(area)
+        kept = torch.where(weight > 0, pictures.edited, pictures.source)
+        source = shared_features(self.model, pictures, "source")
+        edited = lpips_features(self.model, kept)
+        return weighted_mean(lpips_map(self.model, source, edited, kept.shape[-1]), weight)
 
 
-def lpips_model(net: Literal["shapes", "squeeze"], path: Path | None) -> tuple[LPIPS, str]:
+def shared_features(
+    model: LPIPS, pictures: Pictures, which: Literal["source", "edited"]
+) -> list[Tensor]:
+    """Of the source or the edited pictures, computed once a batch."""
+    shown: Tensor = getattr(pictures, which)
+    return pictures.once(model, which, lambda: lpips_features(model, shown))
+
+
+@cache
+def lpips_model(net: Net, path: Path | None) -> tuple[LPIPS, str]:
     """(the model, its fingerprint)"""
     path = None if path is None else Path(path)
     if net == "shapes":
         return evaluators.load_lpips(path), evaluators.fingerprint(path or evaluators.LPIPS_FOLDER)
-    return squeeze_from(path), "squeeze" if path is None else file_fingerprint(path)
+    model = lpips_from(net, path)
+    return model, module_fingerprint(model) if path is None else file_fingerprint(path)
+
+
+def given_lpips(model: LPIPS) -> tuple[LPIPS, str]:
+    return model, module_fingerprint(model)

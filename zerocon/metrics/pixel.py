@@ -1,4 +1,4 @@
-"""Distances between pixels: MSE, PSNR and SSIM, of the background and of the whole picture."""
+"""Distances between pixels: MSE, PSNR and SSIM, of the background, the region and the whole."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from zerocon.metrics.base import Column, Pictures, ProtocolName, weighted_mean, where_measured
+from zerocon.metrics.base import (
+    Area,
+    Column,
+    Pictures,
+    ProtocolName,
+    chosen,
+    weighted_mean,
+    where_measured,
+)
 
 SIGMA, WINDOW = 1.5, 11  # the Gaussian window of the SSIM paper
 C1, C2 = 0.01**2, 0.03**2
@@ -59,35 +67,56 @@ def _blurred(values: Tensor) -> Tensor:
 
 
 class PixelDistances:
-    """What changed where nothing should, and over the whole picture."""
+    """What changed where nothing should, where something should, and over the whole picture."""
 
-    columns = (
-        Column("psnr_bg", "dB", "higher", 2),
-        Column("ssim_bg", "", "higher", 4),
-        Column("mse_bg", "1e-4", "lower", 2),
+    known = (
+        Column("psnr_bg", "dB", "higher", 2, "background"),
+        Column("ssim_bg", "", "higher", 4, "background"),
+        Column("mse_bg", "1e-4", "lower", 2, "background"),
         Column("psnr_whole", "dB", "", 2),
         Column("ssim_whole", "", "", 4),
-        Column("bg_share", "", "", 3),
+        Column("mse_whole", "1e-4", "", 2),
+        Column("psnr_edited", "dB", "", 2, "edited"),
+        Column("ssim_edited", "", "", 4, "edited"),
+        Column("mse_edited", "1e-4", "", 2, "edited"),
+        Column("bg_share", "", "", 3, "background"),
+        Column("edited_share", "", "", 3, "edited"),
     )
+    default = ("psnr_bg", "ssim_bg", "mse_bg", "psnr_whole", "ssim_whole", "bg_share")
     fingerprint = ""
 
-    def __init__(self, protocol: ProtocolName = "masked") -> None:
+    def __init__(
+        self, protocol: ProtocolName = "masked", columns: tuple[str, ...] | None = None
+    ) -> None:
         self.protocol = protocol
+        self.columns = chosen(self.known, columns, self.default)
 
     def __call__(self, pictures: Pictures) -> dict[str, Tensor]:
-        a, b, weight = pictures.source, pictures.edited, pictures.background
+        return {column.name: self._value(column, pictures) for column in self.columns}
+
+    def _value(self, column: Column, pictures: Pictures) -> Tensor:
+        if column.name.endswith("_share"):
+            return share(pictures, column.area)
+        if column.name.startswith("ssim"):
+            return self._similarity(pictures, column.area)
+        squared = pictures.once(self, column.area, lambda: self._squared(pictures, column.area))
+        return squared * 1e4 if column.name.startswith("mse") else psnr(squared)
+
+    def _squared(self, pictures: Pictures, area: Area) -> Tensor:
+        a, b, weight = pictures.source, pictures.edited, pictures.weight(area)
         if self.protocol == "masked":
-            squared = weighted_mean((a.double() - b.double()).square(), weight)
-            similar = masked_ssim(a, b, weight)
-        else:  # masked pixels are black in both pictures, and count as equal
-            squared = where_measured(mse(a * weight, b * weight), weight)
-            similar = where_measured(ssim(a * weight, b * weight), weight)
-        share = (1 - pictures.mask.double()).flatten(1).mean(1)
-        return {
-            "psnr_bg": psnr(squared),
-            "ssim_bg": similar,
-            "mse_bg": squared * 1e4,
-            "psnr_whole": psnr(mse(a, b)),
-            "ssim_whole": ssim(a, b),
-            "bg_share": share,
-        }
+            return weighted_mean((a.double() - b.double()).square(), weight)
+        # What is not measured is black in both pictures, and counts as equal.
+        return where_measured(mse(a * weight, b * weight), weight)
+
+    def _similarity(self, pictures: Pictures, area: Area) -> Tensor:
+        a, b, weight = pictures.source, pictures.edited, pictures.weight(area)
+        if self.protocol == "masked" and area != "whole":
+            return masked_ssim(a, b, weight)
+        return where_measured(ssim(a * weight, b * weight), weight)
+
+
+def share(pictures: Pictures, area: Area) -> Tensor:
+    """How much of the picture `area` is; nan without a mask, [case]."""
+    region = pictures.mask.double().flatten(1).mean(1)
+    return region if area == "edited" else 1 - region

@@ -7,18 +7,13 @@ other; the mean squared difference between the two matrices.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import cast
+from dataclasses import replace
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 from transformers import ViTModel
 
-from zerocon.metrics.base import Column, Pictures, ProtocolName
-from zerocon.shapes import evaluators
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+from zerocon.metrics.base import Column, Pictures, ProtocolName, chosen
+from zerocon.metrics.encoders import given_vit, load_vit
 
 
 def self_similarity(keys: Tensor) -> Tensor:
@@ -33,32 +28,15 @@ def structure_distance(keys_a: Tensor, keys_b: Tensor) -> Tensor:
     return difference.square().flatten(1).mean(1)
 
 
-def last_keys(vit: ViTModel, pixels: Tensor) -> Tensor:
-    """The last layer's keys, heads side by side, class token first, [case, position, width]."""
-    sites = [m for n, m in vit.named_modules() if n.endswith((".k_proj", ".key"))]
-    if not sites:
-        raise ValueError(f"{type(vit).__name__} has no layer named k_proj or key to read keys at")
-    found: list[Tensor] = []
-
-    def keep(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        found.append(output)
-
-    handle = sites[-1].register_forward_hook(keep)
-    try:
-        vit(pixel_values=pixels)
-    finally:
-        handle.remove()
-    return found[0]
-
-
 class StructureDistance:
     """In 1e-3. Without `path` by the shapes world's own ViT.
 
-    `path` is a DINO ViT in transformers' layout (`facebook/dino-vitb8`): a local folder,
-    or a hub id at a fixed `revision`.
+    `path` is a DINO ViT: `facebook/dino-vitb8` in transformers' layout (a folder, or a hub id at
+    a fixed `revision`), or the original checkpoint's file, dino_vitbase8_pretrain.pth. In Python
+    any `vit`, with the mean and deviation of the pixels that it was trained with.
     """
 
-    columns = (Column("structure", "1e-3", "lower", 2),)
+    known = (Column("structure", "1e-3", "lower", 2, takes="0..1, normalised"),)
 
     def __init__(
         self,
@@ -70,40 +48,18 @@ class StructureDistance:
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
     ) -> None:
-        self.protocol = protocol
-        own = path is None
-        self.vit, self.fingerprint = (vit, "given") if vit else _loaded(path, revision)
-        self.mean = torch.tensor(mean or ((0.5,) * 3 if own else IMAGENET_MEAN))[:, None, None]
-        self.std = torch.tensor(std or ((0.5,) * 3 if own else IMAGENET_STD))[:, None, None]
-        self.side = cast("int", self.vit.config.image_size)
+        # The published evaluation forgets to divide by 255 before it normalises.
+        self.levels = protocol == "published"
+        self.encoder = given_vit(vit, mean, std) if vit else load_vit(path, revision)
+        self.fingerprint = self.encoder.fingerprint
+        (column,) = chosen(self.known, None, ("structure",), self.fingerprint)
+        takes = "0..255, normalised as if 0..1" if self.levels else column.takes
+        self.columns = (replace(column, takes=takes),)
 
-    @torch.no_grad()
     def keys(self, pictures: Tensor) -> Tensor:
-        pixels = resized(pictures.float(), self.side)
-        if self.protocol == "published":
-            # The published evaluation forgets to divide by 255 before it normalises.
-            pixels = pixels * 255
-        pixels = (pixels - self.mean.to(pixels)) / self.std.to(pixels)
-        nn.Module.to(self.vit, pixels.device)
-        return last_keys(self.vit, pixels)
+        return self.encoder(pictures, levels=self.levels).keys
 
     def __call__(self, pictures: Pictures) -> dict[str, Tensor]:
-        source, edited = self.keys(pictures.source), self.keys(pictures.edited)
+        source = self.encoder.seen(pictures, "source", levels=self.levels).keys
+        edited = self.encoder.seen(pictures, "edited", levels=self.levels).keys
         return {"structure": 1e3 * structure_distance(source, edited)}
-
-
-def resized(pictures: Tensor, side: int) -> Tensor:
-    if pictures.shape[-1] == side:
-        return pictures
-    return F.interpolate(pictures, (side, side), mode="bilinear", antialias=True)
-
-
-def _loaded(path: str | None, revision: str | None) -> tuple[ViTModel, str]:
-    if path is None:
-        return evaluators.load_structure(), evaluators.fingerprint(evaluators.STRUCTURE_FOLDER)
-    if Path(path).is_dir():
-        return evaluators.load_structure(Path(path)), evaluators.fingerprint(Path(path))
-    if revision is None:
-        raise ValueError(f"{path!r} is not a folder here; a model from the hub needs a `revision`")
-    vit = ViTModel.from_pretrained(path, revision=revision, add_pooling_layer=False)
-    return vit.eval().requires_grad_(False), f"{path}@{revision}"

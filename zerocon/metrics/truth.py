@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 from lpips import LPIPS
@@ -11,9 +11,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zerocon.cases import Case
-from zerocon.metrics.base import Column, Pictures, ProtocolName
-from zerocon.metrics.clip import as_uint8
-from zerocon.metrics.lpips import lpips_distance, lpips_model
+from zerocon.metrics.base import Column, Pictures, ProtocolName, chosen
+from zerocon.metrics.encoders import as_uint8
+from zerocon.metrics.lpips import (
+    MOVED,
+    Net,
+    given_lpips,
+    lpips_distance,
+    lpips_features,
+    lpips_model,
+    shared_features,
+)
 from zerocon.metrics.pixel import mse, psnr, ssim
 from zerocon.shapes.reader import edit_success
 from zerocon.shapes.scene import Scene
@@ -24,22 +32,27 @@ READER_SIDE = 64
 class GroundTruth:
     """For cases that have one; nan for the others. Both protocols do the same."""
 
-    columns = (
+    known = (
         Column("psnr_truth", "dB", "higher", 2),
         Column("ssim_truth", "", "higher", 4),
-        Column("lpips_truth", "1e-3", "lower", 1),
+        Column("lpips_truth", "1e-3", "lower", 1, takes=MOVED),
         Column("edit_success", "", "higher", 3),
     )
 
     def __init__(
         self,
-        net: Literal["shapes", "squeeze"] = "shapes",
+        net: Net = "shapes",
         path: Path | None = None,
         protocol: ProtocolName = "masked",
         model: LPIPS | None = None,
     ) -> None:
         self.protocol = protocol
-        self.model, self.fingerprint = lpips_model(net, path) if model is None else (model, "given")
+        self.model, self.fingerprint = given_lpips(model) if model else lpips_model(net, path)
+        names = [column.name for column in self.known]
+        self.columns = tuple(
+            replace(column, judge=self.fingerprint if "lpips" in column.name else "")
+            for column in chosen(self.known, None, names)
+        )
 
     def __call__(self, pictures: Pictures) -> dict[str, Tensor]:
         edited, truth = pictures.edited, pictures.ground_truth.nan_to_num(0.0)
@@ -47,10 +60,14 @@ class GroundTruth:
         distances = {
             "psnr_truth": psnr(mse(edited, truth)),
             "ssim_truth": ssim(edited, truth),
-            "lpips_truth": 1e3 * lpips_distance(self.model, edited, truth).double(),
+            "lpips_truth": 1e3 * self._perceptual(pictures, truth),
         }
         known = {name: v.masked_fill(unknown, torch.nan) for name, v in distances.items()}
         return known | {"edit_success": edits_done(pictures)}
+
+    def _perceptual(self, pictures: Pictures, truth: Tensor) -> Tensor:
+        edited = shared_features(self.model, pictures, "edited")
+        return lpips_distance(self.model, edited, lpips_features(self.model, truth))
 
 
 def edits_done(pictures: Pictures) -> Tensor:

@@ -9,7 +9,8 @@ from lpips import LPIPS
 from torch import Tensor
 from torch.nn import functional as F
 
-from zerocon.metrics.structure import last_keys, structure_distance
+from zerocon.metrics.encoders import last_layer
+from zerocon.metrics.structure import structure_distance
 from zerocon.shapes.captions import CaptionError, caption, parse
 from zerocon.shapes.evaluators import (
     Captioner,
@@ -74,7 +75,9 @@ def structure_order(count: int = 300) -> float:
     """How often a change of colour moves the structure less than a change of shape does."""
     vit = load_structure()
     triples = [_recolored_and_reshaped(scene) for scene in distinct_scenes(count)]
-    keys = [last_keys(vit, 2 * pictures_of(list(part)) - 1) for part in zip(*triples, strict=True)]
+    keys = [
+        last_layer(vit, 2 * pictures_of(list(part)) - 1).keys for part in zip(*triples, strict=True)
+    ]
     color, shape = (structure_distance(keys[0], other) for other in keys[1:])
     return (color < shape).double().mean().item()
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import BlipForConditionalGeneration, BlipProcessor, CLIPTokenizer, ViTModel
 
+from zerocon.metrics.base import check_range
 from zerocon.shapes.packaged import WEIGHTS, fingerprint, load_half
 from zerocon.shapes.train import captioner, eval_clip, perceptual
 
@@ -42,6 +43,7 @@ class ShapesClip:
     @torch.no_grad()
     def images(self, pictures: Tensor) -> Tensor:
         """[picture, 128], of what 256 levels keep of the pictures."""
+        check_range("the pictures for CLIP", pictures)
         pictures = (pictures.float() * 255).round() / 255
         side = eval_clip.SIDE
         if pictures.shape[-1] != side:

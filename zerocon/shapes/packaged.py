@@ -49,5 +49,14 @@ def file_fingerprint(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
 
 
+def module_fingerprint(module: nn.Module) -> str:
+    """Of a model that is in memory only: a digest of its names and values."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
 def _half(value: Tensor) -> Tensor:
     return value.to(torch.float16) if value.is_floating_point() else value

@@ -1,0 +1,109 @@
+"""Similarities of source and edited picture in an encoder's space, and the edit's direction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import ViTModel
+
+from zerocon.metrics.base import Column, Pictures, ProtocolName, chosen
+from zerocon.metrics.clip import LEVELS, ClipMetric
+from zerocon.metrics.encoders import (
+    given_vit,
+    image_features,
+    load_vit,
+    text_features,
+)
+
+
+def directional_similarity(images: tuple[Tensor, Tensor], texts: tuple[Tensor, Tensor]) -> Tensor:
+    """Cosine of (before, after) in pictures with (before, after) in words, [case].
+
+    Gal et al. 2022 (StyleGAN-NADA). nan where the words do not change.
+    """
+    image, text = (
+        F.normalize(after.double()) - F.normalize(before.double())
+        for before, after in (images, texts)
+    )
+    return F.cosine_similarity(image, text).masked_fill(text.abs().sum(1) == 0, torch.nan)
+
+
+class ClipChange(ClipMetric):
+    """What CLIP says of the change. All need a source prompt but `clip_image`.
+
+    `clip_direction`: does the picture change as the words do? 0 where it does not change.
+    `clip_accuracy`: 1 where the edited picture fits the target prompt better than the source
+    prompt, else 0; its mean is the share. `clip_image`: cosine with the source picture.
+    Both protocols do the same.
+    """
+
+    known = (
+        Column("clip_direction", "", "higher", 3, takes=LEVELS),
+        Column("clip_accuracy", "", "higher", 3, takes=LEVELS),
+        Column("clip_image", "", "higher", 3, takes=LEVELS),
+    )
+    default = ("clip_direction", "clip_accuracy", "clip_image")
+
+    def value(self, name: str, pictures: Pictures) -> Tensor:
+        after = image_features(self.encoder, pictures, "edited")
+        if name == "clip_image":
+            before = image_features(self.encoder, pictures, "source")
+            return F.cosine_similarity(before.double(), after.double())
+        source = text_features(self.encoder, pictures, "source")
+        target = text_features(self.encoder, pictures, "target")
+        if name == "clip_accuracy":
+            return _with_prompts(nearer(after, source, target), pictures)
+        before = image_features(self.encoder, pictures, "source")
+        found = directional_similarity((before, after), (source, target))
+        # Two passes over one picture differ by rounding, and rounding points anywhere.
+        found = found.masked_fill(_unchanged(pictures) & ~found.isnan(), 0.0)
+        return _with_prompts(found, pictures)
+
+
+class DinoSimilarity:
+    """Cosine of the class tokens of source and edited picture, each resized whole.
+
+    Without `path` by the shapes world's own ViT; `path` as for the structure distance. Both
+    protocols do the same.
+    """
+
+    known = (Column("dino_image", "", "higher", 3),)
+
+    def __init__(
+        self,
+        path: str | None = None,
+        revision: str | None = None,
+        protocol: ProtocolName = "masked",
+        *,
+        vit: ViTModel | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> None:
+        self.protocol = protocol
+        self.encoder = given_vit(vit, mean, std) if vit else load_vit(path, revision)
+        self.fingerprint = self.encoder.fingerprint
+        self.columns = chosen(self.known, None, ("dino_image",), self.fingerprint)
+
+    def __call__(self, pictures: Pictures) -> dict[str, Tensor]:
+        source = self.encoder.seen(pictures, "source").token
+        edited = self.encoder.seen(pictures, "edited").token
+        return {"dino_image": F.cosine_similarity(source.double(), edited.double())}
+
+
+def nearer(images: Tensor, source: Tensor, target: Tensor) -> Tensor:
+    """1 where a picture is nearer to its target than to its source, else 0, [case]."""
+    to_target = F.cosine_similarity(images.double(), target.double())
+    return (to_target > F.cosine_similarity(images.double(), source.double())).double()
+
+
+def _unchanged(pictures: Pictures) -> Tensor:
+    return (pictures.source == pictures.edited).flatten(1).all(1)
+
+
+def _with_prompts(values: Tensor, pictures: Pictures) -> Tensor:
+    """nan where there is no source prompt, or it is the target prompt."""
+    same = [c.source_prompt.strip() in ("", c.target_prompt.strip()) for c in pictures.cases]
+    return values.masked_fill(torch.tensor(same, device=values.device), torch.nan)
