@@ -55,6 +55,17 @@ def _opened(picture: Picture | None) -> Image.Image | None:
         return None
 
 
+def reduced(picture: Image.Image) -> Picture:
+    """What a gallery needs of a large picture, encoded: a run's worth of them fits in memory."""
+    if max(picture.size) <= _LARGEST:
+        return picture
+    small = picture.convert("RGB")
+    small.thumbnail((_LARGEST, _LARGEST))
+    buffer = io.BytesIO()
+    small.save(buffer, format="JPEG", quality=95)
+    return buffer.getvalue()
+
+
 def overlay(source: Image.Image, mask: Image.Image) -> Image.Image:
     """The region to edit as it is, in an outline; all around it fades into gray."""
     region = mask.convert("L").resize(source.size).point(_TO_BLACK_AND_WHITE)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import yaml
 from PIL import Image
 from rich.console import Console
+from rich.markup import escape
 
 from zerocon.backbones.base import Backbone
 from zerocon.cases import CaseError, Dataset
@@ -16,9 +18,10 @@ from zerocon.checks import ConfigError
 from zerocon.config import RunSettings
 from zerocon.metrics.base import Metric
 from zerocon.reports.gallery import write_gallery
-from zerocon.reports.pictures import GalleryItem
+from zerocon.reports.layout import grids
+from zerocon.reports.pictures import GalleryItem, reduced
+from zerocon.reports.render import print_grids
 from zerocon.reports.summary import Summary, summarize, write_summary
-from zerocon.reports.table import grids, print_grids, to_markdown
 from zerocon.runs.atomic import write_atomic
 from zerocon.runs.origin import FILE, Origin
 from zerocon.runs.pictures import case_pictures
@@ -27,6 +30,7 @@ from zerocon.runs.records import Record, RecordLog, read_records, verify_images
 from zerocon.runs.trackers import Tracker
 
 GALLERY = "gallery.html"
+HTML_CASES = 1000  # the page shows these; a run may have more
 
 
 def origin_of(
@@ -50,12 +54,15 @@ def origin_of(
 def check_origin(
     settings: RunSettings, backbone: Backbone, dataset: Dataset, metrics: Sequence[Metric]
 ) -> None:
+    begin(settings.directory, origin_of(settings, backbone, dataset, metrics), settings.config)
+
+
+def begin(directory: Path, now: Origin, content: Mapping[str, Any]) -> None:
     """Note the origin of a new run; refuse to mix numbers of two origins in one run."""
-    directory = settings.directory
-    now, before = origin_of(settings, backbone, dataset, metrics), Origin.read(directory)
+    before = Origin.read(directory)
     if before is None:
         now.write(directory)
-        config = yaml.safe_dump(settings.config, sort_keys=False, allow_unicode=True)
+        config = yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True)
         write_atomic(directory / "config.yaml", config.encode())
         return
     for what in ("backbone", "dataset", "judges"):
@@ -69,19 +76,23 @@ def check_origin(
 
 def finish(settings: RunSettings, dataset: Dataset, tracker: Tracker) -> None:
     """Write the summary and the galleries, tell the tracker."""
-    directory = settings.directory
+    method = type(settings.method).__name__
+    title = f"{settings.name}: {method} on {dataset.name}"
+    cases = settings.runner.gallery_cases
+    summary = write_reports(settings.directory, dataset, title, png_cases=cases)
+    tracker.finish(asdict(summary.overall))
+
+
+def write_reports(directory: Path, dataset: Dataset, title: str, *, png_cases: int) -> Summary:
     origin, records = _read(directory)
     summary = summarize(records, origin.columns)
     write_summary(directory, summary, origin.columns)
-    items = [_gallery_item(directory, dataset, record) for record in records]
+    items = [_gallery_item(directory, dataset, r) for r in records[:HTML_CASES]]
+    items += [GalleryItem(record) for record in records[HTML_CASES:]]  # counted, not shown
     write_gallery(
-        directory,
-        items,
-        origin.columns,
-        title=_title(settings, origin),
-        png_cases=settings.runner.gallery_cases,
+        directory, items, origin.columns, title, png_cases=png_cases, html_cases=HTML_CASES
     )
-    tracker.finish(asdict(summary.overall))
+    return summary
 
 
 def is_complete(directory: Path, *, retry_failed: bool) -> bool:
@@ -98,42 +109,18 @@ def report(directory: Path, console: Console, *, per_type: bool) -> tuple[int, i
     """Print the run's table and where its files are; (cases, failed)."""
     origin, records = _read(directory)
     summary = summarize(records, origin.columns)
-    _print(console, {origin.name: summary}, origin, per_type=per_type)
+    _print(console, summary, origin, per_type=per_type)
     for record in records:
         if not record.ok:
-            console.print(f"[red]case {record.case} failed:[/] {record.error}", highlight=False)
+            said = f"[red]case {escape(record.case)} failed:[/] {escape(str(record.error))}"
+            console.print(said, highlight=False)
     console.print(f"{directory}/{GALLERY} and gallery.png show every case.", highlight=False)
     return len(records), summary.overall.failed
 
 
-def print_table(directories: Sequence[Path], *, per_type: bool, markdown: bool) -> None:
-    """Several runs side by side; refuses numbers that don't mean the same."""
-    runs = {directory.name: _read(directory) for directory in directories}
-    first, *others = runs.values()
-    for origin, _ in others:
-        _check_comparable(first[0], origin)
-    summaries = {name: summarize(records, first[0].columns) for name, (_, records) in runs.items()}
-    console = Console()
-    if markdown:
-        tables = grids(summaries, first[0].columns, per_type, width=10_000)
-        console.out(to_markdown(tables), end="", highlight=False)
-    else:
-        _print(console, summaries, first[0], per_type=per_type)
-
-
-def _check_comparable(a: Origin, b: Origin) -> None:
-    for what in ("protocol", "dataset", "judges"):
-        if getattr(a, what) != getattr(b, what):
-            raise ConfigError(
-                f"the runs can't stand in one table: their {what} differs "
-                f"({getattr(a, what)} and {getattr(b, what)})"
-            )
-
-
-def _print(
-    console: Console, summaries: dict[str, Summary], origin: Origin, *, per_type: bool
-) -> None:
-    print_grids(grids(summaries, origin.columns, per_type, console.width), console)
+def _print(console: Console, summary: Summary, origin: Origin, *, per_type: bool) -> None:
+    runs = {(origin.name,): summary}
+    print_grids(grids(runs, origin.columns, per_type, console.width), console)
     judges = ", ".join(sorted(set(origin.judges.values())))
     console.print(
         f"[dim]{origin.dataset['name']}, backbone {origin.backbone['name']} "
@@ -157,16 +144,13 @@ def _gallery_item(directory: Path, dataset: Dataset, record: Record) -> GalleryI
         pictures = case_pictures(dataset.load(record.case))
     except CaseError:
         pictures = {}
-    edited = None if record.image is None else Image.open(directory / record.image)
+    if record.image is not None:
+        pictures["edited"] = Image.open(directory / record.image)
+    small = {name: reduced(picture) for name, picture in pictures.items()}
     return GalleryItem(
         record,
-        source=pictures.get("source"),
-        edited=edited,
-        ground_truth=pictures.get("truth"),
-        mask=pictures.get("mask"),
+        source=small.get("source"),
+        edited=small.get("edited"),
+        ground_truth=small.get("truth"),
+        mask=small.get("mask"),
     )
-
-
-def _title(settings: RunSettings, origin: Origin) -> str:
-    method = type(settings.method).__name__
-    return f"{settings.name}: {method} on {origin.dataset['name']}"
