@@ -1,0 +1,132 @@
+"""Against the pipeline of the method's authors, as diffusers keeps it among its deprecated ones."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DDIMInverseScheduler
+from diffusers.pipelines.deprecated.stable_diffusion_variants.pipeline_stable_diffusion_pix2pix_zero import (  # noqa: E501
+    StableDiffusionPix2PixZeroPipeline,
+)
+from torch import Tensor
+
+from tests.conftest import tiny_backbone
+from zerocon.backbones.stable_diffusion import Parts, StableDiffusionBackbone
+from zerocon.conditions import Conditions, Draws
+from zerocon.guidance import Losses
+from zerocon.inversions.base import Trajectory
+from zerocon.inversions.regularized import RegularizedInversion
+from zerocon.methods.zerocon import ZeroCon
+
+STEPS, GUIDANCE = 10, 7.5
+SOURCE, TARGET = "a big red circle on a gray background", "a big blue square on a gray background"
+
+
+@pytest.fixture(scope="module")
+def sharp_parts(parts: Parts) -> Parts:
+    """A random U-Net's attention is nearly uniform, its loss nearly flat; make both count."""
+    ours = copy.deepcopy(parts)
+    for name, weight in ours.unet.named_parameters():
+        if "to_q" in name or "to_k" in name:
+            weight.data.mul_(2.0)
+    return ours
+
+
+@pytest.fixture(scope="module")
+def backbone(sharp_parts: Parts) -> StableDiffusionBackbone:
+    return tiny_backbone(copy.deepcopy(sharp_parts))
+
+
+def published(parts: Parts) -> Any:
+    pipe = StableDiffusionPix2PixZeroPipeline(
+        vae=copy.deepcopy(parts.vae),
+        text_encoder=parts.text_encoder,
+        tokenizer=parts.tokenizer,
+        unet=copy.deepcopy(parts.unet),
+        scheduler=copy.deepcopy(parts.scheduler),
+        inverse_scheduler=DDIMInverseScheduler.from_config(parts.scheduler.config),
+        safety_checker=None,
+        feature_extractor=None,
+        caption_generator=None,
+        caption_processor=None,
+        requires_safety_checker=False,
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def their_edit(parts: Parts, start: Tensor, conditions: Conditions, amount: float) -> Tensor:
+    return published(parts)(
+        prompt_embeds=conditions.source,
+        negative_prompt_embeds=conditions.negative,
+        source_embeds=conditions.source,
+        target_embeds=conditions.target,
+        num_inference_steps=STEPS,
+        guidance_scale=GUIDANCE,
+        cross_attention_guidance_amount=amount,
+        latents=start.clone(),
+        output_type="latent",
+        height=32,
+        width=32,
+    ).images
+
+
+def conditions_of(backbone: StableDiffusionBackbone) -> Conditions:
+    source, target, negative = (backbone.embed([p]) for p in (SOURCE, TARGET, ""))
+    return Conditions(source, source + (target - source), negative)
+
+
+@pytest.mark.parametrize("amount", [0.0, 0.1, 1.0])
+def test_the_edit_is_the_published_one(
+    sharp_parts: Parts, backbone: StableDiffusionBackbone, amount: float
+) -> None:
+    start = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(3))
+    conditions = conditions_of(backbone)
+    theirs = their_edit(sharp_parts, start, conditions, amount)
+    method = ZeroCon(
+        Losses(xa_weight=amount),
+        steps=STEPS,
+        guidance=GUIDANCE,
+        source_guidance=GUIDANCE,
+        update="per_branch",
+    )
+    trajectory = Trajectory(backbone.schedule(STEPS), start.expand(STEPS + 1, *start.shape))
+    ours = method(backbone, trajectory, conditions, Draws(0, ["a"]))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
+
+
+def test_the_loss_moves_the_edit(backbone: StableDiffusionBackbone) -> None:
+    """Or the parity above would say nothing about the loss."""
+    start = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(3))
+    trajectory = Trajectory(backbone.schedule(STEPS), start.expand(STEPS + 1, *start.shape))
+    edits = [
+        ZeroCon(Losses(xa_weight=w), steps=STEPS, guidance=GUIDANCE, update="per_branch")(
+            backbone, trajectory, conditions_of(backbone), Draws(0, ["a"])
+        )
+        for w in (0.0, 0.1)
+    ]
+    assert (edits[0] - edits[1]).abs().max() > 0.01
+
+
+def test_the_regularised_inversion_is_the_published_one(
+    sharp_parts: Parts, backbone: StableDiffusionBackbone
+) -> None:
+    clean = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(5))
+    conditions, draws = conditions_of(backbone), Draws(0, ["a"])
+    pipe = published(sharp_parts)
+    theirs = pipe.invert(
+        prompt_embeds=conditions.source,
+        image=clean,
+        num_inference_steps=STEPS,
+        guidance_scale=1.0,
+        generator=draws.generator("a", "rolls"),
+        output_type="latent",
+    ).latents
+    ours = RegularizedInversion()(backbone, clean, conditions, STEPS, draws)
+    torch.testing.assert_close(ours.start, theirs, rtol=0, atol=1e-4)
+    plain = RegularizedInversion(auto_correlation=0.0, kl=0.0)
+    unregularised = plain(backbone, clean, conditions, STEPS, draws).start
+    assert (unregularised - theirs).abs().max() > 0.01

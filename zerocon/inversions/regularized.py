@@ -1,0 +1,109 @@
+"""pix2pix-zero's inversion: DDIM's, with every predicted noise pushed towards white noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from zerocon.backbones.base import Backbone
+from zerocon.checks import in_range
+from zerocon.conditions import Conditions, Draws
+from zerocon.diffusion import ddim_step
+from zerocon.inversions.base import Trajectory
+
+COARSEST = 8  # side at which the pyramid ends
+
+
+@dataclass(frozen=True)
+class RegularizedInversion:
+    """`iterations` times a step: `rolls` descents of the auto-correlation, one of the KL term."""
+
+    auto_correlation: float = 20.0
+    kl: float = 20.0
+    iterations: int = 5
+    rolls: int = 5
+
+    def __post_init__(self) -> None:
+        in_range("inversion.auto_correlation", self.auto_correlation, 0)
+        in_range("inversion.kl", self.kl, 0)
+        in_range("inversion.iterations", self.iterations, 0, 1000)
+        in_range("inversion.rolls", self.rolls, 1, 1000)
+
+    @torch.no_grad()
+    def __call__(
+        self, backbone: Backbone, clean: Tensor, conditions: Conditions, steps: int, draws: Draws
+    ) -> Trajectory:
+        schedule = backbone.schedule(steps)
+        generators = draws.generators("rolls")
+        z, latents = clean, [clean]
+        for time, alpha, alpha_below in reversed(schedule.steps):
+            eps = backbone.eps(z, time, conditions.source)
+            eps = self._whitened(eps.float(), generators).to(z)
+            z = ddim_step(z, eps, alpha_below, alpha)
+            latents.append(z)
+        return Trajectory(schedule, torch.stack(latents))
+
+    def _whitened(self, eps: Tensor, generators: list[torch.Generator]) -> Tensor:
+        for _ in range(self.iterations):
+            if self.auto_correlation:
+                for _ in range(self.rolls):
+                    shifts = draw_shifts(eps, generators)
+                    slope = _slope(partial(auto_correlation, shifts=shifts), eps)
+                    eps = eps - self.auto_correlation / self.rolls * slope
+            if self.kl:
+                eps = eps - self.kl * _slope(kl_divergence, eps)
+        return eps
+
+
+def auto_correlation(noise: Tensor, shifts: Tensor) -> Tensor:
+    """Squared mean of noise × shifted noise, over both axes and a pyramid of sizes, [case].
+
+    `shifts` [case, channel, level]: by how much each picture of the pyramid is rolled.
+    """
+    total = noise.new_zeros(len(noise))
+    for level in range(shifts.shape[2]):
+        if level:
+            noise = F.avg_pool2d(noise, 2)
+        for axis in (2, 3):
+            rolled = rolled_by(noise, shifts[:, :, level], axis)
+            total = total + (noise * rolled).mean((2, 3)).square().sum(1)
+    return total
+
+
+def draw_shifts(noise: Tensor, generators: list[torch.Generator]) -> Tensor:
+    """From each case's own generator, in the published order, [case, channel, level]."""
+    sides = [noise.shape[2]]
+    while sides[-1] > COARSEST:
+        sides.append(sides[-1] // 2)
+    rows = [
+        [[int(torch.randint(s // 2, (1,), generator=g)) for s in sides] for _ in noise[0]]
+        for g in generators
+    ]
+    return torch.tensor(rows, device=noise.device)
+
+
+def rolled_by(noise: Tensor, shifts: Tensor, axis: int) -> Tensor:
+    """`torch.roll` along one axis, each [case, channel] picture by its own shift."""
+    size = noise.shape[axis]
+    ticks = torch.arange(size, device=noise.device)
+    index = (ticks - shifts[:, :, None]) % size  # [case, channel, size]
+    index = index[:, :, :, None] if axis == 2 else index[:, :, None, :]
+    return noise.gather(axis, index.expand_as(noise))
+
+
+def kl_divergence(noise: Tensor) -> Tensor:
+    """Of a normal distribution with the case's mean and variance from the standard one, [case]."""
+    mean, variance = noise.mean((1, 2, 3)), noise.var((1, 2, 3))
+    return variance + mean.square() - 1 - (variance + 1e-7).log()
+
+
+@torch.enable_grad()
+def _slope(loss_at: Callable[[Tensor], Tensor], noise: Tensor) -> Tensor:
+    leaf = noise.detach().requires_grad_()
+    (slope,) = torch.autograd.grad(loss_at(leaf).sum(), leaf)
+    return slope
