@@ -15,9 +15,9 @@ from PIL import Image
 from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
 from zerocon.checks import ConfigError
 from zerocon.config import RunSettings, compose_settings
+from zerocon.reports.measured import print_table
 from zerocon.runs import runner
 from zerocon.runs.records import read_records
-from zerocon.runs.results import print_table
 from zerocon.shapes.benchmark import write_benchmark
 
 ROOT = Path(__file__).parent.parent
@@ -190,7 +190,7 @@ def test_runs_side_by_side(tmp_path: Path, pie: Path, capsys: pytest.CaptureFixt
         runner.execute(small(tmp_path, pie, f"method={m}", f"name={m}")).directory
         for m in ("word_swap", "reconstruct")
     ]
-    print_table(runs, per_type=False, markdown=True)
+    print_table(runs, form="markdown")
     printed = capsys.readouterr().out
     assert all(run.name in printed for run in runs)
     assert "psnr_bg" in printed

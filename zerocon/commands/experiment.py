@@ -25,12 +25,12 @@ def _experiment(options: argparse.Namespace) -> None:
         return
     experiment = read_experiment(options.name)
     runs = experiment.settings(options.overrides)
-    from zerocon.runs.results import print_table
+    from zerocon.reports.measured import print_table
     from zerocon.runs.runner import execute
 
     quiet_models()
     print(f"{experiment.question.strip()}\nExpected: {experiment.expected.strip()}")
     outcomes = [execute(settings) for settings in runs]
-    print_table([o.directory for o in outcomes], per_type=False, markdown=False)
+    print_table([outcome.directory for outcome in outcomes])
     if any(outcome.failed for outcome in outcomes):
         sys.exit(1)

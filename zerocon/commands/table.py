@@ -9,13 +9,52 @@ from typing import Any
 
 def add(commands: Any) -> None:
     table = commands.add_parser("table", help="the results of runs, side by side")
-    table.add_argument("runs", nargs="+", type=Path, help="run directories")
+    add_runs(table)
     table.add_argument("--per-type", action="store_true", help="one table for each edit type, too")
-    table.add_argument("--markdown", action="store_true", help="print Markdown")
+    add_choices(table)
+    table.add_argument(
+        "--rows", type=_names, default=(), metavar="FIELD,…",
+        help="a row for each value of these settings, such as method.guidance, not for each run",
+    )  # fmt: skip
+    table.add_argument(
+        "--published", metavar="SET", help="numbers of papers below: pie_bench, pix2pix_zero, …"
+    )
     table.set_defaults(handler=_table)
 
 
-def _table(options: argparse.Namespace) -> None:
-    from zerocon.runs.results import print_table
+def add_runs(command: Any) -> None:
+    command.add_argument(
+        "runs", nargs="+", help="runs' directories, folders of runs, or patterns like 'outputs/**'"
+    )
 
-    print_table(options.runs, per_type=options.per_type, markdown=options.markdown)
+
+def add_choices(command: Any) -> None:
+    command.add_argument(
+        "--metrics", type=_names, default=(), metavar="NAME,…", help="only these columns"
+    )
+    command.add_argument(
+        "--format", default="terminal", metavar="FORM",
+        help="terminal, markdown, csv, latex (booktabs) or html",
+    )  # fmt: skip
+    command.add_argument(
+        "--markdown", action="store_const", const="markdown", dest="format",
+        help="short for --format markdown",
+    )  # fmt: skip
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _table(options: argparse.Namespace) -> None:
+    from zerocon.reports.measured import print_table
+
+    runs: list[str | Path] = list(options.runs)
+    print_table(
+        runs,
+        rows=options.rows,
+        metrics=options.metrics,
+        per_type=options.per_type,
+        published=options.published,
+        form=options.format,
+    )

@@ -14,10 +14,10 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
+from zerocon.reports.layout import ARROWS, NOTHING
 from zerocon.reports.pictures import GalleryItem, changed_words, data_uri, is_small, shown
 from zerocon.reports.sheet import contact_sheet
 from zerocon.reports.summary import Column
-from zerocon.reports.table import ARROWS, NOTHING
 from zerocon.runs.atomic import write_atomic
 from zerocon.runs.records import Record
 

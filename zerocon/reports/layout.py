@@ -1,81 +1,92 @@
-"""Summaries as tables, for the terminal and in Markdown.
+"""Summaries laid out as tables that fit the page.
 
-A few runs stand side by side, a metric per row. When they do not fit beside each other, a
-run gets a row and the metrics become columns, in as many tables as the width asks for.
+A few runs stand side by side, a metric per row. When they do not fit beside each other, or
+the rows are settings, each gets a row and the metrics become columns, in as many tables as
+the width asks for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from rich.cells import cell_len
 
 from zerocon.reports.summary import Column, Group, Statistic, Summary
 
 ARROWS = {"higher": "↑", "lower": "↓", "": ""}
 NOTHING = "–"
+MARKS = ("", "**", "*")  # what a cell of each rank has before its text, where nothing is coloured
+UNLIMITED = 100_000
 _PADDING = 3  # what a column takes beside its text; the table's edge takes one more
+_MOST_COUNTS = 6  # different counts that a note lists
+
+Label = tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Cell:
     text: str
-    best: bool = False
+    rank: int = 0  # 1 the best of its metric, 2 the second best
+
+    @property
+    def marked(self) -> str:
+        return MARKS[self.rank] + self.text
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A table before it is drawn. The first column is the rows' names."""
+    """A table before it is drawn. The first `keys` columns are the rows' names."""
 
     title: str
     header: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     notes: Sequence[str] = ()
+    keys: int = 1
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a table has a row for: runs, edit types of a run, values of settings."""
+
+    groups: Mapping[Label, Group]
+    keys: Label = ("",)  # what the parts of the labels are
+    runs: Mapping[Label, int] | None = None  # where a row gathers several
+    compare: bool = True  # is one row better than another?
 
 
 def grids(
-    runs: Mapping[str, Summary],
+    runs: Mapping[Label, Summary],
     columns: Sequence[Column],
     per_type: bool = False,
     width: int = 100,
+    *,
+    keys: Label = ("",),
+    gathered: Mapping[Label, int] | None = None,
 ) -> list[Grid]:
     """The tables that say it all: overall, and per edit type when asked."""
-    overall = {name: run.overall for name, run in runs.items()}
+    overall = Rows({label: run.overall for label, run in runs.items()}, keys, gathered)
     if not per_type:
         return _fitted("", overall, columns, width)
-    if len(runs) == 1:
+    if len(runs) == 1 and keys == ("",):
         (summary,) = runs.values()
-        kinds = {_type_label(k, g): g for k, g in summary.edit_types.items()}
-        return _fitted("", kinds | {"all": summary.overall}, columns, width, compare=False)
+        kinds = {(_type_label(k, g),): g for k, g in summary.edit_types.items()}
+        both = Rows(kinds | {("all",): summary.overall}, compare=False)
+        return _fitted("", both, columns, width)
+    by_type = {title: replace(overall, groups=groups) for title, groups in _by_type(runs).items()}
     return [
         grid
-        for title, groups in (*_by_type(runs).items(), ("all", overall))
-        for grid in _fitted(title, groups, columns, width)
+        for title, rows in (*by_type.items(), ("all", overall))
+        for grid in _fitted(title, rows, columns, width)
     ]
 
 
-def print_grids(tables: Sequence[Grid], console: Console | None = None) -> None:
-    console = console or Console()
-    for grid in tables:
-        console.print(_rich(grid))
-        for note in grid.notes:
-            console.print(Text(note, style="dim"))
-
-
-def to_markdown(tables: Sequence[Grid]) -> str:
-    return "\n\n".join(_markdown(grid) for grid in tables) + "\n"
-
-
-def _by_type(runs: Mapping[str, Summary]) -> dict[str, dict[str, Group]]:
+def _by_type(runs: Mapping[Label, Summary]) -> dict[str, dict[Label, Group]]:
     """Edit type -> run -> its cases of that type."""
-    table: dict[str, dict[str, Group]] = {}
-    for name, run in runs.items():
+    table: dict[str, dict[Label, Group]] = {}
+    for label, run in runs.items():
         for kind, group in run.edit_types.items():
-            table.setdefault(_type_label(kind, group), {})[name] = group
+            table.setdefault(_type_label(kind, group), {})[label] = group
     return table
 
 
@@ -83,85 +94,112 @@ def _type_label(kind: str, group: Group) -> str:
     return kind if group.name == kind else f"{kind} {group.name}"
 
 
-def _fitted(
-    title: str,
-    groups: Mapping[str, Group],
-    columns: Sequence[Column],
-    width: int,
-    compare: bool = True,
-) -> list[Grid]:
-    if len(groups) == 1:
-        (only,) = groups.items()
-        return [_alone(title, only, columns)]
-    beside = _metric_per_row(title, groups, columns, compare)
-    if _width(beside) <= width:
+def _fitted(title: str, rows: Rows, columns: Sequence[Column], width: int) -> list[Grid]:
+    if rows.keys != ("",):
+        return _rows_of_settings(title, rows, columns, width)
+    if len(rows.groups) == 1:
+        return [_alone(title, rows, columns)]
+    beside = _metric_per_row(title, rows, columns)
+    if width_of(beside) <= width:
         return [beside]
-    return _run_per_row(title, groups, columns, width, compare)
+    return _row_per_run(title, rows, columns, width)
 
 
-def _alone(title: str, named: tuple[str, Group], columns: Sequence[Column]) -> Grid:
+def _alone(title: str, rows: Rows, columns: Sequence[Column]) -> Grid:
     """One run: room for a column of each thing that is known."""
-    name, group = named
-    rows = [
-        [Cell(text) for text in (_label(column), _value(stat, column), str(stat.n), left_out)]
+    (((name,), group),) = rows.groups.items()
+    lines = [
+        [Cell(text) for text in (label(column), value(stat, column), str(stat.n), left_out)]
         for column in columns
         for stat in (_statistic(group, column),)
         for left_out in (_left_out(stat.infinite, stat.nan),)
     ]
     header = ["metric", "mean ± s.e.", "n", "left out"]
-    if not any(row[3].text for row in rows):
-        header, rows = header[:3], [row[:3] for row in rows]
-    return Grid(f"{title} · {name}" if title else name, header, rows, [_counts(group)])
+    if not any(line[3].text for line in lines):
+        header, lines = header[:3], [line[:3] for line in lines]
+    return Grid(f"{title} · {name}" if title else name, header, lines, [_counts(group)])
 
 
-def _metric_per_row(
-    title: str, groups: Mapping[str, Group], columns: Sequence[Column], compare: bool
-) -> Grid:
-    rows = [[Cell(_label(column)), *_cells(groups, column, compare)] for column in columns]
+def _metric_per_row(title: str, rows: Rows, columns: Sequence[Column]) -> Grid:
+    groups = rows.groups
+    lines = [[Cell(label(column)), *_cells(rows, column)] for column in columns]
     counts = [
         [Cell("cases"), *(Cell(str(group.cases)) for group in groups.values())],
         [Cell("failed"), *(Cell(str(group.failed)) for group in groups.values())],
     ]
-    return Grid(title, ["metric", *groups], [*rows, *counts], _notes(groups, columns))
+    header = ["metric", *(name for (name,) in groups)]
+    return Grid(title, header, [*lines, *counts], _notes(groups, columns))
 
 
-def _run_per_row(
-    title: str, groups: Mapping[str, Group], columns: Sequence[Column], width: int, compare: bool
-) -> list[Grid]:
-    """The widest tables that fit: columns are added until one would not."""
-    names = [[Cell(name)] for name in groups]
+def _row_per_run(title: str, rows: Rows, columns: Sequence[Column], width: int) -> list[Grid]:
+    counts = [[Cell(str(g.cases)), Cell(str(g.failed))] for g in rows.groups.values()]
+    cells = {label(c, "\n"): _cells(rows, c) for c in columns}
+    made = wrapped(title, rows.keys, list(rows.groups), ("cases", "failed"), counts, cells, width)
+    return [*made[:-1], replace(made[-1], notes=_notes(rows.groups, columns))]
+
+
+def _rows_of_settings(title: str, rows: Rows, columns: Sequence[Column], width: int) -> list[Grid]:
+    """As `_row_per_run`, and how many runs each row gathers."""
+    runs = rows.runs or dict.fromkeys(rows.groups, 1)
     counts = [
-        [Cell(name), Cell(str(group.cases)), Cell(str(group.failed))]
-        for name, group in groups.items()
+        [Cell(str(runs[name])), Cell(str(group.cases)), Cell(str(group.failed))]
+        for name, group in rows.groups.items()
     ]
+    cells = {label(c, "\n"): _cells(rows, c) for c in columns}
+    names = list(rows.groups)
+    made = wrapped(title, rows.keys, names, ("runs", "cases", "failed"), counts, cells, width)
+    return [*made[:-1], replace(made[-1], notes=_notes(rows.groups, columns))]
+
+
+def wrapped(
+    title: str,
+    keys: Label,
+    names: Sequence[Label],
+    first_header: Sequence[str],
+    first_cells: Sequence[Sequence[Cell]],
+    cells: Mapping[str, Sequence[Cell]],
+    width: int,
+) -> list[Grid]:
+    """A row for each name, in the widest tables that fit: columns are added until one would not."""
+    named = [[Cell(part) for part in name] for name in names]
+    start = Grid("", keys, named, keys=len(keys))
+    rows = [[*name, *more] for name, more in zip(named, first_cells, strict=True)]
+    grid = replace(start, title=title, header=[*keys, *first_header], rows=rows)
     made: list[Grid] = []
-    grid = Grid(title, ["", "cases", "failed"], counts)
-    for column in columns:
-        wider = _with_column(grid, column, _cells(groups, column, compare))
-        if _width(wider) > width and len(grid.header) > 1:
+    room = width - width_of(grid)
+    for header, column in cells.items():
+        wide = _PADDING + _longest([header, *(cell.marked for cell in column)])
+        if wide > room and len(grid.header) > len(keys):
             made.append(grid)
-            wider = _with_column(Grid("", [""], names), column, _cells(groups, column, compare))
-        grid = wider
-    return [*made, replace(grid, notes=_notes(groups, columns))]
+            grid, room = start, width - width_of(start)
+        grid = _with_column(grid, header, column)
+        room -= wide
+    return [*made, grid]
 
 
-def _with_column(grid: Grid, column: Column, cells: Sequence[Cell]) -> Grid:
+def _with_column(grid: Grid, header: str, cells: Sequence[Cell]) -> Grid:
     rows = [[*row, cell] for row, cell in zip(grid.rows, cells, strict=True)]
-    return replace(grid, header=[*grid.header, _label(column, "\n")], rows=rows)
+    return replace(grid, header=[*grid.header, header], rows=rows)
 
 
-def _cells(groups: Mapping[str, Group], column: Column, compare: bool) -> list[Cell]:
-    stats = [_statistic(group, column) for group in groups.values()]
-    texts = [_value(stat, column) for stat in stats]
-    best = _best([stat.mean for stat in stats], column) if compare else None
-    return [Cell(t, best is not None and s.mean == best) for t, s in zip(texts, stats, strict=True)]
+def _cells(rows: Rows, column: Column) -> list[Cell]:
+    stats = [_statistic(group, column) for group in rows.groups.values()]
+    means = [stat.mean for stat in stats]
+    places = ranks(means, column) if rows.compare else [0] * len(stats)
+    return [Cell(value(s, column), place) for s, place in zip(stats, places, strict=True)]
 
 
-def _best(means: Sequence[float | None], column: Column) -> float | None:
+def ranks(means: Sequence[float | None], column: Column) -> list[int]:
+    """1 for the best, 2 for the second best of three or more, else 0. Equal means share."""
     known = [mean for mean in means if mean is not None]
     if len(known) < 2 or not column["better"]:
-        return None
-    return max(known) if column["better"] == "higher" else min(known)
+        return [0] * len(means)
+    rounded = [None if mean is None else float(f"{mean:.12g}") for mean in means]
+    order = sorted({r for r in rounded if r is not None}, reverse=column["better"] == "higher")
+    places = {order[0]: 1}
+    if len(known) > 2 and len(order) > 1:
+        places[order[1]] = 2
+    return [0 if r is None else places.get(r, 0) for r in rounded]
 
 
 def _statistic(group: Group, column: Column) -> Statistic:
@@ -169,13 +207,13 @@ def _statistic(group: Group, column: Column) -> Statistic:
     return group.metrics.get(str(column["name"]), Statistic(None, None, 0))
 
 
-def _label(column: Column, before_unit: str = " ") -> str:
+def label(column: Column, before_unit: str = " ") -> str:
     unit = f"{before_unit}({column['unit']})" if column["unit"] else ""
     arrow = ARROWS[column["better"]]
     return f"{column['name']} {arrow}{unit}".rstrip() if arrow else f"{column['name']}{unit}"
 
 
-def _value(stat: Statistic, column: Column) -> str:
+def value(stat: Statistic, column: Column) -> str:
     if stat.mean is None:
         return NOTHING
     digits = int(column["digits"])
@@ -192,7 +230,7 @@ def _counts(group: Group) -> str:
     return f"{group.cases} cases, {group.failed} failed"
 
 
-def _notes(groups: Mapping[str, Group], columns: Sequence[Column]) -> list[str]:
+def _notes(groups: Mapping[Label, Group], columns: Sequence[Column]) -> list[str]:
     """Where means are over fewer cases than went well."""
     notes = [_note(column, [_statistic(g, column) for g in groups.values()]) for column in columns]
     return ["mean ± standard error", *filter(None, notes)]
@@ -200,39 +238,26 @@ def _notes(groups: Mapping[str, Group], columns: Sequence[Column]) -> list[str]:
 
 def _note(column: Column, stats: Sequence[Statistic]) -> str:
     left_out = _left_out(sum(stat.infinite for stat in stats), sum(stat.nan for stat in stats))
-    counts = [str(stat.n) for stat in stats]
-    n = f"{counts[0]} each" if len(set(counts)) == 1 else ", ".join(counts)
+    n = _listed([stat.n for stat in stats])
     return f"{column['name']}: n = {n}; left out {left_out}" if left_out else ""
 
 
-def _width(grid: Grid) -> int:
-    columns = zip(grid.header, *([cell.text for cell in row] for row in grid.rows), strict=True)
-    return 1 + sum(_PADDING + max(_longest_line(text) for text in column) for column in columns)
+def _listed(counts: Sequence[int]) -> str:
+    if len(set(counts)) == 1:
+        return str(counts[0]) + (" each" if len(counts) > 1 else "")
+    if len(counts) > _MOST_COUNTS:
+        return f"{min(counts)} to {max(counts)}"
+    return ", ".join(map(str, counts))
 
 
-def _longest_line(text: str) -> int:
-    return max(len(line) for line in text.split("\n"))
+def width_of(grid: Grid) -> int:
+    return 1 + sum(_PADDING + wide for wide in column_widths(grid))
 
 
-def _rich(grid: Grid) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, title=Text(grid.title) if grid.title else None)
-    table.title_justify = "left"
-    for position, name in enumerate(grid.header):
-        table.add_column(Text(name), justify="right" if position else "left", no_wrap=True)
-    for row in grid.rows:
-        table.add_row(*(Text(cell.text, style="bold green" if cell.best else "") for cell in row))
-    return table
+def column_widths(grid: Grid) -> list[int]:
+    columns = zip(grid.header, *([cell.marked for cell in row] for row in grid.rows), strict=True)
+    return [_longest(column) for column in columns]
 
 
-def _markdown(grid: Grid) -> str:
-    aligned = [":--"] + ["--:"] * (len(grid.header) - 1)
-    body = [[f"**{c.text}**" if c.best else _escape(c.text) for c in row] for row in grid.rows]
-    lines = [[_escape(name) for name in grid.header], aligned, *body]
-    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    notes = "\n".join(f"- {_escape(note)}" for note in grid.notes)
-    title = f"### {grid.title}" if grid.title else ""
-    return "\n\n".join(part for part in (title, table, notes) if part)
-
-
-def _escape(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
+def _longest(texts: Iterable[str]) -> int:
+    return max(cell_len(line) for text in texts for line in text.split("\n"))

@@ -1,0 +1,222 @@
+"""The runs that a report is about: found on disk, told apart, and which may be compared."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+
+from zerocon.checks import ConfigError
+from zerocon.reports.summary import Column
+from zerocon.runs.origin import FILE, Origin
+from zerocon.runs.provenance import NOT_IN_NAME
+
+NO_VALUE = "–"  # of a field that the run's config does not have
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run's directory. Its config is read when it is asked for."""
+
+    directory: Path
+    label: str  # the directory's name, longer where two runs share it
+    origin: Origin
+
+    @cached_property
+    def config(self) -> Mapping[str, Any]:
+        file = self.directory / "config.yaml"
+        try:
+            config = yaml.load(file.read_text(), _LOADER)  # noqa: S506 - a safe loader
+        except (OSError, yaml.YAMLError) as error:
+            raise ConfigError(f"{file} can't be read as a run's config: {error}") from error
+        if not isinstance(config, dict):
+            raise ConfigError(f"{file} is no run's config")
+        return cast("dict[str, Any]", config)
+
+    @cached_property
+    def fields(self) -> dict[str, Any]:
+        """Every setting by its dotted name; a group's own name stands for its class."""
+        return dict(_flat(self.config))
+
+    def field(self, name: str) -> str:
+        return shown(self.fields.get(name, NO_VALUE))
+
+
+@dataclass(frozen=True)
+class Sort:
+    """Runs whose numbers mean the same, and how to say which."""
+
+    dataset: str
+    dataset_fingerprint: str
+    protocol: str
+    judges: tuple[tuple[str, str], ...]
+    uses_mask: bool
+
+    @classmethod
+    def of(cls, run: Run) -> Sort:
+        origin = run.origin
+        return cls(
+            dataset=origin.dataset.get("name", ""),
+            dataset_fingerprint=origin.dataset.get("fingerprint", ""),
+            protocol=origin.protocol,
+            judges=tuple(sorted(origin.judges.items())),
+            uses_mask=origin.uses_mask,
+        )
+
+    def words(self) -> str:
+        judges = ", ".join(f"{metric} by {judge}" for metric, judge in self.judges)
+        mask = "; the method was given the benchmark's mask" if self.uses_mask else ""
+        dataset = f"{self.dataset} {self.dataset_fingerprint}".strip()
+        return f"{dataset}, protocol {self.protocol}, judged {judges or 'by no model'}{mask}"
+
+
+def find_runs(patterns: Sequence[str | Path]) -> list[Run]:
+    """Every run that is named: a directory, a folder of runs, or a pattern such as outputs/**."""
+    named = [d for pattern in patterns for d in _directories(str(pattern))]
+    directories = _once(named)
+    labels = _labels(directories)
+    runs: list[Run] = []
+    for directory in directories:
+        origin = Origin.read(directory)
+        if origin is None:
+            raise ConfigError(f"{directory} is no run's directory: it has no {FILE}")
+        runs.append(Run(directory, labels[directory], origin))
+    return runs
+
+
+def _directories(pattern: str) -> list[Path]:
+    """The runs that a pattern names; looking for them never goes into a run's pictures."""
+    top = re.sub(r"/\*\*(/\*)?$", "", pattern)  # all below is looked through anyway
+    matches = sorted(glob.glob(top))  # noqa: PTH207 - a Path's glob takes no absolute pattern
+    named = [Path(top)] if Path(top).exists() else [Path(match) for match in matches]
+    if not named:
+        raise ConfigError(f"there is nothing at {pattern}")
+    found = [run for path in named for run in _below(path)]
+    if not found:
+        raise ConfigError(f"{pattern} is no run's directory and has none below: no {FILE} there")
+    return sorted(found, key=lambda path: natural(str(path)))
+
+
+def _below(path: Path) -> Iterator[Path]:
+    for folder, inner, files in os.walk(path):
+        if FILE in files:
+            inner.clear()
+            yield Path(folder)
+
+
+def _once(paths: Iterable[Path]) -> list[Path]:
+    """A run that two patterns name is one run."""
+    known: dict[Path, Path] = {}
+    for path in paths:
+        known.setdefault(path.resolve(), path)
+    return list(known.values())
+
+
+def _labels(directories: Sequence[Path]) -> dict[Path, str]:
+    """The last part of each path, or as many parts as tell it from all others."""
+    labels: dict[Path, str] = {}
+    parts = {path: path.resolve().parts for path in directories}
+    for count in range(1, max(map(len, parts.values())) + 1):
+        names = {p: "/".join(parts[p][-count:]) for p in directories if p not in labels}
+        often = Counter(names.values())
+        labels |= {path: name for path, name in names.items() if often[name] == 1}
+    return labels
+
+
+def sorts(runs: Iterable[Run]) -> dict[Sort, list[Run]]:
+    """Runs by what their numbers mean; those of different sorts are never in one column."""
+    found: dict[Sort, list[Run]] = {}
+    for run in runs:
+        found.setdefault(Sort.of(run), []).append(run)
+    return found
+
+
+def differences(several: Sequence[Sort]) -> str:
+    """In what the sorts differ, in words."""
+    names = {
+        "dataset": "dataset",
+        "dataset_fingerprint": "the dataset's content or its cases",
+        "protocol": "protocol",
+        "judges": "the models that judge",
+        "uses_mask": "whether the method was given the mask",
+    }
+    differ = [what for name, what in names.items() if len({getattr(s, name) for s in several}) > 1]
+    if "dataset" in differ:
+        differ.remove("the dataset's content or its cases")
+    return ", ".join(differ)
+
+
+def columns_of(runs: Sequence[Run], only: Sequence[str] = ()) -> list[Column]:
+    """What the runs measured, in the order it was first named; `only` chooses."""
+    columns: dict[str, Column] = {}
+    for run in runs:
+        for column in run.origin.columns:
+            known = columns.setdefault(str(column["name"]), column)
+            if known["unit"] != column["unit"]:
+                raise ConfigError(
+                    f"{column['name']} is in {known['unit'] or 'no unit'} in one run and in "
+                    f"{column['unit'] or 'no unit'} in {run.label}: they can't stand in one column"
+                )
+    unknown = [name for name in only if name not in columns]
+    if unknown:
+        raise ConfigError(f"no run measured {unknown[0]!r}; there is: {', '.join(columns)}")
+    return [columns[name] for name in only] if only else list(columns.values())
+
+
+def check_field(runs: Sequence[Run], name: str) -> None:
+    """Refuse a field that no run has."""
+    known = {field for run in runs for field in run.fields}
+    if name not in known:
+        raise ConfigError(f"no run's config has a field {name!r}; there is: {', '.join(known)}")
+
+
+def varying(runs: Sequence[Run]) -> dict[str, list[str]]:
+    """The settings that change numbers and in which the runs differ, with their values."""
+    if len(runs) < 2:
+        return {}
+    names = dict.fromkeys(name for run in runs for name in run.fields if _counts(name))
+    values = {name: sorted({run.field(name) for run in runs}, key=natural) for name in names}
+    return {name: several for name, several in values.items() if len(several) > 1}
+
+
+def _counts(field: str) -> bool:
+    return field != "name" and not any(f"{field}.".startswith(f"{n}.") for n in NOT_IN_NAME)
+
+
+def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for name, value in node.items():
+        if name == "_target_":
+            continue
+        path = f"{prefix}{name}"
+        if not isinstance(value, dict):
+            yield path, value
+            continue
+        group = cast("dict[str, Any]", value)
+        if "_target_" in group:
+            yield path, str(group["_target_"]).rpartition(".")[2]
+        yield from _flat(group, f"{path}.")
+
+
+def shown(value: object) -> str:
+    """A setting as it is written in YAML."""
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def natural(text: str) -> list[tuple[int, float, str]]:
+    """Sorts "10" after "9" and "-0.5" before "0.25"."""
+    try:
+        return [(0, float(text), "")]
+    except ValueError:
+        parts = re.findall(r"\d+|\D+", text)
+        return [(1, int(p), "") if p.isdecimal() else (2, 0, p) for p in parts]
