@@ -13,7 +13,7 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -24,6 +24,7 @@ from hydra.errors import HydraException
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from zerocon.backbones.base import BackboneSettings
 from zerocon.cases import Dataset
@@ -100,12 +101,44 @@ def settings_from(cfg: DictConfig) -> RunSettings:
         direction=build(config, "direction")(),
         inversion=inversion,
         method=method,
-        metrics=_metrics(config),
+        metrics=metrics_of(config),
         runner=runner,
         tracker=build(config, "tracker"),
         config=config,
         directory=directory,
     )
+
+
+def _stored(directory: Path, overrides: Sequence[str]) -> DictConfig:
+    """What the run in `directory` was made with; `overrides` may say where and how fast only."""
+    file = directory / "config.yaml"
+    if not file.is_file():
+        raise ConfigError(f"{directory} is no run's directory: it has no config.yaml")
+    for override in overrides:
+        key, given, _ = override.partition("=")
+        if not given or not any(key == n or key.startswith(f"{n}.") for n in NOT_IN_NAME):
+            raise ConfigError(
+                f"{override!r} can't be changed: a run is looked at as it was made. What may be "
+                f"given is where and how fast: {', '.join(NOT_IN_NAME)}"
+            )
+    try:
+        changes = OmegaConf.from_dotlist(list(overrides))
+        return cast("DictConfig", OmegaConf.merge(OmegaConf.load(file), changes))
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise ConfigError(f"{file} can't be read: {error}") from error
+
+
+def stored_config(directory: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The same, plain; it may be of pictures that were only scored."""
+    return plain(_stored(directory, overrides))
+
+
+def stored_settings(directory: Path, overrides: Sequence[str] = ()) -> RunSettings:
+    """The settings of the run in `directory`, wherever that is now."""
+    cfg = _stored(directory, overrides)
+    if "method" not in cfg:
+        raise ConfigError(f"{directory} holds scores of pictures that were made elsewhere")
+    return replace(settings_from(cfg), directory=directory)
 
 
 def content_of(config: dict[str, Any]) -> dict[str, Any]:
@@ -151,7 +184,8 @@ def _about_losses(make: Any, *, takes_losses: bool) -> str:
     return f"{name} uses no losses, so `loss` would have no effect; leave it out, or loss=none"
 
 
-def _metrics(config: dict[str, Any]) -> Callable[[], list[Metric]]:
+def metrics_of(config: dict[str, Any]) -> Callable[[], list[Metric]]:
+    """Call it to load the judges."""
     group = dict(config["metrics"])
     shared = {key: group.pop(key) for key in ("protocol",) if key in group}
     makers = [

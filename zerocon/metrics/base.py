@@ -7,7 +7,8 @@ it, quirks included. Where both agree, a metric takes the setting and does the s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -104,6 +105,15 @@ class Metric(Protocol):
         ...
 
     def __call__(self, pictures: Pictures) -> dict[str, Tensor]: ...
+
+
+@contextmanager
+def full_precision() -> Generator[None]:
+    """Convolutions on a GPU round to ten bits unless told not to: not what a judge may do."""
+    with torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+    ):
+        yield
 
 
 def chosen(

@@ -23,7 +23,7 @@ from zerocon.cases import Case, CaseError, Dataset
 from zerocon.checks import ConfigError
 from zerocon.conditions import Conditions, Draws
 from zerocon.config import RunSettings
-from zerocon.metrics.base import Metric, Pictures
+from zerocon.metrics.base import Metric, Pictures, full_precision
 from zerocon.runs.pictures import case_pictures, from_uint8, to_uint8
 from zerocon.runs.records import Record, RecordLog, save_image
 from zerocon.runs.results import check_origin, finish, is_complete, report
@@ -136,7 +136,7 @@ def _edit_and_score(
     started = time.perf_counter()
     edited = to_uint8(edit(settings, loaded.backbone, cases))
     # Scored as they are stored, so that the numbers can be had again from the files.
-    scores = score(loaded.metrics, cases, from_uint8(edited))
+    scores = score(loaded.metrics, cases, from_uint8(edited).to(loaded.backbone.device))
     seconds = (time.perf_counter() - started) / len(cases)
     for row, case in enumerate(cases):
         picture = Image.fromarray(edited[row])
@@ -173,9 +173,11 @@ def edit(settings: RunSettings, backbone: Backbone, cases: Sequence[Case]) -> Te
 
 
 def score(metrics: Sequence[Metric], cases: Sequence[Case], edited: Tensor) -> dict[str, Tensor]:
-    """Every metric's columns, [case] each."""
+    """Every metric's columns, [case] each; computed where `edited` is."""
     pictures = Pictures.of(cases, edited)
-    return {name: values for metric in metrics for name, values in metric(pictures).items()}
+    with full_precision():
+        found = [metric(pictures) for metric in metrics]
+    return {name: values.cpu() for columns in found for name, values in columns.items()}
 
 
 def _request(backbone: Backbone, case: Case) -> dict[str, Any]:

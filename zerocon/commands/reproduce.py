@@ -1,0 +1,80 @@
+"""`zerocon reproduce`: does a run come out again?"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from zerocon.runs.reproduce import Again, Reproduction
+
+CONSOLE = Console()
+
+
+def add(commands: Any) -> None:
+    reproduce = commands.add_parser(
+        "reproduce", help="edit some of a run's cases again from its stored config, and compare"
+    )
+    reproduce.add_argument("run", type=Path, help="a run's directory")
+    reproduce.add_argument("overrides", nargs="*", help="where and how fast, as backbone.device=…")
+    reproduce.add_argument("--cases", type=int, default=5, help="how many (default: %(default)s)")
+    reproduce.add_argument(
+        "--psnr",
+        type=float,
+        default=40.0,
+        help="a picture this close to the stored one, in dB, is the same (default: %(default)s)",
+    )
+    reproduce.set_defaults(handler=_reproduce)
+
+
+def _reproduce(options: argparse.Namespace) -> None:
+    from zerocon.quiet import quiet_models
+    from zerocon.runs.reproduce import reproduce
+
+    quiet_models()
+    found = reproduce(options.run, options.overrides, cases=options.cases)
+    for change in found.changed:
+        CONSOLE.print(f"not as it was: {change}", highlight=False, markup=False)
+    for problem in found.problems:
+        CONSOLE.print(str(problem), highlight=False, markup=False)
+    CONSOLE.print(_pictures(found.cases))
+    CONSOLE.print(_numbers(found.cases))
+    CONSOLE.print(_in_words(found, options.psnr), highlight=False)
+    if found.problems or any(case.psnr < options.psnr for case in found.cases):
+        sys.exit(1)
+
+
+def _pictures(cases: Sequence[Again]) -> Table:
+    table = Table("case", "pixels that differ", "largest, of 255", "PSNR, dB")
+    for case in cases:
+        table.add_row(case.case, f"{case.differing:.2%}", str(case.largest), f"{case.psnr:.1f}")
+    return table
+
+
+def _numbers(cases: Sequence[Again]) -> Table:
+    """Each metric's means over the cases, and the case that differs most."""
+    table = Table("metric", "recorded, mean", "now, mean", "largest difference")
+    for name in cases[0].metrics if cases else ():
+        pairs = [case.metrics[name] for case in cases]
+        finite = [(a, b) for a, b in pairs if math.isfinite(a) and math.isfinite(b)]
+        if finite:
+            before, after = (sum(values) / len(finite) for values in zip(*finite, strict=True))
+            most = max(abs(a - b) for a, b in finite)
+            table.add_row(name, f"{before:.6g}", f"{after:.6g}", f"{most:.2g}")
+    return table
+
+
+def _in_words(found: Reproduction, least: float) -> str:
+    equal = sum(case.largest == 0 for case in found.cases)
+    close = sum(case.psnr >= least for case in found.cases)
+    return (
+        f"{len(found.cases)} cases edited again: {equal} equal to the bit, "
+        f"{close} at {least:g} dB or more."
+    )
