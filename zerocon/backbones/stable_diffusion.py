@@ -102,7 +102,7 @@ class StableDiffusionBackbone:
 
     def eps(self, z: Tensor, time: int, cond: Tensor) -> Tensor:
         self.evaluations.forward += len(z)
-        if torch.is_grad_enabled() and z.requires_grad:
+        if torch.is_grad_enabled() and (z.requires_grad or cond.requires_grad):
             self.evaluations.backward += len(z)
         predicted: Tensor = self.unet(z, time, cond, return_dict=False)[0]
         if self._config["prediction_type"] == "epsilon":

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
 from zerocon.backbones.base import Backbone
 from zerocon.conditions import Conditions, Draws
 from zerocon.diffusion import Schedule, ddim_step, noisy_step
+
+# What an inversion can give that a method may or may not make use of: noisy latents, an ∅ for
+# each step, a source's row that is put back onto its trajectory.
+Provided = Literal["trajectory", "negative", "source_row"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +31,7 @@ class Trajectory:
     noises: Tensor | None = None  # of a sampler that adds noise, [step, case, …]
     pinned: bool = False  # the source's row is put back onto the latents after each step
     proximal: float | None = None  # quantile below which guidance's differences are dropped
+    shrink: bool = False  # and the others come closer to zero by that limit
 
     @property
     def clean(self) -> Tensor:
@@ -47,7 +52,7 @@ class Trajectory:
         """`ε(∅) + w (ε(c) - ε(∅))`; with proximal guidance, of the larger differences only."""
         difference = positive - negative
         if self.proximal is not None:
-            difference = proximal(difference, self.proximal)
+            difference = proximal(difference, self.proximal, shrink=self.shrink)
         return negative + scale * difference
 
     def step(self, step: int, z: Tensor, eps: Tensor) -> Tensor:
@@ -62,16 +67,31 @@ class Trajectory:
         return self.before(step + 1) if self.pinned else self.step(step, z, eps)
 
 
-def proximal(difference: Tensor, quantile: float) -> Tensor:
-    """Drop what is smaller than the case's quantile of sizes (l0: the rest stays as it is)."""
+def proximal(difference: Tensor, quantile: float, *, shrink: bool = False) -> Tensor:
+    """Drop what is smaller than the case's quantile of sizes.
+
+    The rest stays as it is (l0), or shrinks by that limit.
+    """
     sizes = difference.abs().flatten(1).float()
-    limit = sizes.quantile(quantile, dim=1).to(difference.dtype)
-    return difference * (difference.abs() > limit[:, None, None, None])
+    limit = sizes.quantile(quantile, dim=1).to(difference.dtype)[:, None, None, None]
+    if shrink:
+        return difference - difference.clamp(-limit, limit)
+    return difference * (difference.abs() > limit)
 
 
 class Inversion(Protocol):
+    provides: ClassVar[frozenset[Provided]]
+
     def __call__(
         self, backbone: Backbone, clean: Tensor, conditions: Conditions, steps: int, draws: Draws
     ) -> Trajectory:
         """The trajectory of `clean`, [case, channel, row, column], in `steps` steps."""
         ...
+
+
+@runtime_checkable
+class FittedToGuidance(Protocol):
+    """An inversion whose trajectory is led back by one guidance only."""
+
+    @property
+    def fitted_guidance(self) -> float: ...

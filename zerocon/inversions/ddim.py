@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from zerocon.backbones.base import Backbone
 from zerocon.checks import in_range, one_of
 from zerocon.conditions import Conditions, Draws
 from zerocon.diffusion import ddim_step
-from zerocon.inversions.base import Trajectory
+from zerocon.inversions.base import Provided, Trajectory
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,8 @@ class DDIMInversion:
     how often each step is done again with the noise that the network sees in its own result,
     towards the fixed point that sampling passes exactly.
     """
+
+    provides: ClassVar[frozenset[Provided]] = frozenset({"trajectory"})
 
     prompt: Literal["source", "empty"] = "source"
     refinements: int = 0

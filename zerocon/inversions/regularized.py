@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from zerocon.backbones.base import Backbone
 from zerocon.checks import in_range
 from zerocon.conditions import Conditions, Draws
 from zerocon.diffusion import ddim_step
-from zerocon.inversions.base import Trajectory
+from zerocon.inversions.base import Provided, Trajectory
 
 COARSEST = 8  # side at which the pyramid ends
 
@@ -22,6 +23,8 @@ COARSEST = 8  # side at which the pyramid ends
 @dataclass(frozen=True)
 class RegularizedInversion:
     """`iterations` times a step: `rolls` descents of the auto-correlation, one of the KL term."""
+
+    provides: ClassVar[frozenset[Provided]] = frozenset({"trajectory"})
 
     auto_correlation: float = 20.0
     kl: float = 20.0

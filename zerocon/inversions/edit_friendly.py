@@ -1,0 +1,68 @@
+"""Edit-friendly DDPM inversion (Huberman-Spiegelglas et al. 2024)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from zerocon.backbones.base import Backbone
+from zerocon.checks import ConfigError, in_range
+from zerocon.conditions import Conditions, Draws
+from zerocon.diffusion import Schedule, add_noise, guided, noise_scale, noisy_mean
+from zerocon.inversions.base import Provided, Trajectory
+
+
+@dataclass(frozen=True)
+class EditFriendlyInversion:
+    """Noise maps that lead DDPM's sampler (η = 1) through latents drawn each for itself.
+
+    `guidance` is of the source prompt while they are extracted. Sampling begins after the
+    share `skip` of the steps. `last_noise`: of the step onto the picture itself; without it,
+    as published, the picture comes back only nearly.
+    """
+
+    provides: ClassVar[frozenset[Provided]] = frozenset({"trajectory"})
+
+    guidance: float = 3.5
+    skip: float = 0.36
+    last_noise: bool = True
+
+    def __post_init__(self) -> None:
+        in_range("inversion.guidance", self.guidance, 0, 100)
+        in_range("inversion.skip", self.skip, 0, 1)
+        if self.skip == 1:
+            raise ConfigError("inversion.skip is 1, which leaves no step; it must be below 1")
+
+    @torch.no_grad()
+    def __call__(
+        self, backbone: Backbone, clean: Tensor, conditions: Conditions, steps: int, draws: Draws
+    ) -> Trajectory:
+        schedule = backbone.schedule(steps).tail(max(1, steps - round(self.skip * steps)))
+        drawn = _drawn(clean, schedule, draws)
+        z, latents, noises = drawn[-1], [drawn[-1]], list[Tensor]()
+        for (time, alpha, below), goal in zip(schedule.steps, drawn[-2::-1], strict=True):
+            eps = guided(
+                backbone.eps, z, time, conditions.source, conditions.negative, self.guidance
+            )
+            # z_{t-1} = mean + σ · noise, solved for the noise; walked, so that no error adds up.
+            mean, sigma = noisy_mean(z, eps, alpha, below), noise_scale(alpha, below)
+            noises.append((goal - mean) / sigma if sigma else torch.zeros_like(z))
+            z = mean + sigma * noises[-1]
+            latents.append(z)
+        latents[-1] = clean
+        if not self.last_noise:
+            noises[-1] = torch.zeros_like(z)
+        return Trajectory(schedule, torch.stack(latents[::-1]), noises=torch.stack(noises))
+
+
+def _drawn(clean: Tensor, schedule: Schedule, draws: Draws) -> list[Tensor]:
+    """The picture and, from the least noisy on, a draw of its own at every time."""
+    generators = draws.generators("edit_friendly")
+    latents = [clean]
+    for alpha in reversed(schedule.alphas[:-1]):
+        noise = torch.stack([torch.randn(clean.shape[1:], generator=g) for g in generators])
+        latents.append(add_noise(clean, noise.to(clean.device, clean.dtype), alpha))
+    return latents

@@ -1,0 +1,44 @@
+"""Negative-prompt inversion (Miyake et al. 2023), with proximal guidance (Han et al. 2024)."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from zerocon.backbones.base import Backbone
+from zerocon.checks import in_range
+from zerocon.conditions import Conditions, Draws
+from zerocon.inversions.base import Provided, Trajectory
+from zerocon.inversions.ddim import DDIMInversion
+
+
+@dataclass(frozen=True)
+class NegativePromptInversion:
+    """The source prompt in place of ∅: guided sampling of the source is then unguided.
+
+    `proximal`: guidance keeps only the differences above this quantile of their sizes; with
+    `shrink`, as the published code has it, what it keeps comes closer to zero by that limit.
+    """
+
+    provides: ClassVar[frozenset[Provided]] = frozenset({"trajectory", "negative"})
+
+    proximal: float | None = None
+    shrink: bool = False
+
+    def __post_init__(self) -> None:
+        if self.proximal is not None:
+            in_range("inversion.proximal", self.proximal, 0, 1)
+
+    @torch.no_grad()
+    def __call__(
+        self, backbone: Backbone, clean: Tensor, conditions: Conditions, steps: int, draws: Draws
+    ) -> Trajectory:
+        walk = DDIMInversion()(backbone, clean, conditions, steps, draws)
+        negatives = conditions.source.expand(steps, *conditions.source.shape)
+        return dataclasses.replace(
+            walk, negatives=negatives, proximal=self.proximal, shrink=self.shrink
+        )
