@@ -49,7 +49,7 @@ def decode_picture(data: bytes, name: str) -> tuple[Image.Image, tuple[str, ...]
 
 def picture_tensor(picture: Image.Image, side: int) -> Tensor:
     """[3, side, side] in 0..1: the square in the middle, resized."""
-    pixels = np.array(_resized(_cropped(picture), side))
+    pixels = np.array(resized(_cropped(picture), side))
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous().float() / 255
 
 
@@ -218,7 +218,8 @@ def _cropped(image: Image.Image) -> Image.Image:
     return image.crop((left, top, left + side, top + side))
 
 
-def _resized(image: Image.Image, side: int) -> Image.Image:
+def resized(image: Image.Image, side: int) -> Image.Image:
+    """The one rule for square pictures: whole numbers of pixels averaged, else Lanczos."""
     if image.width == side:
         return image
     whole = image.width % side == 0

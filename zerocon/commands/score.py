@@ -1,0 +1,98 @@
+"""`zerocon score`: the metrics of edited pictures that somebody else made."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from zerocon.app import quiet_models
+from zerocon.commands.dataset import native_side, only
+from zerocon.runs.provenance import digest
+
+
+def add(commands: Any) -> None:
+    score = commands.add_parser("score", help="score pictures that somebody else made")
+    score.add_argument(
+        "--dataset", required=True, help="a choice of conf/dataset, or a folder like PIE-Bench's"
+    )
+    score.add_argument(
+        "--outputs",
+        required=True,
+        type=Path,
+        help="a folder (flat by case id, or with the sources' own paths, or with a folder for "
+        "each method), or a CSV file with the columns case and path",
+    )
+    score.add_argument("--protocol", default="masked", choices=("masked", "published"))
+    score.add_argument(
+        "--legacy-jpeg", action="store_true", help="recompress what is no JPEG yet, as published"
+    )
+    score.add_argument("--method", action="append", default=[], help="only this one (repeatable)")
+    score.add_argument("--side", type=int, help="pixels; default: the dataset's own")
+    score.add_argument("--per-type", action="store_true", help="a table for each edit type, too")
+    score.add_argument(
+        "overrides", nargs="*", help="of dataset, metrics and runner: dataset.root=…"
+    )
+    score.set_defaults(handler=_score)
+
+
+def _score(options: argparse.Namespace) -> None:
+    """Exit status 0: every case has its numbers; 1: some failed; 2: nothing could be scored."""
+    from zerocon.config import build, compose_config, metrics_of, plain
+
+    overrides = _overrides(options)
+    config = plain(compose_config(overrides))
+    make = build(config, "dataset", later=("side",))
+    side = options.side or native_side(make)
+    dataset = make(side=side)
+    metrics = metrics_of(config)
+    # Imported late: a wrong option is said before the models' libraries load.
+    from zerocon.runs.outputs import Rules, find_outputs
+    from zerocon.runs.scoring import Scoring, score_outputs
+
+    rules = Rules(side, options.protocol == "published", options.legacy_jpeg)
+    found = find_outputs(options.outputs, dataset, options.method)
+    quiet_models()
+    judges = metrics()
+    failed = 0
+    for outputs in found:
+        asked = _config(config, outputs.name, outputs.fingerprint(), rules)
+        directory = Path(config["runner"]["root"]) / f"{outputs.name}-{_digest(asked)}"
+        scoring = Scoring(
+            outputs, dataset, judges, rules, asked, directory, config["runner"]["batch_size"]
+        )
+        gallery_cases = config["runner"]["gallery_cases"]
+        failed += score_outputs(
+            scoring, gallery_cases=gallery_cases, per_type=options.per_type
+        ).failed
+    sys.exit(1 if failed else 0)
+
+
+def _overrides(options: argparse.Namespace) -> list[str]:
+    from zerocon.config import CONF
+
+    only(options.overrides, ("dataset", "metrics", "runner"))
+    chosen = [f"dataset={options.dataset}"]
+    is_choice = (CONF / "dataset" / f"{options.dataset}.yaml").exists()
+    if not is_choice and Path(options.dataset).is_dir():
+        chosen = ["dataset=pie_bench", f"dataset.root={options.dataset}"]
+    return [*chosen, f"metrics={options.protocol}", *options.overrides]
+
+
+def _config(config: dict[str, Any], name: str, fingerprint: str, rules: Any) -> dict[str, Any]:
+    """What the run's directory keeps: the settings that matter, and what was scored."""
+    method = {"name": name, "outputs": fingerprint, "side": rules.side}
+    return {
+        "name": name,
+        "dataset": config["dataset"],
+        "metrics": config["metrics"],
+        "scored": {**method, "legacy_jpeg": rules.legacy_jpeg},
+        "runner": config["runner"],
+    }
+
+
+def _digest(asked: dict[str, Any]) -> str:
+    from zerocon.config import content_of
+
+    return digest(content_of(asked))

@@ -1,0 +1,196 @@
+"""Edited pictures that somebody else made: where each case's is, and how it is read.
+
+Where a case's picture may be, below the folder given:
+
+- laid out as the published evaluation of PIE-Bench expects it: the source picture's own path,
+  in the folder or in its `annotation_images/`, with any suffix of a picture;
+- flat: the case's id with a picture's suffix;
+- or in such a folder for each method, which then is a run of its own;
+- or where a CSV file with the columns `case` and `path` (and perhaps `method`) says.
+
+The rules for pictures of another shape or size are frozen, and a record notes what was done:
+of a row (or column) of squares the last is the edited picture; under the published protocol
+the last square counts of whatever is not square; any other picture is cropped to its middle.
+Another size is resized as the sources are.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from PIL import Image
+
+from zerocon.cases import CaseError
+from zerocon.checks import ConfigError
+from zerocon.datasets.base import FileDataset
+from zerocon.datasets.images import SUFFIXES, inside, open_picture, resized
+from zerocon.datasets.pie_bench import PICTURES
+from zerocon.runs.records import file_name
+
+JPEG_START = b"\xff\xd8"
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """One method's edited pictures: case id -> paths below `root`; there should be one."""
+
+    name: str
+    root: Path
+    files: Mapping[str, Sequence[str]]
+
+    def fingerprint(self) -> str:
+        """Of the pictures' bytes: changed pictures are another run."""
+        digest = hashlib.sha256()
+        for case_id, paths in sorted(self.files.items()):
+            digest.update(json.dumps([case_id, *paths]).encode())
+            for path in paths:
+                digest.update(_digest(path, self.root))
+        return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How pictures are read: `published` and `legacy_jpeg` as the published evaluation does."""
+
+    side: int
+    published: bool = False
+    legacy_jpeg: bool = False
+
+
+def _digest(path: str, root: Path) -> bytes:
+    try:
+        with inside(path, root).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except (CaseError, OSError) as error:
+        return str(error).encode("utf-8", "backslashreplace")
+
+
+def find_outputs(place: Path, dataset: FileDataset, methods: Sequence[str] = ()) -> list[Outputs]:
+    """What there is to score at `place`, one for each method; ConfigError when nothing is."""
+    if place.is_file():
+        found = _from_csv(place)
+    elif place.is_dir():
+        found = _from_folder(place, dataset)
+    else:
+        raise ConfigError(f"{place} is neither a folder with pictures nor a CSV file")
+    known = {outputs.name for outputs in found}
+    for name in methods:
+        if name not in known:
+            raise ConfigError(f"there is no method {name!r} in {place}; there are {sorted(known)}")
+    return [outputs for outputs in found if not methods or outputs.name in methods]
+
+
+def _from_folder(folder: Path, dataset: FileDataset) -> list[Outputs]:
+    sources = {case_id: _source_path(dataset, case_id) for case_id in dataset.ids}
+    whole = _matched(folder, sources)
+    if whole.files:
+        return [whole]
+    inner = (p for p in sorted(folder.iterdir()) if p.is_dir() and not p.is_symlink())
+    found = [outputs for p in inner if (outputs := _matched(p, sources)).files]
+    if not found:
+        case_id, source = next(iter(sources.items()))
+        looked = [*([source, f"{PICTURES}/{source}"] if source else []), f"{case_id}.png"]
+        raise ConfigError(
+            f"{folder} holds no picture of a case of {dataset.name}. For case {case_id}, for "
+            f"example, {' or '.join(looked)} was looked for, there and in the folders in it"
+        )
+    return found
+
+
+def _source_path(dataset: FileDataset, case_id: str) -> str | None:
+    try:
+        return dataset.source_path(case_id)
+    except CaseError:
+        return None
+
+
+def _matched(folder: Path, sources: Mapping[str, str | None]) -> Outputs:
+    index = _index(folder)
+    files = {case_id: _paths(index, case_id, source) for case_id, source in sources.items()}
+    return Outputs(folder.resolve().name, folder, {i: paths for i, paths in files.items() if paths})
+
+
+def _index(folder: Path) -> dict[str, list[str]]:
+    """Every picture below the folder by its path without suffix."""
+    index: dict[str, list[str]] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in SUFFIXES:
+            name = path.relative_to(folder).as_posix()
+            index.setdefault(_stem(name), []).append(name)
+    return index
+
+
+def _stem(path: str) -> str:
+    return str(PurePosixPath(path).with_suffix("")) if PurePosixPath(path).name else path
+
+
+def _paths(index: Mapping[str, list[str]], case_id: str, source: str | None) -> list[str]:
+    """The pictures that may be this case's; the one with the source's own name before others."""
+    for name in (source, f"{PICTURES}/{source}") if source else ():
+        found = index.get(_stem(name), [])
+        if found:
+            return [name] if name in found else found
+    return index.get(case_id) or index.get(file_name(case_id)) or []
+
+
+def _from_csv(file: Path) -> list[Outputs]:
+    """Paths are relative to the CSV file's folder."""
+    try:
+        content = file.read_bytes().decode("utf-8-sig")
+        reader = csv.DictReader(io.StringIO(content, newline=""), strict=True)
+        rows = list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"{file} is no CSV file in UTF-8: {error}") from error
+    for column in ("case", "path"):
+        if column not in (reader.fieldnames or ()):
+            raise ConfigError(f"{file} has no column {column!r}; it needs `case` and `path`")
+    methods: dict[str, dict[str, list[str]]] = {}
+    for row in rows:
+        cases = methods.setdefault(row.get("method") or file.stem, {})
+        cases.setdefault(row["case"] or "", []).append(row["path"] or "")
+    return [Outputs(name, file.parent, cases) for name, cases in methods.items()]
+
+
+def edited_picture(path: str, root: Path, rules: Rules) -> tuple[Image.Image, tuple[str, ...]]:
+    """The edited picture in a file, `rules.side` pixels wide, and what was done to get it."""
+    picture, notes = open_picture(path, root)
+    said = list(notes)
+    if rules.legacy_jpeg and not _is_jpeg(path, root):
+        picture = recompressed(picture)
+        said.append("recompressed as JPEG, as the published outputs were")
+    if picture.width != picture.height:
+        picture, note = last_square(picture, published=rules.published)
+        said.append(note)
+    if picture.width != rules.side:
+        said.append(f"resized from {picture.width} to {rules.side} pixels")
+    return resized(picture, rules.side), tuple(said)
+
+
+def last_square(picture: Image.Image, *, published: bool) -> tuple[Image.Image, str]:
+    """Of a strip of squares the last one, of anything else the middle (published: the end)."""
+    width, height = picture.size
+    side = min(width, height)
+    if max(width, height) % side == 0 or published:
+        square = picture.crop((width - side, height - side, width, height))
+        return square, f"the last square of a {width}x{height} picture"
+    left, top = (width - side) // 2, (height - side) // 2
+    square = picture.crop((left, top, left + side, top + side))
+    return square, f"the middle of a {width}x{height} picture"
+
+
+def recompressed(picture: Image.Image) -> Image.Image:
+    """Through JPEG at Pillow's default quality, as the published scripts save their outputs."""
+    buffer = io.BytesIO()
+    picture.save(buffer, format="JPEG")
+    return Image.open(buffer).convert("RGB")
+
+
+def _is_jpeg(path: str, root: Path) -> bool:
+    with inside(path, root).open("rb") as file:
+        return file.read(len(JPEG_START)) == JPEG_START
