@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from zerocon.app import quiet_models
+from zerocon.quiet import quiet_models
 
 
 def add(commands: Any) -> None:
