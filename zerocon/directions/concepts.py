@@ -25,6 +25,7 @@ EDGES = frozenset(
     )
 )
 START, END = "<start>", "<end>"  # no word has these keys: a prompt's two ends
+EVERYWHERE = ARTICLES | EDGES
 LONGER = 3  # words that another caption may have more in the edit's place
 REACH = 4  # words of context on each side that help to find a place
 FAMILIAR = 1.5  # context of two words in a row: an insertion may go by one side alone
@@ -114,13 +115,15 @@ def _place(words: Words, edit: Change) -> tuple[int, int] | None:
 def _score(keys: Words, edit: Change, span: tuple[int, int]) -> float | None:
     """How well the span is the edit's place; None when it can't be."""
     here, old = list(keys[span[0] : span[1]]), _keys(edit.old)
-    left, right = _contexts(keys, edit, span)
+    sides = _sides(keys, edit, span)
+    left, right = (_likeness(*side) for side in sides)
     enclosed = left >= 1 and right >= 1
+    surroundings = sum(_likeness(*side, common=0.25) for side in sides)
     if here == old:  # an insertion's empty span is everywhere, so its surroundings must be known
         known = bool(old) or enclosed or max(left, right) >= FAMILIAR
-        return 2 * REACH + left + right if known else None
+        return 2 * REACH + surroundings if known else None
     if enclosed and _may_say(here, old):
-        return left + right
+        return surroundings
     return None
 
 
@@ -131,16 +134,22 @@ def _may_say(here: Words, old: Words) -> bool:
     return difflib.SequenceMatcher(None, here, old, autojunk=False).ratio() >= 0.5
 
 
-def _contexts(keys: Words, edit: Change, span: tuple[int, int]) -> tuple[float, float]:
-    """How familiar the words to the left and to the right are; the nearest count most."""
-    left = _likeness([START, *keys[: span[0]]][::-1], [START, *_keys(edit.before)][::-1])
-    right = _likeness([*keys[span[1] :], END], [*_keys(edit.after), END])
-    return left, right
+def _sides(keys: Words, edit: Change, span: tuple[int, int]) -> list[tuple[Words, Words]]:
+    """The words to the left, nearest first, here and in the source prompt; and to the right."""
+    left = ([START, *keys[: span[0]]][::-1], [START, *_keys(edit.before)][::-1])
+    right = ([*keys[span[1] :], END], [*_keys(edit.after), END])
+    return [left, right]
 
 
-def _likeness(here: Words, there: Words) -> float:
+def _likeness(here: Words, there: Words, common: float = 1.0) -> float:
+    """How many of the next words are the same; the nearest count most. `common`: what a word
+    counts that is everywhere, such as an article."""
     pairs = list(zip(here, there, strict=False))[:REACH]
-    return sum(0.5**distance for distance, (a, b) in enumerate(pairs) if a == b)
+    return sum(
+        0.5**distance * (common if a in EVERYWHERE else 1)
+        for distance, (a, b) in enumerate(pairs)
+        if a == b
+    )
 
 
 def _common(old: Words, new: Words) -> tuple[int, int]:
