@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -32,26 +32,52 @@ from zerocon.checks import ConfigError, in_range
 from zerocon.directions.base import Direction
 from zerocon.guidance import NoLosses
 from zerocon.inversions.base import Inversion
-from zerocon.inversions.none import NoInversion
 from zerocon.methods.base import Method
 from zerocon.metrics.base import Metric
+from zerocon.pairing import objection
+from zerocon.runs.batching import AUTO, Shard
+from zerocon.runs.cache import GIB
 from zerocon.runs.provenance import NOT_IN_NAME, digest
 from zerocon.runs.trackers import Tracker
 
 CONF = Path(__file__).parent.parent / "conf"
+DEFAULT_CACHE = 10.0  # GiB
+
+Executor = Literal["local", "processes", "ray"]
+OnCodeChange = Literal["warn", "refuse", "rerun"]
 
 
 @dataclass(frozen=True)
 class RunnerSettings:
     root: str = "outputs"
-    batch_size: int = 10
+    batch_size: int | Literal["auto"] = 10
     retry_failed: bool = True
+    executor: Executor = "local"
+    workers: int = 2
+    ray_address: str | None = None
+    shard: str = "1/1"
+    cache: float | bool = 10.0
+    on_code_change: OnCodeChange = "warn"
     gallery_cases: int = 40
     per_type: bool = False
 
     def __post_init__(self) -> None:
-        in_range("runner.batch_size", self.batch_size, 1)
+        if self.batch_size != "auto":
+            in_range("runner.batch_size", self.batch_size, 1)
+        in_range("runner.workers", self.workers, 1)
+        in_range("runner.cache", self.cache, 0)
         in_range("runner.gallery_cases", self.gallery_cases, 1)
+        Shard.read(self.shard)
+
+    @property
+    def chunk_size(self) -> int:
+        """How many cases are handed out at once."""
+        return AUTO if self.batch_size == "auto" else self.batch_size
+
+    @property
+    def cache_bytes(self) -> float:
+        gib = DEFAULT_CACHE if self.cache is True else float(self.cache)
+        return gib * GIB
 
 
 @dataclass(frozen=True)
@@ -87,18 +113,21 @@ def directory_of(config: dict[str, Any]) -> Path:
 
 def settings_from(cfg: DictConfig) -> RunSettings:
     """Check every field; ConfigError for the first that is wrong."""
-    config = plain(cfg)
+    return settings_of(plain(cfg))
+
+
+def settings_of(config: dict[str, Any]) -> RunSettings:
     runner, directory = runner_settings(config), directory_of(config)
     inversion: Inversion = build(config, "inversion")()
-    method = _method(config)
-    _check_pairing(method, inversion)
+    method, direction = _method(config), cast("Direction", build(config, "direction")())
+    _check_pairing(config, method, inversion, direction)
     in_range("seed", config["seed"], 0)
     return RunSettings(
         name=str(config["name"]),
         seed=config["seed"],
         backbone=build(config, "backbone")(),
         dataset=build(config, "dataset", later=("side",)),
-        direction=build(config, "direction")(),
+        direction=direction,
         inversion=inversion,
         method=method,
         metrics=metrics_of(config),
@@ -266,19 +295,37 @@ def _type_name(hint: Any) -> str:
     )
 
 
-def _check_pairing(method: Method, inversion: Inversion) -> None:
-    inverts = not isinstance(inversion, NoInversion)
-    name = type(method).__name__
-    if method.needs_inversion and not inverts:
-        raise ConfigError(
-            f"{name} samples from an inverted trajectory, but inversion=none makes none; "
-            "try inversion=ddim"
-        )
-    if inverts and not method.needs_inversion:
-        raise ConfigError(
-            f"{name} starts from the picture itself, so inversion={type(inversion).__name__} would "
-            "have no effect; leave `inversion` out, or say inversion=none"
-        )
+def _check_pairing(config: dict[str, Any], *chosen: Any) -> None:
+    """Refuse what makes no sense together; `chosen`: the method, inversion and direction."""
+    trouble = objection(*chosen)
+    if trouble is not None:
+        works = [name for name, why in partners(config, trouble.group, *chosen).items() if not why]
+        advice = f"; what works: {trouble.group}={', '.join(works)}" if works else ""
+        raise ConfigError(f"{trouble.reason}{advice}")
+
+
+def partners(
+    config: dict[str, Any], group: str, method: Method, inversion: Any, direction: Any
+) -> dict[str, str]:
+    """Every choice of a group that could stand in this config, and what speaks against it."""
+    reasons: dict[str, str] = {}
+    for file in sorted((CONF / group).glob("*.yaml")):
+        choice = _declared(config, group, file)
+        trio = (choice, direction) if group == "inversion" else (inversion, choice)
+        trouble = objection(method, *trio)
+        # What the other group's choice is wrong about is no objection to this one.
+        theirs = trouble is not None and trouble.group == group
+        reasons[file.stem] = trouble.reason if trouble and theirs else ""
+    return reasons
+
+
+def _declared(config: dict[str, Any], group: str, file: Path) -> Any:
+    """A choice of a group at its own settings; of one that needs more settings, its class."""
+    whole = OmegaConf.merge({"method": config["method"]}, {group: OmegaConf.load(file)})
+    filled = plain(cast("DictConfig", whole))
+    if "???" in filled[group].values():
+        return get_object(filled[group]["_target_"])
+    return build(filled, group)()
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:

@@ -20,6 +20,11 @@ CHUNK = 64  # sentences that go through the text encoder together
 class Direction(Protocol):
     """The target condition of each case, [case, token, width]."""
 
+    @property
+    def keeps_target_words(self) -> bool:
+        """Is row k of the target condition about word k of the target prompt?"""
+        ...
+
     def __call__(self, backbone: Backbone, cases: Sequence[Case]) -> Tensor: ...
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -25,6 +26,8 @@ class File:
     """c_edit = c + α Δc, with Δc from a safetensors file: `delta` [token, width] for every case,
     or `delta.<case id>`; a case's own one goes first. `zerocon direction --out` writes such files.
     """
+
+    keeps_target_words: ClassVar[bool] = False
 
     path: Path
     strength: float = 1.0

@@ -26,6 +26,10 @@ class PromptPair:
     def __post_init__(self) -> None:
         check_strength(self.strength)
 
+    @property
+    def keeps_target_words(self) -> bool:
+        return self.strength == 1.0 and not self.pooled
+
     def __call__(self, backbone: Backbone, cases: Sequence[Case]) -> Tensor:
         source = backbone.embed([case.source_prompt for case in cases])
         target = backbone.embed([case.target_prompt for case in cases])

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -37,6 +37,8 @@ class Sentences:
     `count`: of each of the two banks, at most. `paired`: the language model's target sentences
     are its source sentences with the concept exchanged; otherwise it writes them anew.
     """
+
+    keeps_target_words: ClassVar[bool] = False
 
     bank: BankName = "shapes"
     count: int = 32

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -13,5 +14,7 @@ from zerocon.cases import Case
 
 @dataclass(frozen=True)
 class WordSwap:
+    keeps_target_words: ClassVar[bool] = True
+
     def __call__(self, backbone: Backbone, cases: Sequence[Case]) -> Tensor:
         return backbone.embed([case.target_prompt for case in cases])

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol
+from typing import ClassVar, Literal, Protocol
 
 from torch import Tensor
 
 from zerocon.backbones.base import Backbone
 from zerocon.conditions import Conditions, Draws
-from zerocon.inversions.base import Trajectory
+from zerocon.inversions.base import Provided, Trajectory
+
+# What a method makes use of: what inversions provide, the target condition, and the places that
+# the target prompt's words have in it.
+Used = Provided | Literal["target", "target_words"]
 
 
 class Method(Protocol):
@@ -18,6 +22,11 @@ class Method(Protocol):
     uses_mask: ClassVar[bool]  # does it look at the benchmark's edit mask?
     steps: int
     guidance: float
+
+    @property
+    def uses(self) -> frozenset[Used]:
+        """At these settings. What would have no effect is refused before a run begins."""
+        ...
 
     def __call__(
         self, backbone: Backbone, trajectory: Trajectory, conditions: Conditions, draws: Draws

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from zerocon.backbones.base import Backbone
 from zerocon.checks import in_range, one_of
-from zerocon.inversions.base import Trajectory
-from zerocon.passes import predict
 from zerocon.conditions import Conditions, Draws
+from zerocon.inversions.base import Trajectory
+from zerocon.methods.base import Used
+from zerocon.passes import predict
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,15 @@ class DDIM:
         in_range("method.steps", self.steps, 1, 1000)
         in_range("method.guidance", self.guidance, 0, 100)
         one_of("method.prompt", self.prompt, ("target", "source"))
+
+    @property
+    def uses(self) -> frozenset[Used]:
+        used: set[Used] = {"trajectory"}
+        if self.guidance != 1.0:
+            used.add("negative")
+        if self.prompt == "target":
+            used.add("target")
+        return frozenset(used)
 
     @torch.no_grad()
     def __call__(

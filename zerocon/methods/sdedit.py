@@ -10,9 +10,10 @@ from torch import Tensor
 
 from zerocon.backbones.base import Backbone
 from zerocon.checks import in_range
+from zerocon.conditions import Conditions, Draws
 from zerocon.diffusion import add_noise, ddim_step, guided
 from zerocon.inversions.base import Trajectory
-from zerocon.conditions import Conditions, Draws
+from zerocon.methods.base import Used
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class SDEdit:
 
     needs_inversion: ClassVar[bool] = False
     uses_mask: ClassVar[bool] = False
+    uses: ClassVar[frozenset[Used]] = frozenset({"target"})
 
     steps: int = 50
     guidance: float = 7.5

@@ -16,8 +16,10 @@ from torch import Tensor
 from zerocon.backbones.base import Backbone
 from zerocon.checks import in_range, one_of
 from zerocon.conditions import Conditions, Draws
+from zerocon.diffusion import at_least_single
 from zerocon.guidance import Losses, Moment, View
 from zerocon.inversions.base import Trajectory
+from zerocon.methods.base import Used
 from zerocon.passes import look, predict
 from zerocon.words import edited_tokens
 
@@ -56,6 +58,13 @@ class ZeroCon:
         one_of("method.negative", self.negative, ("empty", "caption"))
         one_of("method.update", self.update, ("paper", "per_branch"))
         one_of("method.gradient", self.gradient, ("plain", "normalised", "clipped"))
+
+    @property
+    def uses(self) -> frozenset[Used]:
+        used: set[Used] = {"trajectory", "source_row", "target"}
+        if self.negative == "empty" and (self.guidance, self.source_guidance) != (1.0, 1.0):
+            used.add("negative")
+        return frozenset(used)
 
     @torch.no_grad()
     def __call__(
@@ -149,7 +158,7 @@ class ZeroCon:
 
 
 def gradients(loss_at: Callable[[Latents], Tensor], latents: Latents) -> Latents:
-    """∂ loss / ∂ latents, in single precision; none for a case whose loss overflows.
+    """∂ loss / ∂ latents, at least in single precision; none for a case whose loss overflows.
 
     In half precision the loss is scaled up on its way back, so that small slopes survive.
     """
@@ -159,7 +168,7 @@ def gradients(loss_at: Callable[[Latents], Tensor], latents: Latents) -> Latents
     with torch.enable_grad():
         total = loss_at(leaves).sum() * scale
     slopes = torch.autograd.grad(total, list(leaves.values()))
-    return {role: _finite(s.float() / scale) for role, s in zip(leaves, slopes, strict=True)}
+    return {role: _finite(at_least_single(s) / scale) for role, s in zip(leaves, slopes, strict=True)}
 
 
 def _finite(slope: Tensor) -> Tensor:
