@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from transformers import CLIPModel
 
 from zerocon.cases import Case
 from zerocon.metrics.base import Pictures
+from zerocon.metrics.encoders import _features
 
 SIDE = 64
 
@@ -27,3 +29,19 @@ def batch(source: Tensor, edited: Tensor, mask: Tensor | None = None, **case: ob
         for i, image in enumerate(source)
     ]
     return Pictures.of(cases, edited)
+
+
+class Unwrapped(torch.nn.Module):
+    """torchmetrics expects bare features of a CLIPModel; transformers 5 wraps them."""
+
+    def __init__(self, model: CLIPModel) -> None:
+        super().__init__()
+        self.model, self.config = model, model.config
+
+    def get_image_features(self, pixel_values: Tensor) -> Tensor:
+        return _features(self.model.get_image_features(pixel_values=pixel_values))
+
+    def get_text_features(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        return _features(
+            self.model.get_text_features(input_ids=input_ids, attention_mask=attention_mask)
+        )

@@ -6,21 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from metric_pictures import batch, left_half, noise
+from metric_pictures import Unwrapped, batch, left_half, noise
 from torch import Tensor
 from torchmetrics.functional.multimodal import clip_score as their_clip_score
-from transformers import (
-    CLIPConfig,
-    CLIPImageProcessor,
-    CLIPModel,
-    CLIPProcessor,
-    CLIPTextConfig,
-    CLIPVisionConfig,
-)
 
 from zerocon.metrics.clip import ClipScore
-from zerocon.metrics.encoders import PublishedClip, _features, as_uint8
-from zerocon.shapes.tokenizer import clip_vocabulary, write_clip_tokenizer
+from zerocon.metrics.encoders import PublishedClip, as_uint8
 
 
 class MeanColor:
@@ -71,48 +62,6 @@ def test_no_region_no_score(mask: Tensor | None) -> None:
     scores = ClipScore(encoder=MeanColor())(batch(noise(1), noise(1), mask))
     assert scores["clip_edited"].isnan().item()
     assert not scores["clip_whole"].isnan().item()
-
-
-class Unwrapped(torch.nn.Module):
-    """torchmetrics expects bare features of a CLIPModel; transformers 5 wraps them."""
-
-    def __init__(self, model: CLIPModel) -> None:
-        super().__init__()
-        self.model, self.config = model, model.config
-
-    def get_image_features(self, pixel_values: Tensor) -> Tensor:
-        return _features(self.model.get_image_features(pixel_values=pixel_values))
-
-    def get_text_features(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        return _features(
-            self.model.get_text_features(input_ids=input_ids, attention_mask=attention_mask)
-        )
-
-
-@pytest.fixture(scope="module")
-def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A CLIP in transformers' layout, of random weights."""
-    folder = tmp_path_factory.mktemp("clip")
-    torch.manual_seed(0)
-    ids = clip_vocabulary()[0]
-    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2}
-    text = CLIPTextConfig(
-        **small,
-        num_attention_heads=2,
-        vocab_size=len(ids),
-        max_position_embeddings=77,
-        bos_token_id=len(ids) - 2,
-        eos_token_id=len(ids) - 1,
-        pad_token_id=len(ids) - 1,
-    )
-    vision = CLIPVisionConfig(**small, num_attention_heads=2, image_size=32, patch_size=8)
-    config = CLIPConfig(
-        text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=8
-    )
-    CLIPModel(config).save_pretrained(folder)
-    sizes = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
-    CLIPProcessor(CLIPImageProcessor(**sizes), write_clip_tokenizer(folder)).save_pretrained(folder)
-    return str(folder)
 
 
 def test_agrees_with_torchmetrics(tiny_clip: str) -> None:

@@ -39,7 +39,7 @@ def test_agrees_with_the_package(model: LPIPS) -> None:
     torch.testing.assert_close(lpips_map(model, *seen, side=64), wanted_map)
 
 
-@pytest.mark.parametrize("net", ["squeeze", "alex"])
+@pytest.mark.parametrize("net", ["squeeze", pytest.param("alex", marks=pytest.mark.slow)])
 def test_agrees_with_torchmetrics_on_the_published_heads(tmp_path: Path, net: PublishedNet) -> None:
     torch.manual_seed(0)
     theirs = _LPIPS(pretrained=True, net=net, pnet_rand=True, use_dropout=True)

@@ -32,12 +32,10 @@ def psnr(mean_squared: Tensor) -> Tensor:
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:
-    """[case]"""
-    value = structural_similarity_index_measure(
-        a.double(), b.double(), data_range=1.0, reduction="none"
-    )
+    """In the precision that the pictures come in, [case]."""
+    value = structural_similarity_index_measure(a, b, data_range=1.0, reduction="none")
     assert isinstance(value, Tensor)
-    return value.reshape(len(a))
+    return value.reshape(len(a)).double()
 
 
 def masked_ssim(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
@@ -111,9 +109,9 @@ class PixelDistances:
 
     def _similarity(self, pictures: Pictures, area: Area) -> Tensor:
         a, b, weight = pictures.source, pictures.edited, pictures.weight(area)
-        if self.protocol == "masked" and area != "whole":
-            return masked_ssim(a, b, weight)
-        return where_measured(ssim(a * weight, b * weight), weight)
+        if self.protocol == "published":  # in single precision, which flat pictures can tell
+            return where_measured(ssim((a * weight).float(), (b * weight).float()), weight)
+        return ssim(a.double(), b.double()) if area == "whole" else masked_ssim(a, b, weight)
 
 
 def share(pictures: Pictures, area: Area) -> Tensor:

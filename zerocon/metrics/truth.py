@@ -59,7 +59,7 @@ class GroundTruth:
         unknown = pictures.ground_truth.flatten(1).isnan().any(1)
         distances = {
             "psnr_truth": psnr(mse(edited, truth)),
-            "ssim_truth": ssim(edited, truth),
+            "ssim_truth": ssim(edited.double(), truth.double()),
             "lpips_truth": 1e3 * self._perceptual(pictures, truth),
         }
         known = {name: v.masked_fill(unknown, torch.nan) for name, v in distances.items()}
