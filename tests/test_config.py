@@ -25,6 +25,9 @@ NEEDED = {
         for name in ("pie_bench_pp", "ti2i", "magicbrush", "emu_edit", "celebamask_hq", "pairs")
     },
     "dataset=folder": ["dataset.root=somewhere", "dataset.source=a cat", "dataset.target=a dog"],
+    "direction=file": [
+        f"direction.path={Path(__file__).parent / 'directions' / 'delta.safetensors'}"
+    ],
     "inversion=none": ["method=sdedit"],
     "inversion=direct": ["method=zerocon"],
     **{f"loss={name}": ["method=zerocon"] for name in ("cut", "pix2pix_zero", "zerocon")},
