@@ -43,7 +43,7 @@ def open_picture(path: str | Path, root: Path) -> tuple[Image.Image, tuple[str, 
 def decode_picture(data: bytes, name: str) -> tuple[Image.Image, tuple[str, ...]]:
     """The same for a picture that lies in a table's cell."""
     if not data:
-        raise CaseError(f"image {name}: the cell is empty")
+        raise CaseError(f"image {brief(name)}: the cell is empty")
     return _opened(io.BytesIO(data), name, _rgb)
 
 
@@ -76,6 +76,12 @@ def mask_tensor(mask: NDArray[np.uint8], side: int, picture: Image.Image) -> Ten
             f"{picture.width}x{picture.height}"
         )
     return resize_mask(mask, side)
+
+
+def brief(name: str | Path) -> str:
+    """A name as a message shows it."""
+    text = str(name)
+    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 def inside(path: str | Path, root: Path) -> Path:
@@ -142,13 +148,13 @@ def _existing(path: str | Path, root: Path) -> Path:
     file = inside(path, root)
     try:
         if file.is_dir():
-            raise CaseError(f"image {path}: this is a folder")
+            raise CaseError(f"image {brief(path)}: this is a folder")
         if not file.is_file():
-            raise CaseError(f"image {path}: there is no such file in the dataset's folder")
+            raise CaseError(f"image {brief(path)}: there is no such file in the dataset's folder")
         if file.stat().st_size == 0:
-            raise CaseError(f"image {path}: the file is empty")
+            raise CaseError(f"image {brief(path)}: the file is empty")
     except OSError as error:  # a name that is too long, a folder that may not be read
-        raise CaseError(f"image {path}: it can't be read ({error.strerror})") from error
+        raise CaseError(f"image {brief(path)}: it can't be read ({error.strerror})") from error
     return file
 
 
@@ -163,9 +169,13 @@ def _opened(file: Path | io.BytesIO, name: str | Path, finish: Callable[[Image.I
     except Image.DecompressionBombError as error:
         raise CaseError(_too_big(name)) from error
     except Image.UnidentifiedImageError as error:
-        raise CaseError(f"image {name}: this is not a picture in a format that is known") from error
+        raise CaseError(
+            f"image {brief(name)}: this is not a picture in a format that is known"
+        ) from error
     except Exception as error:  # a decoder may raise anything at bytes that make no sense
-        raise CaseError(f"image {name}: the file is damaged or cut short ({error})") from error
+        raise CaseError(
+            f"image {brief(name)}: the file is damaged or cut short ({error})"
+        ) from error
 
 
 def _check_size(image: Image.Image, name: str | Path) -> None:
@@ -174,7 +184,8 @@ def _check_size(image: Image.Image, name: str | Path) -> None:
 
 
 def _too_big(name: str | Path) -> str:
-    return f"image {name}: it has more than {MOST_PIXELS // 10**6} million pixels; make it smaller"
+    most = MOST_PIXELS // 10**6
+    return f"image {brief(name)}: it has more than {most} million pixels; make it smaller"
 
 
 def _rgb(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
