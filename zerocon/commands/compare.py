@@ -1,0 +1,39 @@
+"""`zerocon compare`: do the data support that runs differ?"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from zerocon.commands.table import add_choices, add_runs
+
+
+def add(commands: Any) -> None:
+    compare = commands.add_parser(
+        "compare", help="runs over the same cases, case by case: what do the data support?"
+    )
+    add_runs(compare)
+    add_choices(compare)
+    compare.add_argument("--per-type", action="store_true", help="each edit type, too")
+    compare.add_argument(
+        "--intersection", action="store_true", help="only the cases that all runs have"
+    )
+    compare.add_argument("--resamples", type=int, default=10_000, help="of the bootstrap")
+    compare.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    compare.set_defaults(handler=_compare)
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from zerocon.reports.comparison import compare
+
+    runs: list[str | Path] = list(options.runs)
+    compare(
+        runs,
+        metrics=options.metrics,
+        per_type=options.per_type,
+        intersection=options.intersection,
+        resamples=options.resamples,
+        seed=options.seed,
+        form=options.format,
+    )

@@ -1,0 +1,360 @@
+"""`zerocon compare`: runs over the same cases, compared case by case, and what that supports."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from zerocon.checks import ConfigError, one_of
+from zerocon.reports.layout import NOTHING, UNLIMITED, Cell, Grid, label, wrapped
+from zerocon.reports.measured import CHOICES, CSV, TERMINAL
+from zerocon.reports.render import write
+from zerocon.reports.runs import Run, Sort, columns_of, differences, find_runs, natural, sorts
+from zerocon.reports.statistics import LEVEL, RESAMPLES, Floats, Paired, holm, paired
+from zerocon.reports.store import Cells, Store
+from zerocon.reports.summary import Column
+
+ALPHA = 1 - LEVEL
+EFFECTS = ((0.8, "large"), (0.5, "medium"), (0.2, "small"), (0.0, "tiny"))  # Cohen's words
+_MOST_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Result:
+    """One metric of two runs over one group of cases."""
+
+    column: Column
+    edit_type: str  # "" for all cases
+    first: float  # the mean of the baseline over the pairs
+    second: float
+    paired: Paired
+    p: float  # corrected
+    wins: int  # cases in which the second run is better; higher where nothing says what is
+    ties: int
+    losses: int
+
+    @property
+    def verdict(self) -> str:
+        """What the data support, in words."""
+        test = self.paired
+        if np.isnan(self.p):
+            return "too few pairs to say"
+        apart = test.low > 0 or test.high < 0
+        if self.p >= ALPHA and not apart:
+            return "no difference shown"
+        if self.p >= ALPHA:
+            return f"not clear: 0 outside the interval, p ≥ {ALPHA:.2g}"
+        if not apart:
+            return f"not clear: 0 in the interval, p < {ALPHA:.2g}"
+        return f"{self._direction()}, {_size(test.effect)} effect"
+
+    @property
+    def supported(self) -> bool:
+        return self.verdict.startswith(("better", "worse", "higher", "lower"))
+
+    def _direction(self) -> str:
+        higher = self.paired.mean > 0
+        if not self.column["better"]:
+            return "higher" if higher else "lower"
+        return "better" if higher == (self.column["better"] == "higher") else "worse"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    baseline: Run
+    other: Run
+    results: Sequence[Result]
+
+
+def compare(
+    patterns: Sequence[str | Path],
+    *,
+    metrics: Sequence[str] = (),
+    per_type: bool = False,
+    intersection: bool = False,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    form: str = TERMINAL,
+) -> None:
+    """Print how each run differs from the first one."""
+    one_of("--format", form, CHOICES)
+    if resamples < 100:
+        raise ConfigError(f"--resamples is {resamples}; an interval needs at least 100")
+    runs = find_runs(patterns)
+    if len(runs) < 2:
+        raise ConfigError("a comparison needs two runs or more; the first is the baseline")
+    columns = _columns(runs, metrics)
+    cells, notes = same_cases(runs, columns, intersection=intersection)
+    made = comparisons(runs, columns, cells, per_type=per_type, resamples=resamples, seed=seed)
+    if form == CSV:
+        sys.stdout.write(_csv(made))
+        return
+    console = Console()
+    width = console.width if form == TERMINAL else UNLIMITED
+    tables = [grid for one in made for grid in _grids(one, cells, width)]
+    notes = [*_method(made, resamples, seed), *notes, Sort.of(runs[0]).words()]
+    write([*tables[:-1], replace(tables[-1], notes=notes)], form, console)
+
+
+def _columns(runs: Sequence[Run], metrics: Sequence[str]) -> list[Column]:
+    """What is asked for; by default all that has a better."""
+    columns = columns_of(runs, metrics)
+    return columns if metrics else [column for column in columns if column["better"]]
+
+
+def same_cases(
+    runs: Sequence[Run], columns: Sequence[Column], *, intersection: bool
+) -> tuple[Cells, list[str]]:
+    """The values of the cases that all runs have, and what must be said about the others.
+
+    Refuses runs whose numbers mean different things and, unless told to use the intersection,
+    runs over different cases.
+    """
+    kinds = [replace(sort, dataset_fingerprint="") for sort in sorts(runs)]
+    if len(set(kinds)) > 1:
+        raise ConfigError(f"the runs can't be compared, they differ in {differences(kinds)}")
+    store = Store(runs, columns, prompts=True)
+    cells = store.cells()
+    missing = _missing(runs, cells)
+    if missing and not intersection:
+        raise ConfigError(
+            f"the runs are not over the same cases: {'; '.join(missing)}. "
+            "--intersection compares the cases that all have"
+        )
+    if not missing and not intersection and len(sorts(runs)) > 1:
+        raise ConfigError(
+            "the runs are over cases of the same names, but the dataset's content changed between "
+            "them (its fingerprints differ); --intersection compares them all the same"
+        )
+    changed = store.cases_of_two_meanings()
+    if changed:
+        raise ConfigError(f"these cases have other prompts in another run: {_named(changed)}")
+    shared = np.asarray(cells.recorded.all(0))
+    if not shared.any():
+        raise ConfigError("the runs have no case in common")
+    said = [f"only the {shared.sum()} cases that all runs have; {m}" for m in missing]
+    return _chosen(cells, shared), [*said, *_failed(runs, cells)]
+
+
+def _missing(runs: Sequence[Run], cells: Cells) -> list[str]:
+    lacking = [~recorded for recorded in cells.recorded]
+    return [
+        f"{run.label} lacks {lacks.sum()} of {len(cells.cases)} ({_named(_names(cells, lacks))})"
+        for run, lacks in zip(runs, lacking, strict=True)
+        if lacks.any()
+    ]
+
+
+def _names(cells: Cells, chosen: NDArray[np.bool_]) -> list[str]:
+    return [case for case, is_chosen in zip(cells.cases, chosen, strict=True) if is_chosen]
+
+
+def _named(names: Sequence[str]) -> str:
+    more = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _chosen(cells: Cells, which: NDArray[np.bool_]) -> Cells:
+    return replace(
+        cells,
+        cases=_names(cells, which),
+        edit_types=[t for t, is_chosen in zip(cells.edit_types, which, strict=True) if is_chosen],
+        recorded=cells.recorded[:, which],
+        ok=cells.ok[:, which],
+        values={name: values[:, which] for name, values in cells.values.items()},
+    )
+
+
+def _failed(runs: Sequence[Run], cells: Cells) -> list[str]:
+    return [
+        f"{failed.sum()} cases failed in {run.label} and are in no pair: "
+        f"{_named(_names(cells, failed))}"
+        for run, failed in zip(runs, cells.recorded & ~cells.ok, strict=True)
+        if failed.any()
+    ]
+
+
+def comparisons(
+    runs: Sequence[Run],
+    columns: Sequence[Column],
+    cells: Cells,
+    *,
+    per_type: bool = False,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> list[Comparison]:
+    """Each run against the first. Tests that stand in one table are corrected together:
+    the metrics over all cases of all runs; the metrics of all edit types of all runs."""
+    made: dict[int, list[Result]] = {position: [] for position in range(1, len(runs))}
+    for kinds in ([""], _types(cells) if per_type else []):
+        asked = [(other, kind, column) for other in made for kind in kinds for column in columns]
+        for (other, _, _), result in zip(
+            asked, _family(cells, asked, resamples, seed), strict=True
+        ):
+            made[other].append(result)
+    return [Comparison(runs[0], runs[other], results) for other, results in made.items()]
+
+
+def _types(cells: Cells) -> list[str]:
+    return sorted(set(cells.edit_types) - {""}, key=natural)
+
+
+def _family(
+    cells: Cells, asked: Sequence[tuple[int, str, Column]], resamples: int, seed: int
+) -> list[Result]:
+    """Results whose p values are corrected for each other."""
+    if not asked:
+        return []
+    pairs = [_pairs(cells, *question) for question in asked]
+    changes = np.stack([second - first for first, second in pairs], axis=1)  # [case, question]
+    tests = paired(changes, resamples=resamples, seed=seed)
+    corrected = holm(np.array([test.p for test in tests]))
+    return [
+        _result(kind, column, *both, test, float(p))
+        for (_, kind, column), both, test, p in zip(asked, pairs, tests, corrected, strict=True)
+    ]
+
+
+def _pairs(cells: Cells, other: int, kind: str, column: Column) -> tuple[Floats, Floats]:
+    """The baseline's values and the other's, nan in both where there is no finite pair."""
+    values = cells.values[str(column["name"])]
+    there = np.isfinite(values[0]) & np.isfinite(values[other])
+    if kind:
+        there &= np.array(cells.edit_types) == kind
+    return np.where(there, values[0], np.nan), np.where(there, values[other], np.nan)
+
+
+def _result(
+    kind: str, column: Column, first: Floats, second: Floats, test: Paired, p: float
+) -> Result:
+    change = (second - first)[~np.isnan(first)]
+    better = -change if column["better"] == "lower" else change
+    visible = 0.5 * 10.0 ** -int(column["digits"])  # smaller ones are not seen in a table
+    wins, losses = int((better >= visible).sum()), int((better <= -visible).sum())
+    mean, other = _mean(first), _mean(second)
+    return Result(column, kind, mean, other, test, p, wins, test.n - wins - losses, losses)
+
+
+def _mean(values: Floats) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")
+
+
+def _size(effect: float) -> str:
+    return next(word for least, word in EFFECTS if abs(effect) >= least)
+
+
+def _grids(comparison: Comparison, cells: Cells, width: int) -> list[Grid]:
+    """One table for all cases and one for each edit type."""
+    base, other = comparison.baseline.label, comparison.other.label
+    kinds = dict.fromkeys(result.edit_type for result in comparison.results)
+    return [
+        grid
+        for kind in kinds
+        for grid in _grid(
+            f"{other} against {base}{_titled(kind, cells)}",
+            [result for result in comparison.results if result.edit_type == kind],
+            width,
+        )
+    ]
+
+
+def _titled(kind: str, cells: Cells) -> str:
+    name = cells.edit_names.get(kind, kind)
+    return "" if not kind else f" · {kind} {name}" if name != kind else f" · {kind}"
+
+
+def _grid(title: str, results: Sequence[Result], width: int) -> list[Grid]:
+    """The numbers and the verdict in one table, or in two where they do not fit."""
+    names = [(label(result.column),) for result in results]
+    cells = {
+        "baseline": [_number(r, r.first) for r in results],
+        "this run": [_number(r, r.second) for r in results],
+        f"difference\n[{LEVEL:.0%} interval]": [_difference(r) for r in results],
+        "effect\nd": [Cell(_plain(r.paired.effect, 2)) for r in results],
+        "p\n(Holm)": [Cell(_p(r.p)) for r in results],
+        "win/tie/loss\nof n": [
+            Cell(f"{r.wins}/{r.ties}/{r.losses} of {r.paired.n}") for r in results
+        ],
+        "what it says": [Cell(r.verdict) for r in results],
+    }
+    return wrapped(title, ("metric",), names, (), [[] for _ in results], cells, width)
+
+
+def _number(result: Result, number: float) -> Cell:
+    return Cell(_plain(number, int(result.column["digits"])))
+
+
+def _difference(result: Result) -> Cell:
+    digits = int(result.column["digits"]) + 1  # a difference is smaller than what it is between
+    test = result.paired
+    if not np.isfinite(test.low):
+        return Cell(_plain(test.mean, digits, "+"))
+    return Cell(f"{test.mean:+.{digits}f} [{test.low:+.{digits}f}, {test.high:+.{digits}f}]")
+
+
+def _plain(number: float, digits: int, sign: str = "") -> str:
+    return NOTHING if np.isnan(number) else f"{number:{sign}.{digits}f}"
+
+
+def _p(p: float) -> str:
+    return NOTHING if np.isnan(p) else "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _verdicts(comparison: Comparison) -> str:
+    """All verdicts over all cases in a sentence."""
+    said: dict[str, list[str]] = {}
+    for result in comparison.results:
+        if not result.edit_type:
+            said.setdefault(result.verdict.partition(":")[0], []).append(str(result.column["name"]))
+    parts = [f"{verdict}: {', '.join(names)}" for verdict, names in said.items()]
+    supported = any(r.supported for r in comparison.results if not r.edit_type)
+    start = "the data support a difference" if supported else "the data support no difference"
+    names = f"{comparison.other.label} against {comparison.baseline.label}"
+    return f"{names}: {start}. {'; '.join(parts)}"
+
+
+def _method(made: Sequence[Comparison], resamples: int, seed: int) -> list[str]:
+    tests = sum(result.edit_type == "" for one in made for result in one.results)
+    typed = any(result.edit_type for one in made for result in one.results)
+    among = "; those of the edit types are corrected together" if typed else ""
+    means = "differences are means over pairs of the same case; intervals are from "
+    effect = "effect d: mean difference / its standard deviation over cases; "
+    return [
+        *map(_verdicts, made),
+        f"{means}{resamples} resamples of the cases, seed {seed}",
+        f"p: Wilcoxon's signed-rank test, corrected by Holm for {tests} tests over all cases{among}",
+        f"{effect}a tie is a difference too small for the table's digits",
+    ]
+
+
+def _csv(made: Sequence[Comparison]) -> str:
+    """Full precision, a line for each metric of each comparison."""
+    header = ["baseline", "run", "edit_type", "metric", "unit", "better", "n", "baseline mean"]
+    header += ["run mean", "difference", "low", "high", "effect d", "p", "p (Holm)"]
+    header += ["wins", "ties", "losses", "verdict"]
+    lines = [
+        [one.baseline.label, one.other.label, *_csv_line(result)]
+        for one in made
+        for result in one.results
+    ]
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *lines])
+    return text.getvalue()
+
+
+def _csv_line(result: Result) -> list[object]:
+    test, column = result.paired, result.column
+    return [
+        result.edit_type or "all", column["name"], column["unit"], column["better"], test.n,
+        result.first, result.second, test.mean, test.low, test.high, test.effect, test.p,
+        result.p, result.wins, result.ties, result.losses, result.verdict,
+    ]  # fmt: skip
