@@ -96,3 +96,8 @@ def guided(
     both = eps(torch.cat([z, z]), time, torch.cat([negative, cond]))
     without, with_text = both.chunk(2)
     return without + scale * (with_text - without)
+
+
+def at_least_single(x: Tensor) -> Tensor:
+    """Half precision as single; what is finer stays."""
+    return x if x.dtype == torch.float64 else x.float()

@@ -66,7 +66,7 @@ class Losses:
 
     cut_weight: float = 0.0
     cut_sites: str = "up.*.self"
-    cut_features: What = "output"
+    cut_features: Literal["output", "queries", "keys", "values", "features"] = "output"
     cut_window: tuple[float, float] = (0.0, 1.0)
     cut_fade: Fade = "constant"
     n_patches: int = 256

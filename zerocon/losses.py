@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from zerocon.diffusion import at_least_single
 from zerocon.taps import What
 
 Reduction = Literal["sum", "mean"]
@@ -47,8 +48,8 @@ def patch_nce(
     edited patch which reference patch it is (CUT); `"reference"` asks the other way round
     (CDS). `weight` [case, patch] says how much each patch counts.
     """
-    v = F.normalize(edit.float(), dim=-1)
-    v_ref = F.normalize(reference.detach().float(), dim=-1)
+    v = F.normalize(at_least_single(edit), dim=-1)
+    v_ref = F.normalize(at_least_single(reference.detach()), dim=-1)
     similar = v @ v_ref.transpose(1, 2) / tau  # [case, edited patch, reference patch]
     if query == "reference":
         similar = similar.transpose(1, 2)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zerocon.diffusion import at_least_single
 from zerocon.taps import Kind, Site, Taps
 
 
@@ -118,8 +119,8 @@ def _heads(attn: Any, projected: Tensor) -> Tensor:
 
 
 def _probabilities(attn: Any, queries: Tensor, keys: Tensor) -> Tensor:
-    """[row, head, position, token], in single precision: losses are summed over them."""
+    """[row, head, position, token], at least in single precision: losses are summed over them."""
     if attn.upcast_attention:
         queries, keys = queries.float(), keys.float()
     scores = queries @ keys.transpose(-1, -2) * attn.scale
-    return torch.softmax(scores.float(), dim=-1)
+    return torch.softmax(at_least_single(scores), dim=-1)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from zerocon.backbones.base import Backbone
 from zerocon.checks import in_range
 from zerocon.conditions import Conditions, Draws
-from zerocon.diffusion import ddim_step
+from zerocon.diffusion import at_least_single, ddim_step
 from zerocon.inversions.base import Provided, Trajectory
 
 COARSEST = 8  # side at which the pyramid ends
@@ -46,7 +46,7 @@ class RegularizedInversion:
         z, latents = clean, [clean]
         for time, alpha, alpha_below in reversed(schedule.steps):
             eps = backbone.eps(z, time, conditions.source)
-            eps = self._whitened(eps.float(), generators).to(z)
+            eps = self._whitened(at_least_single(eps), generators).to(z)
             z = ddim_step(z, eps, alpha_below, alpha)
             latents.append(z)
         return Trajectory(schedule, torch.stack(latents))
