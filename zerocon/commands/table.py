@@ -13,7 +13,7 @@ def add(commands: Any) -> None:
     table.add_argument("--per-type", action="store_true", help="one table for each edit type, too")
     add_choices(table)
     table.add_argument(
-        "--rows", type=_names, default=(), metavar="FIELD,…",
+        "--rows", type=names, default=(), metavar="FIELD,…",
         help="a row for each value of these settings, such as method.guidance, not for each run",
     )  # fmt: skip
     table.add_argument(
@@ -30,8 +30,12 @@ def add_runs(command: Any) -> None:
 
 def add_choices(command: Any) -> None:
     command.add_argument(
-        "--metrics", type=_names, default=(), metavar="NAME,…", help="only these columns"
+        "--metrics", type=names, default=(), metavar="NAME,…", help="only these columns"
     )
+    add_format(command)
+
+
+def add_format(command: Any) -> None:
     command.add_argument(
         "--format", default="terminal", metavar="FORM",
         help="terminal, markdown, csv, latex (booktabs) or html",
@@ -42,7 +46,7 @@ def add_choices(command: Any) -> None:
     )  # fmt: skip
 
 
-def _names(text: str) -> tuple[str, ...]:
+def names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 

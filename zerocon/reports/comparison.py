@@ -311,27 +311,28 @@ def _p(p: float) -> str:
 
 def _verdicts(comparison: Comparison) -> str:
     """All verdicts over all cases in a sentence."""
-    said: dict[str, list[str]] = {}
-    for result in comparison.results:
-        if not result.edit_type:
-            said.setdefault(result.verdict.partition(":")[0], []).append(str(result.column["name"]))
-    parts = [f"{verdict}: {', '.join(names)}" for verdict, names in said.items()]
-    supported = any(r.supported for r in comparison.results if not r.edit_type)
-    start = "the data support a difference" if supported else "the data support no difference"
+    overall = [result for result in comparison.results if not result.edit_type]
+    supported = [f"{r.column['name']} ({r.verdict.split(',')[0]})" for r in overall if r.supported]
+    others: dict[str, list[str]] = {}
+    for result in overall:
+        if not result.supported:
+            others.setdefault(result.verdict.partition(":")[0], []).append(result.column["name"])
+    start = f"a difference in {', '.join(supported)}" if supported else "no difference"
+    rest = "".join(f"; {verdict}: {', '.join(names)}" for verdict, names in others.items())
     names = f"{comparison.other.label} against {comparison.baseline.label}"
-    return f"{names}: {start}. {'; '.join(parts)}"
+    return f"{names}: the data support {start}{rest}"
 
 
 def _method(made: Sequence[Comparison], resamples: int, seed: int) -> list[str]:
     tests = sum(result.edit_type == "" for one in made for result in one.results)
     typed = any(result.edit_type for one in made for result in one.results)
-    among = "; those of the edit types are corrected together" if typed else ""
+    among = " over all cases; those of the edit types are corrected together" if typed else ""
     means = "differences are means over pairs of the same case; intervals are from "
     effect = "effect d: mean difference / its standard deviation over cases; "
     return [
         *map(_verdicts, made),
         f"{means}{resamples} resamples of the cases, seed {seed}",
-        f"p: Wilcoxon's signed-rank test, corrected by Holm for {tests} tests over all cases{among}",
+        f"p: Wilcoxon's signed-rank test, corrected by Holm for {tests} tests{among}",
         f"{effect}a tie is a difference too small for the table's digits",
     ]
 

@@ -1,0 +1,262 @@
+"""Methods as curves over their strength, not as one point each.
+
+A point is the mean of two metrics over the same cases: how well the edit succeeds, and how
+much is preserved. A curve is a method with one setting swept. What a curve dominates is its
+hypervolume: the share of the box between the worst and the best observed values for which
+some point of the curve is at least as good in both metrics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zerocon.checks import ConfigError
+from zerocon.reports.frontier_plot import Curve
+from zerocon.reports.runs import Run, check_field, natural, varying
+from zerocon.reports.statistics import LEVEL, RESAMPLES, Floats, interval, resampling
+from zerocon.reports.store import Cells
+from zerocon.reports.summary import Column
+
+MARGIN = 0.1  # how far beyond the worst point the box reaches, in parts of its side
+
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Strand:
+    """The runs of one curve: for each value of what is swept, the positions of its runs."""
+
+    name: str
+    setting: str
+    points: dict[str, list[int]]
+
+
+@dataclass(frozen=True)
+class Points:
+    """All points of all curves, in order. Values are [point, case], nan where there is nothing."""
+
+    x: Floats
+    y: Floats
+    columns: tuple[Column, Column]
+
+    def means(self, weights: Floats) -> Floats:
+        """Mean gain in both metrics under each weighting of the cases, [weighting, point, 2]."""
+        metrics = zip((self.x, self.y), self.columns, strict=True)
+        return np.stack([_sign(c) * _weighted(values, weights) for values, c in metrics], axis=-1)
+
+    def errors(self) -> Floats:
+        """Standard errors of the means, [point, 2]; nan for a single case."""
+        return np.stack([_standard_errors(self.x), _standard_errors(self.y)], axis=-1)
+
+
+def _sign(column: Column) -> float:
+    return 1.0 if column["better"] == "higher" else -1.0
+
+
+def _weighted(values: Floats, weights: Floats) -> Floats:
+    there = np.isfinite(values)
+    total = weights @ np.where(there, values, 0.0).T
+    weight = weights @ there.T.astype(np.float64)
+    return np.divide(total, weight, out=np.full_like(total, np.nan), where=weight > 0)
+
+
+def _standard_errors(values: Floats) -> Floats:
+    n = np.isfinite(values).sum(1)
+    spread = np.array(
+        [np.std(row[np.isfinite(row)], ddof=1) if len(row) > 1 else np.nan for row in values]
+    )
+    return spread / np.sqrt(np.maximum(n, 1))
+
+
+def hypervolume(gains: Floats, reference: Floats) -> Floats:
+    """Area that is dominated by points [..., point, 2] and better than `reference`, [...]."""
+    above = np.maximum(gains - reference, 0.0)
+    order = np.argsort(-above[..., 0], axis=-1)
+    x = np.take_along_axis(above[..., 0], order, -1)
+    height = np.maximum.accumulate(np.take_along_axis(above[..., 1], order, -1), axis=-1)
+    next_x = np.concatenate([x[..., 1:], np.zeros_like(x[..., :1])], axis=-1)
+    return ((x - next_x) * height).sum(-1)
+
+
+def pareto(gains: Floats) -> Flags:
+    """Which of the points [point, 2] no other one beats: as good in both and better in one."""
+    as_good = (gains[:, None] >= gains[None]).all(-1)  # [a, b]: a is as good as b in both
+    better = (gains[:, None] > gains[None]).any(-1)
+    return np.asarray(~(as_good & better).any(0))
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A curve's hypervolume as a share of the box, and how far it is behind the largest."""
+
+    share: float
+    low: float
+    high: float
+    behind: float
+    behind_low: float
+    behind_high: float
+
+
+def volumes(
+    points: Points, members: Sequence[Sequence[int]], *, resamples: int, seed: int
+) -> list[Volume]:
+    """Of each curve, given which points are its; intervals are over the cases."""
+    cases = points.x.shape[1]
+    gains = points.means(np.full((1, cases), 1 / cases))[0]  # [point, 2]
+    reference, ideal = box(gains)
+    area = float(np.prod(ideal - reference))
+    shares = np.array([hypervolume(gains[list(m)], reference) for m in members]) / area
+    drawn = np.concatenate(
+        [
+            np.stack([hypervolume(means[:, list(m)], reference) for m in members], -1) / area
+            for means in map(points.means, resampling(cases, resamples, seed))
+        ]
+    )  # [resample, curve]
+    best = int(shares.argmax())
+    low, high = _interval(drawn, shares, cases)
+    behind = shares[best] - shares
+    behind_low, behind_high = _interval(drawn[:, best : best + 1] - drawn, behind, cases)
+    columns = (shares, low, high, behind, behind_low, behind_high)
+    return [Volume(*map(float, numbers)) for numbers in zip(*columns, strict=True)]
+
+
+def _interval(drawn: Floats, estimate: Floats, cases: int) -> tuple[Floats, Floats]:
+    if cases < 2:
+        return np.full_like(estimate, np.nan), np.full_like(estimate, np.nan)
+    return interval(drawn, estimate, cases, LEVEL)
+
+
+def box(gains: Floats) -> tuple[Floats, Floats]:
+    """From a little worse than the worst of all points to the best, in each metric."""
+    worst, ideal = gains.min(0), gains.max(0)
+    side = np.where(ideal > worst, ideal - worst, 1.0)
+    return worst - MARGIN * side, ideal
+
+
+def strands(runs: Sequence[Run], by: Sequence[str], along: Sequence[str]) -> list[Strand]:
+    """The runs as curves; without `by` and `along`, by what varies between the runs."""
+    for name in (*by, *along):
+        check_field(runs, name)
+    keys = list(by) or ["method", *_words(runs)]
+    curves: dict[tuple[str, ...], list[int]] = {}
+    for position, run in enumerate(runs):
+        curves.setdefault(tuple(run.field(key) for key in keys), []).append(position)
+    ordered = sorted(curves.items(), key=_naturally)
+    return [_strand(_name(keys, label), runs, members, along) for label, members in ordered]
+
+
+def _naturally(item: tuple[tuple[str, ...], list[int]]) -> list[list[tuple[int, float, str]]]:
+    return [natural(part) for part in item[0]]
+
+
+def _words(runs: Sequence[Run]) -> list[str]:
+    """Settings that are no numbers and vary between runs of one method: they make other curves."""
+    methods: dict[str, list[Run]] = {}
+    for run in runs:
+        methods.setdefault(run.field("method"), []).append(run)
+    found = {
+        name: values for several in methods.values() for name, values in varying(several).items()
+    }
+    return [name for name, values in found.items() if not all(map(_is_number, values))]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _name(keys: Sequence[str], label: Sequence[str]) -> str:
+    """The first value says what it is; the others say of which setting they are."""
+    others = [
+        f"{key.rpartition('.')[2]} {part}" for key, part in zip(keys[1:], label[1:], strict=True)
+    ]
+    return ", ".join([label[0], *others])
+
+
+def _strand(name: str, runs: Sequence[Run], members: Sequence[int], along: Sequence[str]) -> Strand:
+    swept = varying([runs[position] for position in members])
+    swept.pop("seed", None)
+    chosen = [setting for setting in along if setting in swept] or list(swept)
+    if not along and len(swept) > 1:
+        raise ConfigError(
+            f"the runs of {name} differ in {', '.join(swept)}: say with --along which of them is "
+            "the curve's setting, or part the runs with --by"
+        )
+    if not chosen:
+        return Strand(name, "", {"": list(members)})
+    points: dict[str, list[int]] = {}
+    for position in members:
+        points.setdefault(runs[position].field(chosen[0]), []).append(position)
+    return Strand(name, chosen[0], dict(sorted(points.items(), key=lambda item: natural(item[0]))))
+
+
+def points_of(curves: Sequence[Strand], cells: Cells, columns: tuple[Column, Column]) -> Points:
+    """Every point's values; where it has several runs, each case's mean over them."""
+    values = [cells.values[str(column["name"])] for column in columns]
+    positions = [members for curve in curves for members in curve.points.values()]
+    x, y = (np.stack([_mean_of_runs(v[members]) for members in positions]) for v in values)
+    return Points(x, y, columns)
+
+
+def _mean_of_runs(values: Floats) -> Floats:
+    """[run, case] -> [case]"""
+    there = np.isfinite(values)
+    total = np.where(there, values, 0.0).sum(0)
+    return np.divide(total, there.sum(0), out=np.full_like(total, np.nan), where=there.any(0))
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """All that is shown of some curves."""
+
+    curves: Sequence[Curve]
+    columns: tuple[Column, Column]
+    volumes: Sequence[Volume]
+    on_front: Flags  # [point]
+    corners: tuple[Floats, Floats]  # of the box, in the metrics' own units
+
+
+def frontier_of(
+    runs: Sequence[Run],
+    columns: tuple[Column, Column],
+    cells: Cells,
+    curves: Sequence[Strand],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Frontier:
+    points = points_of(curves, cells, columns)
+    cases = len(cells.cases)
+    gains = points.means(np.full((1, cases), 1 / cases))[0]
+    if np.isnan(gains).any():
+        at = int(np.flatnonzero(np.isnan(gains).any(1))[0])
+        names = [f"{c.name} {value}".strip() for c in curves for value in c.points]
+        raise ConfigError(
+            f"{names[at]} has no case in which {columns[0]['name']} and {columns[1]['name']} "
+            "could be measured: it has no place in the frontier"
+        )
+    ends = np.cumsum([0, *(len(curve.points) for curve in curves)])
+    members = [range(a, b) for a, b in pairwise(ends)]
+    signs = np.array([_sign(column) for column in columns])
+    drawn = [
+        _curve(curve, gains[list(m)] * signs, points.errors()[list(m)])
+        for curve, m in zip(curves, members, strict=True)
+    ]
+    sizes = volumes(points, members, resamples=resamples, seed=seed)
+    low, high = box(gains)
+    return Frontier(drawn, columns, sizes, pareto(gains), (low * signs, high * signs))
+
+
+def _curve(strand: Strand, means: Floats, errors: Floats) -> Curve:
+    return Curve(
+        strand.name, strand.setting, list(strand.points),
+        means[:, 0], means[:, 1], errors[:, 0], errors[:, 1],
+    )  # fmt: skip

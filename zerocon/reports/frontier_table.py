@@ -1,0 +1,168 @@
+"""`zerocon frontier`: the curves of some runs, printed and drawn."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from zerocon.checks import ConfigError, one_of
+from zerocon.reports.comparison import same_cases
+from zerocon.reports.frontier import Frontier, Strand, frontier_of, strands
+from zerocon.reports.frontier_plot import Curve, draw
+from zerocon.reports.layout import NOTHING, UNLIMITED, Cell, Grid, label
+from zerocon.reports.measured import CHOICES, CSV, TERMINAL
+from zerocon.reports.render import write
+from zerocon.reports.runs import Run, Sort, columns_of, find_runs, varying
+from zerocon.reports.statistics import LEVEL, RESAMPLES, Floats
+from zerocon.reports.summary import Column
+
+PRESERVATION = ("lpips_bg", "structure", "psnr_bg", "lpips_whole")
+SUCCESS = ("edit_success", "clip_accuracy", "clip_edited", "clip_whole")
+
+
+def frontier(
+    patterns: Sequence[str | Path],
+    *,
+    x: str | None = None,
+    y: str | None = None,
+    by: Sequence[str] = (),
+    along: Sequence[str] = (),
+    intersection: bool = False,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    plot: Path | None = None,
+    form: str = TERMINAL,
+) -> None:
+    """Print the curves and what they dominate; draw them."""
+    one_of("--format", form, CHOICES)
+    runs = find_runs(patterns)
+    columns = _chosen(runs, x, PRESERVATION, "--x"), _chosen(runs, y, SUCCESS, "--y")
+    curves = strands(runs, by, along)
+    cells, notes = same_cases(runs, columns, intersection=intersection)
+    made = frontier_of(runs, columns, cells, curves, resamples=resamples, seed=seed)
+    if plot is not None:
+        draw(plot, made.curves, *columns, _front(made))
+    if form == CSV:
+        sys.stdout.write(_csv(made))
+        return
+    console = Console()
+    notes = [*_gathered(runs, curves), *notes, Sort.of(runs[0]).words()]
+    notes += [f"drawn in {plot}"] if plot is not None else []
+    width = console.width if form == TERMINAL else UNLIMITED
+    write(_grids(made, len(cells.cases), resamples, seed, notes, width), form, console)
+
+
+def _chosen(runs: Sequence[Run], name: str | None, usual: Sequence[str], option: str) -> Column:
+    known = {str(column["name"]): column for column in columns_of(runs)}
+    names = [name] if name else [candidate for candidate in usual if candidate in known]
+    if not names or names[0] not in known:
+        asked = f"no run measured {name!r}" if name else f"none of {', '.join(usual)} was measured"
+        raise ConfigError(f"{asked}; choose with {option} from: {', '.join(known)}")
+    column = known[names[0]]
+    if not column["better"]:
+        raise ConfigError(f"of {names[0]} neither more nor less is better: it makes no frontier")
+    return column
+
+
+def _front(made: Frontier) -> Floats:
+    all_points = np.concatenate([np.stack([c.x, c.y], axis=-1) for c in made.curves])
+    return all_points[made.on_front]
+
+
+def _gathered(runs: Sequence[Run], curves: Sequence[Strand]) -> list[str]:
+    several = [[runs[i] for i in members] for c in curves for members in c.points.values()]
+    differ = dict.fromkeys(name for point in several for name in varying(point))
+    if not differ:
+        return []
+    return [f"a point of several runs averages each case over {', '.join(differ)} first"]
+
+
+def _grids(
+    made: Frontier, cases: int, resamples: int, seed: int, notes: Sequence[str], width: int
+) -> list[Grid]:
+    x, y = made.columns
+    header = ["curve", "setting", "value", label(y), label(x), "on the front"]
+    flags = iter(made.on_front)
+    rows = [
+        [
+            *map(Cell, (c.name, c.setting or NOTHING, value or NOTHING)),
+            *_numbers(c, i, x, y, next(flags)),
+        ]
+        for c in made.curves
+        for i, value in enumerate(c.values)
+    ]
+    points = Grid("", header, rows, [f"means over {cases} cases ± standard error"], keys=3)
+    low, high = made.corners
+    corners = (
+        f"hypervolume: share of the box from {x['name']} {low[0]:.4g} and {y['name']} {low[1]:.4g} "
+        f"to {high[0]:.4g} and {high[1]:.4g} that a curve's points dominate; "
+        f"{LEVEL:.0%} intervals from {resamples} resamples of the cases, seed {seed}"
+    )
+    return [points, Grid("", _VOLUME_HEADER, _volume_rows(made), [corners, *notes])]
+
+
+_VOLUME_HEADER = ["curve", "points", "on the front", "hypervolume", "behind the largest"]
+
+
+def _numbers(curve: Curve, at: int, x: Column, y: Column, on_front: bool) -> list[Cell]:
+    return [
+        Cell(_with_error(curve.y[at], curve.y_error[at], y)),
+        Cell(_with_error(curve.x[at], curve.x_error[at], x)),
+        Cell("yes" if on_front else ""),
+    ]
+
+
+def _with_error(mean: float, error: float, column: Column) -> str:
+    digits = int(column["digits"])
+    return f"{mean:.{digits}f}" + ("" if np.isnan(error) else f" ± {error:.{digits}f}")
+
+
+def _volume_rows(made: Frontier) -> list[list[Cell]]:
+    rows: list[list[Cell]] = []
+    start = 0
+    shares = [volume.share for volume in made.volumes]
+    for curve, volume in zip(made.curves, made.volumes, strict=True):
+        end = start + len(curve.values)
+        on_front = int(made.on_front[start:end].sum())
+        largest = volume.share == max(shares)
+        behind = (
+            "the largest"
+            if largest
+            else _ranged(volume.behind, volume.behind_low, volume.behind_high)
+        )
+        share = Cell(
+            _ranged(volume.share, volume.low, volume.high), int(largest and len(shares) > 1)
+        )
+        rows.append(
+            [Cell(curve.name), Cell(str(end - start)), Cell(str(on_front)), share, Cell(behind)]
+        )
+        start = end
+    return rows
+
+
+def _ranged(number: float, low: float, high: float) -> str:
+    return f"{number:.3f}" + ("" if np.isnan(low) else f" [{low:.3f}, {high:.3f}]")
+
+
+def _csv(made: Frontier) -> str:
+    x, y = (str(column["name"]) for column in made.columns)
+    header = ["curve", "setting", "value", x, f"{x} s.e.", y, f"{y} s.e.", "on the front"]
+    header += ["curve's hypervolume", "low", "high"]
+    flags = iter(made.on_front.tolist())
+    lines = [
+        [
+            *(c.name, c.setting, value, c.x[i], c.x_error[i], c.y[i], c.y_error[i], next(flags)),
+            *(volume.share, volume.low, volume.high),
+        ]
+        for c, volume in zip(made.curves, made.volumes, strict=True)
+        for i, value in enumerate(c.values)
+    ]
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *lines])
+    return text.getvalue()
