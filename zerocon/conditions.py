@@ -19,6 +19,9 @@ class Words:
     # Where the words stand that a case says its edit is about (PIE-Bench's `blended_word`).
     source_blend: tuple[int, ...] = ()
     target_blend: tuple[int, ...] = ()
+    # The prompts' words, between spaces, each as its tokens.
+    source_split: tuple[tuple[int, ...], ...] = ()
+    target_split: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

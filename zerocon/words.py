@@ -21,7 +21,13 @@ def words_of(backbone: Backbone, case: Case) -> Words:
         target,
         places_of(backbone.tokens(before)[1:-1], source),
         places_of(backbone.tokens(after)[1:-1], target),
+        split_into_words(backbone, case.source_prompt),
+        split_into_words(backbone, case.target_prompt),
     )
+
+
+def split_into_words(backbone: Backbone, prompt: str) -> tuple[tuple[int, ...], ...]:
+    return tuple(backbone.tokens(word)[1:-1] for word in prompt.split())
 
 
 def places_of(phrase: Sequence[int], tokens: Sequence[int]) -> tuple[int, ...]:

@@ -1,0 +1,19 @@
+"""A tiny model whose attention is not nearly uniform, as a random one's is."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+from tests.conftest import tiny_backbone
+from zerocon.backbones.stable_diffusion import Parts, StableDiffusionBackbone
+
+
+@pytest.fixture(scope="session")
+def backbone(parts: Parts) -> StableDiffusionBackbone:
+    ours = copy.deepcopy(parts)
+    for name, weight in ours.unet.named_parameters():
+        if "to_q" in name or "to_k" in name:
+            weight.data.mul_(3.0)
+    return tiny_backbone(ours)

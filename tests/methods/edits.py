@@ -1,0 +1,106 @@
+"""Eight small edits, and ways to run them and to see what passes the U-Net meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from zerocon.backbones.base import Backbone
+from zerocon.cases import Case
+from zerocon.conditions import Conditions, Draws
+from zerocon.inversions.base import Trajectory
+from zerocon.inversions.ddim import DDIMInversion
+from zerocon.inversions.none import NoInversion
+from zerocon.methods.base import Method
+from zerocon.passes import Rows, predict
+from zerocon.taps import What, record
+from zerocon.words import words_of
+
+SHAPES = ("circle", "square", "house", "star", "heart", "ring", "cross", "moon")
+COLOURS = ("blue", "green", "yellow", "purple", "white", "black", "orange", "pink")
+
+
+def case(row: int) -> Case:
+    shape, colour = SHAPES[row], COLOURS[row]
+    return Case(
+        id=f"case {row}",
+        image=torch.zeros(3, 32, 32),
+        source_prompt=f"a big red {shape} on a gray background",
+        target_prompt=f"a big {colour} {shape} on a gray background",
+        blend_words=(shape, shape) if row != 1 else None,
+    )
+
+
+def conditions_of(backbone: Backbone, cases: Sequence[Case]) -> Conditions:
+    return Conditions(
+        backbone.embed([c.source_prompt for c in cases]),
+        backbone.embed([c.target_prompt for c in cases]),
+        backbone.embed([""] * len(cases)),
+        [words_of(backbone, c) for c in cases],
+    )
+
+
+@dataclass
+class Given:
+    """All that a method is called with."""
+
+    backbone: Backbone
+    trajectory: Trajectory
+    conditions: Conditions
+    draws: Draws
+
+    def run(self, method: Method) -> Tensor:
+        with torch.no_grad():
+            return method(self.backbone, self.trajectory, self.conditions, self.draws)
+
+
+def given(
+    backbone: Backbone, method: Method, rows: Sequence[int], invert: Any = None, seed: int = 0
+) -> Given:
+    cases = [case(row) for row in rows]
+    clean = torch.randn(8, 4, 16, 16, generator=torch.Generator().manual_seed(0))[list(rows)]
+    conditions, draws = conditions_of(backbone, cases), Draws(seed, [c.id for c in cases])
+    invert = invert or (DDIMInversion() if method.needs_inversion else NoInversion())
+    trajectory = invert(backbone, clean, conditions, method.steps, draws)
+    return Given(backbone, trajectory, conditions, draws)
+
+
+@dataclass
+class Pass:
+    """What one forward pass was asked, and what went through it: as it came, and as it left."""
+
+    rows: Rows
+    before: dict[str, dict[str, Tensor]]  # site -> role -> activation
+    after: dict[str, dict[str, Tensor]]
+
+
+def watched(
+    monkeypatch: pytest.MonkeyPatch, module: ModuleType, sites: str, what: What
+) -> list[Pass]:
+    """Every pass that the method in `module` makes from here on."""
+    passes: list[Pass] = []
+
+    def spy(backbone: Backbone, time: int, rows: Rows) -> dict[str, Tensor]:
+        taps = backbone.taps
+        with ExitStack() as open_taps:
+            inner = open_taps.enter_context(record(taps, sites, what))
+            outer = open_taps.enter_context(record(taps, sites, what))
+            taps.stack.insert(0, taps.stack.pop())  # sees everything before the method changes it
+            eps = predict(backbone, time, rows)
+        before, after = ({s.name: seen[s.name] for s in seen.sites} for seen in (outer, inner))
+        passes.append(Pass(rows, before, after))
+        return eps
+
+    monkeypatch.setattr(module, "predict", spy)
+    return passes
+
+
+def same(a: Tensor, b: Tensor, tolerance: float = 1e-5) -> bool:
+    return bool(torch.allclose(a, b, rtol=tolerance, atol=tolerance))

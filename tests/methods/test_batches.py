@@ -1,0 +1,36 @@
+"""A case is edited alike alone, among three and among eight."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.methods.edits import given
+from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
+from zerocon.guidance import Losses
+from zerocon.methods.base import Method
+from zerocon.methods.cds import CDS
+from zerocon.methods.dds import DDS
+from zerocon.methods.masactrl import MasaCtrl
+from zerocon.methods.p2p import P2P
+from zerocon.methods.pnp import PnP
+
+CUT = Losses(xa_weight=0.0, cut_weight=3.0, query="reference", n_patches=16)
+METHODS = [
+    PnP(steps=2, guidance=3.0),
+    P2P(steps=2, guidance=3.0, cross=0.8, blend_threshold=0.8, blend_start=0.5, blend_weight=2.0),
+    P2P(steps=2, guidance=3.0, edit="replace", cross_words={"blue": [0.0, 1.0]}),
+    MasaCtrl(steps=2, guidance=3.0, first_step=1),
+    MasaCtrl(steps=2, guidance=3.0, first_step=0, masked=True, mask_threshold=0.5),
+    DDS(steps=2, scale=200.0),
+    CDS(steps=2, scale=200.0, loss=CUT),
+]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: type(m).__name__)
+def test_batch_mates_never_touch(backbone: StableDiffusionBackbone, method: Method) -> None:
+    eight = given(backbone, method, range(8)).run(method)
+    three = given(backbone, method, [4, 1, 0]).run(method)
+    alone = torch.cat([given(backbone, method, [row]).run(method) for row in (4, 1, 0)])
+    torch.testing.assert_close(three, eight[[4, 1, 0]], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(alone, three, rtol=1e-4, atol=1e-4)

@@ -1,0 +1,177 @@
+"""Prompt-to-Prompt: which rows, which layers, which steps, and what the maps become."""
+
+from __future__ import annotations
+
+from dataclasses import replace as with_fields
+
+import pytest
+import torch
+
+from tests.methods.edits import Given, given, same, watched
+from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
+from zerocon.cases import CaseError
+from zerocon.checks import ConfigError
+from zerocon.methods import p2p
+from zerocon.methods.ddim import DDIM
+from zerocon.methods.p2p import P2P
+
+OFF = P2P(steps=4, guidance=3.0, cross=0.0, self_attention=0.0, local_blend=False)
+CROSS = with_fields(OFF, cross=0.5)
+CHANGED = 3  # "a big red ..." -> "a big blue ...": start, a, big, red
+
+
+def test_with_nothing_replaced_it_is_word_swap(backbone: StableDiffusionBackbone) -> None:
+    start = given(backbone, OFF, [0, 1])
+    assert same(start.run(OFF), start.run(DDIM(steps=4, guidance=3.0)))
+
+
+def test_the_same_prompt_edits_nothing(backbone: StableDiffusionBackbone) -> None:
+    method = P2P(steps=4, guidance=3.0)
+    start = given(backbone, method, [0])
+    words = [with_fields(w, target=w.source) for w in start.conditions.words]
+    source = start.conditions.source
+    start.conditions = with_fields(start.conditions, target=source, words=words)
+    replayed = start.run(DDIM(steps=4, guidance=3.0, prompt="source"))
+    assert same(start.run(method), replayed)
+
+
+def test_refining_takes_the_sources_maps_but_for_new_words(
+    backbone: StableDiffusionBackbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = given(backbone, CROSS, [0])
+    passes = watched(monkeypatch, p2p, "cross", "probs")
+    start.run(CROSS)
+    assert len(passes) == 4
+    for step, seen in enumerate(passes):
+        assert len(seen.after) == 16
+        for site, roles in seen.after.items():
+            came = seen.before[site]
+            if step < 2:  # int(0.5 * (4 + 1))
+                expected = came["source"].clone()
+                expected[..., CHANGED] = came["target"][..., CHANGED]
+            else:
+                expected = came["target"]
+            assert same(roles["target"], expected, 1e-6)
+            for untouched in ("source", "negative", "source_negative"):
+                assert torch.equal(roles[untouched], came[untouched])
+
+
+def test_replacing_takes_all_and_a_factor_scales_its_word(
+    backbone: StableDiffusionBackbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = with_fields(CROSS, edit="replace", reweight={"blue": 2.0}, blend_weight=3.0)
+    start = given(backbone, method, [0])
+    passes = watched(monkeypatch, p2p, "cross", "probs")
+    start.run(method)
+    for site, roles in passes[0].after.items():
+        expected = passes[0].before[site]["source"].clone()
+        expected[..., CHANGED] *= 2.0
+        expected[..., 4] *= 3.0  # the blend word, circle
+        assert same(roles["target"], expected, 1e-6)
+
+
+def test_a_word_may_have_a_schedule_of_its_own(
+    backbone: StableDiffusionBackbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = with_fields(OFF, edit="replace", cross_words={"blue": [0.4, 0.8]})
+    start = given(backbone, method, [0, 2])  # the other case has no blue
+    passes = watched(monkeypatch, p2p, "up.3.2.cross", "probs")
+    start.run(method)
+    for step, seen in enumerate(passes):
+        came, left = seen.before["up.3.2.cross"], seen.after["up.3.2.cross"]
+        expected = came["target"].clone()
+        if step in (2, 3):  # int(0.4 * 5) up to int(0.8 * 5)
+            expected[0, ..., CHANGED] = came["source"][0, ..., CHANGED]
+        assert same(left["target"], expected, 1e-6)
+
+
+def test_self_attention_is_the_sources_on_the_conditional_row_of_coarse_layers(
+    backbone: StableDiffusionBackbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = with_fields(OFF, self_attention=0.5)
+    start = given(backbone, method, [0])
+    passes = watched(monkeypatch, p2p, "self", "probs")
+    start.run(method)
+    coarse = {f"down.2.{k}.self" for k in range(2)} | {f"up.1.{k}.self" for k in range(3)}
+    for step, seen in enumerate(passes):
+        taken = {s for s, r in seen.after.items() if torch.equal(r["target"], r["source"])}
+        # In the first step both rows start alike, and finer layers before any text agree.
+        assert taken >= (coarse | {"mid.0.0.self"} if step < 2 else set())
+        if step in (1, 2, 3):
+            assert taken == (coarse | {"mid.0.0.self"} if step < 2 else set())
+        if step:
+            kept = seen.after["up.1.0.self"]
+            assert not torch.equal(kept["negative"], kept["source_negative"])
+
+
+def test_local_blend_holds_the_source_outside(backbone: StableDiffusionBackbone) -> None:
+    everywhere = P2P(steps=4, guidance=3.0, blend_start=0.0, blend_threshold=0.0)
+    nowhere = with_fields(everywhere, blend_threshold=1.0)  # nothing is more than the largest
+    start = given(backbone, nowhere, [0, 1])  # case 1 has no blend words
+    unblended = start.run(with_fields(nowhere, local_blend=False))
+    source = start.run(DDIM(steps=4, guidance=3.0, prompt="source"))
+    held = start.run(nowhere)
+    assert same(held[0], source[0])
+    assert same(held[1], unblended[1])
+    assert not same(unblended[0], source[0], 1e-2)
+    assert same(start.run(everywhere), unblended)
+
+
+def test_blending_starts_after_its_share_of_the_steps(backbone: StableDiffusionBackbone) -> None:
+    method = P2P(steps=4, guidance=3.0, blend_threshold=1.0, blend_start=0.5)
+    start = given(backbone, method, [0])
+    # Held at the source from step 2 on; until then free, which leaves no trace behind.
+    source = start.run(DDIM(steps=4, guidance=3.0, prompt="source"))
+    assert same(start.run(method), source)
+    assert not same(start.run(with_fields(method, blend_start=1.0)), source, 1e-2)
+
+
+def test_a_mask_by_hand_from_the_edited_maps_of_all_steps(
+    backbone: StableDiffusionBackbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = P2P(steps=2, guidance=3.0, blend_start=0.5, blend_threshold=0.9)
+    start = given(backbone, method, [0])
+    passes = watched(monkeypatch, p2p, "down.*.cross@1/4,up.*.cross@1/4", "probs")
+    edited = start.run(method)
+    assert len(passes[0].after) == 5
+    near = []
+    for role in ("source", "target"):
+        heat = sum(
+            roles[role][0, :, :, 4].mean(0) for seen in passes for roles in seen.after.values()
+        )
+        widest = torch.nn.functional.max_pool2d(torch.as_tensor(heat).view(1, 4, 4), 3, 1, 1)[0]
+        near.append(widest.repeat_interleave(4, 0).repeat_interleave(4, 1) / widest.max() > 0.9)
+    mask = near[0] | near[1]
+    assert 0 < mask.sum() < mask.numel()
+    source = start.run(DDIM(steps=2, guidance=3.0, prompt="source"))
+    assert same(edited[0][:, ~mask], source[0][:, ~mask])
+    assert (edited[0][:, mask] - source[0][:, mask]).abs().amax(0).min() > 1e-4
+
+
+def test_the_source_row_has_its_own_guidance(backbone: StableDiffusionBackbone) -> None:
+    method = P2P(steps=3, guidance=3.0, source_guidance=1.0, blend_threshold=1.0, blend_start=0.0)
+    start = given(backbone, method, [0])
+    assert same(start.run(method), start.run(DDIM(steps=3, guidance=1.0, prompt="source")))
+
+
+def longer_target(start: Given) -> Given:
+    (words,) = start.conditions.words
+    words = with_fields(words, target_split=(*words.target_split, (7,)))
+    start.conditions = with_fields(start.conditions, words=[words])
+    return start
+
+
+def test_what_cannot_be_aligned_says_so(backbone: StableDiffusionBackbone) -> None:
+    start = longer_target(given(backbone, CROSS, [0]))
+    with pytest.raises(CaseError, match="needs as many in both"):
+        start.run(with_fields(CROSS, edit="replace"))
+    start.conditions = with_fields(start.conditions, words=[])
+    with pytest.raises(ValueError, match=r"Conditions\.words"):
+        start.run(CROSS)
+
+
+def test_settings_are_checked() -> None:
+    with pytest.raises(ConfigError, match=r"method.cross_words.blue is \[0.8, 0.2\]"):
+        P2P(cross_words={"blue": [0.8, 0.2]})
+    with pytest.raises(ConfigError, match="method.cross is 2"):
+        P2P(cross=2)

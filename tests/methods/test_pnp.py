@@ -1,0 +1,90 @@
+"""Plug-and-Play: which rows, which layers, which steps."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.methods.edits import given, same, watched
+from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
+from zerocon.checks import ConfigError
+from zerocon.methods import pnp
+from zerocon.methods.ddim import DDIM
+from zerocon.methods.pnp import PnP
+
+INJECTED = {"up.1.1.self", "up.1.2.self"} | {f"up.{b}.{k}.self" for b in (2, 3) for k in range(3)}
+
+
+def test_without_injection_it_is_word_swap(backbone: StableDiffusionBackbone) -> None:
+    plain = PnP(steps=3, guidance=3.0, attention=0.0, features=0.0)
+    start = given(backbone, plain, [0, 1])
+    assert same(start.run(plain), start.run(DDIM(steps=3, guidance=3.0)))
+
+
+def test_queries_and_keys_are_the_sources_at_its_layers_and_steps(
+    backbone: StableDiffusionBackbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = PnP(steps=4, guidance=3.0, attention=0.5, features=0.0)
+    start = given(backbone, method, [0])
+    for what in ("queries", "keys", "values"):
+        passes = watched(monkeypatch, pnp, "self", what)
+        start.run(method)
+        for step, seen in enumerate(passes):
+            changed = {
+                site
+                for site, roles in seen.after.items()
+                if not torch.equal(roles["target"], seen.before[site]["target"])
+            }
+            assert changed == (INJECTED if step < 2 and what != "values" else set())
+            for site in changed:
+                roles = seen.after[site]
+                assert torch.equal(roles["target"], roles["source"])
+                assert torch.equal(roles["negative"], roles["source"])
+                assert torch.equal(roles["source"], seen.before[site]["source"])
+
+
+def test_features_are_the_sources_at_one_layer_for_longer(
+    backbone: StableDiffusionBackbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = PnP(steps=4, guidance=3.0, attention=0.0, features=0.8)
+    start = given(backbone, method, [0])
+    passes = watched(monkeypatch, pnp, "res", "features")
+    start.run(method)
+    for step, seen in enumerate(passes):
+        for site, roles in seen.after.items():
+            injected = site == "up.1.1.res" and step < 3  # int(0.8 * 4)
+            for role in ("target", "negative"):
+                assert torch.equal(roles[role], roles["source"]) == injected
+
+
+def test_the_source_follows_its_trajectory_under_the_empty_prompt(
+    backbone: StableDiffusionBackbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = PnP(steps=3, guidance=3.0)
+    start = given(backbone, method, [0, 2])
+    passes = watched(monkeypatch, pnp, "up.1.1.self", "keys")
+    start.run(method)
+    for step, seen in enumerate(passes):
+        latents, condition = seen.rows["source"]
+        assert torch.equal(latents, start.trajectory.latents[3 - step])
+        assert torch.equal(condition, start.conditions.negative)
+
+
+def test_a_negative_prompt_of_its_own(
+    backbone: StableDiffusionBackbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = PnP(steps=1, negative_prompt="a small ring")
+    start = given(backbone, method, [0, 2])
+    passes = watched(monkeypatch, pnp, "up.1.1.self", "keys")
+    start.run(method)
+    said = backbone.embed(["a small ring"])
+    assert same(passes[0].rows["negative"][1], said.expand(2, -1, -1))
+    assert "negative" not in method.uses
+    assert "negative" in PnP().uses
+
+
+def test_settings_are_checked() -> None:
+    with pytest.raises(ConfigError, match="method.attention is 1.5"):
+        PnP(attention=1.5)
+    with pytest.raises(ConfigError, match="chooses no sites"):
+        PnP(feature_sites="up 1")

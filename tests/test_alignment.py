@@ -1,0 +1,120 @@
+"""Token alignment, schedules and blending masks of Prompt-to-Prompt, against values by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from zerocon.alignment import (
+    aligned,
+    blend_mask,
+    marks,
+    refined,
+    replaced,
+    word_heat,
+    word_schedule,
+)
+from zerocon.cases import CaseError
+
+START, END = 90, 91
+
+
+def test_a_word_of_more_tokens_shares_the_map_of_the_one_it_replaces() -> None:
+    # "a cat runs" -> "a hedge|hog runs"
+    mapper = replaced([(1,), (2,), (3,)], [(1,), (4, 5), (3,)], length=7).mapper
+    expected = torch.zeros(7, 7)
+    expected[0, 0] = expected[1, 1] = 1  # start, "a"
+    expected[2, 2] = expected[2, 3] = 0.5
+    for place in (4, 5, 6):  # published: from here by the target's places
+        expected[place, place] = 1
+    assert torch.equal(mapper, expected)
+
+
+def test_a_word_of_fewer_tokens_gets_all_their_maps_together() -> None:
+    mapper = replaced([(1,), (4, 5), (3,)], [(1,), (2,), (3,)], length=7).mapper
+    expected = torch.zeros(7, 7)
+    expected[0, 0] = expected[1, 1] = 1
+    expected[2, 2] = expected[3, 2] = 1
+    for place in (3, 4, 5):  # stops when the source's places run out
+        expected[place, place] = 1
+    assert torch.equal(mapper, expected)
+
+
+def test_between_replaced_words_tokens_keep_their_partners() -> None:
+    # The middle word moves by one place, since the first one grew.
+    mapper = replaced([(1,), (2,), (3,)], [(4, 5), (2,), (6,)], length=6).mapper
+    assert mapper[1, 1] == mapper[1, 2] == 0.5
+    assert mapper[2, 3] == 1
+    assert mapper[3, 4] == 1
+    assert mapper[:, 5].tolist() == [0, 0, 0, 0, 0, 1]
+
+
+def test_words_of_equally_many_tokens_go_token_by_token() -> None:
+    mapper = replaced([(1, 2)], [(3, 4)], length=4).mapper
+    assert torch.equal(mapper, torch.eye(4))
+
+
+def test_replacing_needs_as_many_words() -> None:
+    with pytest.raises(CaseError, match=r"1 words and the target prompt 2.*edit=refine"):
+        replaced([(1,)], [(1,), (2,)])
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "origins"),
+    [
+        ((1, 2, 3), (1, 2, 3), [0, 1, 2]),
+        ((1, 2, 3), (1, 9, 2, 3), [0, None, 1, 2]),
+        ((1, 2, 3, 4), (1, 4), [0, 3]),
+        ((1, 2, 3), (1, 9, 3), [0, None, 2]),
+        ((1, 2, 3), (7, 8), [None, None]),
+        # Two ways are as good; the published order of preference pairs the earlier twin.
+        ((5, 1), (5, 5, 1), [0, None, 1]),
+    ],
+)
+def test_aligned_tokens(
+    source: tuple[int, ...], target: tuple[int, ...], origins: list[int | None]
+) -> None:
+    assert aligned(source, target) == origins
+
+
+def test_new_tokens_keep_their_maps_and_padding_its_places() -> None:
+    # "a cat" -> "a fat cat"
+    alignment = refined((START, 1, 2, END), (START, 1, 7, 2, END), length=8)
+    assert alignment.own.tolist() == [0, 0, 1, 0, 0, 0, 0, 0]
+    taken = {(int(i), int(j)) for i, j in alignment.mapper.nonzero()}
+    assert taken == {(0, 0), (1, 1), (2, 3), (3, 4), (5, 5), (6, 6), (7, 7)}
+
+
+def test_schedules_count_one_step_more_as_published() -> None:
+    alphas = word_schedule(50, (0.0, 0.4), {3: (0.0, 0.8), 5: (0.5, 1.0)}, length=6)
+    assert alphas.shape == (50, 6)
+    assert alphas[:, 0].nonzero().flatten().tolist() == list(range(20))  # int(0.4 * 51)
+    assert alphas[:, 3].nonzero().flatten().tolist() == list(range(40))
+    assert alphas[:, 5].nonzero().flatten().tolist() == list(range(25, 50))
+
+
+def test_heat_is_the_marked_words_attention_over_heads_and_layers() -> None:
+    maps = torch.arange(1 * 2 * 4 * 3, dtype=torch.float32).reshape(1, 2, 4, 3)
+    heat = word_heat([maps, 3 * maps], marks([[0, 2]], length=3))
+    # Position p of head h has 12 h + 3 p + (0, 1, 2); words 0 and 2: 24 h + 6 p + 2.
+    per_layer = torch.tensor([[14.0, 20.0], [26.0, 32.0]])  # mean over the heads: 6 p + 14
+    assert torch.equal(heat, (2 * per_layer)[None, None])  # mean of 1 x and 3 x
+
+
+def test_the_mask_is_where_either_heat_is_large() -> None:
+    source, target = torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 8, 8)
+    source[0, 0, 0, 0], target[0, 0, 7, 7], target[0, 0, 0, 7] = 2.0, 1.0, 0.3
+    mask = blend_mask(source, target, 0.3, 16)[0, 0]
+    expected = torch.zeros(16, 16, dtype=torch.bool)
+    expected[:4, :4] = True  # widened by one position, each position two of the latent's
+    expected[-4:, -4:] = True  # 0.3 of the largest is not more than the threshold
+    assert torch.equal(mask, expected)
+
+
+def test_no_heat_at_all_masks_nothing_out() -> None:
+    none = torch.zeros(2, 1, 4, 4)
+    source = none.clone()
+    source[1, 0, 0, 0] = 1.0
+    mask = blend_mask(source, none, 0.3, 4)
+    assert mask[0].all()
+    assert mask[1].sum() == 4

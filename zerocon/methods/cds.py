@@ -1,0 +1,48 @@
+"""Contrastive Denoising Score (Nam et al. 2024): DDS, held to the source's structure by CUT."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from zerocon.backbones.base import Backbone
+from zerocon.conditions import Conditions, Draws
+from zerocon.guidance import Losses, Moment
+from zerocon.inversions.base import Trajectory
+from zerocon.methods.dds import DDS, Noising
+from zerocon.methods.zerocon import Latents, gradients
+from zerocon.passes import look
+from zerocon.words import edited_tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class CDS(DDS):
+    """The losses compare the self-attention of both conditional rows at each descent."""
+
+    loss: Losses
+
+    def _slope(
+        self,
+        backbone: Backbone,
+        trajectory: Trajectory,
+        conditions: Conditions,
+        draws: Draws,
+        z: Tensor,
+        noising: Noising,
+    ) -> Tensor:
+        weights = self.loss.weights(noising.number, self.steps)
+        moment = Moment(noising.number, self.steps, draws, edited_tokens(conditions))
+        with self.loss.watching(backbone.taps, weights, stop=False) as watch:
+            slope = super()._slope(backbone, trajectory, conditions, draws, z, noising)
+            reference = watch("source")
+        if not any(weights):
+            return slope
+
+        def loss_at(noisy: Latents) -> Tensor:
+            with self.loss.watching(backbone.taps, weights, stop=True) as watch:
+                look(backbone, noising.time, {"target": (noisy["target"], conditions.target)})
+                return self.loss(watch("target"), reference, weights, moment)
+
+        held = gradients(loss_at, {"target": noising(z)})["target"]
+        return slope + noising.alpha**0.5 * held  # ∂ z_t / ∂ z = √ā_t

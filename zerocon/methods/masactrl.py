@@ -1,0 +1,136 @@
+"""MasaCtrl (Cao et al. 2023): mutual self-attention, the edit looks things up in the source."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from zerocon.alignment import marks, word_heat
+from zerocon.backbones.base import Backbone
+from zerocon.checks import in_range, one_of
+from zerocon.conditions import Conditions, Draws, Words
+from zerocon.inversions.base import Trajectory
+from zerocon.methods.base import Used
+from zerocon.passes import predict
+from zerocon.taps import Seen, Site, Taps, read_patterns, record, replace
+
+# Whose keys and values each of the edit's rows attends to.
+TAKEN_FROM = {"negative": "source_negative", "target": "source"}
+
+
+@dataclass(frozen=True)
+class MasaCtrl:
+    """From step `first_step` on, at `sites`, the edit asks with its own queries for the source's
+    keys and values.
+
+    `masked`: its foreground asks in the source's foreground only, its background in the source's
+    background. Foreground is where a case's blend words get attention.
+    """
+
+    needs_inversion: ClassVar[bool] = True
+    uses_mask: ClassVar[bool] = False
+
+    steps: int = 50
+    guidance: float = 7.5
+    first_step: int = 4
+    sites: str = "self#10..15"
+    source_prompt: Literal["source", "empty"] = "source"
+    masked: bool = False
+    mask_sites: str = "cross@1/4"
+    mask_threshold: float = 0.1
+
+    def __post_init__(self) -> None:
+        in_range("method.steps", self.steps, 1, 1000)
+        in_range("method.guidance", self.guidance, 0, 100)
+        in_range("method.first_step", self.first_step, 0, 1000)
+        in_range("method.mask_threshold", self.mask_threshold, 0, 1)
+        one_of("method.source_prompt", self.source_prompt, ("source", "empty"))
+        read_patterns(self.sites)
+        read_patterns(self.mask_sites)
+
+    @property
+    def uses(self) -> frozenset[Used]:
+        used: set[Used] = {"trajectory", "source_row", "target"}
+        if self.guidance != 1.0:
+            used.add("negative")
+        if self.masked:
+            used.add("target_words")
+        return frozenset(used)
+
+    @torch.no_grad()
+    def __call__(
+        self, backbone: Backbone, trajectory: Trajectory, conditions: Conditions, draws: Draws
+    ) -> Tensor:
+        told = conditions.source if self.source_prompt == "source" else conditions.negative
+        source = z = trajectory.start
+        for i, time in enumerate(trajectory.schedule.times):
+            negative = trajectory.negative(i, conditions.negative)
+            rows = {
+                "source_negative": (source, negative),
+                "negative": (z, negative),
+                "source": (source, told),
+                "target": (z, conditions.target),
+            }
+            with self._mutual(backbone.taps, i, conditions.words):
+                eps = predict(backbone, time, rows)
+            guided = trajectory.guided(eps["source_negative"], eps["source"], self.guidance)
+            source = trajectory.source_step(i, source, guided)
+            guided = trajectory.guided(eps["negative"], eps["target"], self.guidance)
+            z = trajectory.step(i, z, guided)
+        return z
+
+    @contextmanager
+    def _mutual(self, taps: Taps, step: int, words: Sequence[Words]) -> Generator[None]:
+        with ExitStack() as open_taps:
+            if step >= self.first_step:
+                for what in ("keys", "values"):
+                    open_taps.enter_context(replace(taps, self.sites, what, _the_sources))
+                if self.masked and words:
+                    seen = open_taps.enter_context(record(taps, self.mask_sites, "probs"))
+                    grounds = Grounds(words, seen, self.mask_threshold)
+                    open_taps.enter_context(replace(taps, self.sites, "probs", grounds))
+            yield
+
+
+def _the_sources(_site: Site, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {role: rows[whose] for role, whose in TAKEN_FROM.items()}
+
+
+class Grounds:
+    """Keeps the edit's attention between foregrounds and between backgrounds."""
+
+    def __init__(self, words: Sequence[Words], seen: Seen, threshold: float) -> None:
+        self.source = marks([w.source_blend for w in words])
+        self.target = marks([w.target_blend for w in words])
+        self.seen, self.threshold = seen, threshold
+
+    def __call__(self, _site: Site, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        ran = self.seen.sites[: len(self.seen)]  # in this pass, before this site
+        if not ran:
+            return {}
+        side = round(rows["target"].shape[-1] ** 0.5)
+        theirs = self._foreground("source", self.source, ran, side)
+        ours = self._foreground("target", self.target, ran, side)
+        kept = ours[:, :, None] == theirs[:, None, :]  # [case, edit's position, source's position]
+        named = self.source.any(1) & self.target.any(1)
+        kept = kept | ~named[:, None, None].to(kept.device)
+        return {role: within(rows[role], kept[:, None]) for role in TAKEN_FROM}
+
+    def _foreground(self, role: str, words: Tensor, ran: Sequence[Site], side: int) -> Tensor:
+        """Where the words get attention, [case, position]."""
+        heat = word_heat([self.seen[site.name][role] for site in ran], words)
+        low, high = heat.amin((2, 3), keepdim=True), heat.amax((2, 3), keepdim=True)
+        share = (heat - low) / (high - low).clamp(min=1e-12)
+        return F.interpolate(share, size=(side, side)).flatten(1) >= self.threshold
+
+
+def within(probs: Tensor, kept: Tensor) -> Tensor:
+    """Attention among the kept positions only; evenly to all where none is kept."""
+    limits = torch.finfo(probs.dtype)
+    return probs.clamp(min=limits.tiny).log().masked_fill(~kept, limits.min).softmax(-1)

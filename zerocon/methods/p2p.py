@@ -1,0 +1,221 @@
+"""Prompt-to-Prompt (Hertz et al. 2022): the source's attention maps, word by word."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import ClassVar, Literal, TypeVar
+
+import torch
+from torch import Tensor
+
+from zerocon.alignment import (
+    TOKENS,
+    Alignment,
+    blend_mask,
+    marks,
+    refined,
+    replaced,
+    same_places,
+    word_heat,
+    word_schedule,
+)
+from zerocon.backbones.base import Backbone
+from zerocon.checks import ConfigError, in_range, one_of
+from zerocon.conditions import Conditions, Draws, Words
+from zerocon.inversions.base import Trajectory
+from zerocon.methods.base import Used
+from zerocon.passes import predict
+from zerocon.taps import Site, Taps, read_patterns, record, replace, shared
+from zerocon.words import places_of
+
+Said = TypeVar("Said")
+
+
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """What happens to the cross-attention maps of a batch."""
+
+    alignment: Alignment
+    scales: Tensor  # what the target's maps are multiplied by, [case, token]
+    alphas: Tensor  # 1 where and when the edited maps are taken, [step, case, token]
+    last: int  # the first step without any
+
+    def maps(self, step: int, source: Tensor, target: Tensor) -> Tensor:
+        edited = self.alignment.applied(source, target) * self.scales[:, None, None, :]
+        alpha = self.alphas[step][:, None, None, :]
+        return edited * alpha + target * (1 - alpha)
+
+
+class LocalBlend:
+    """Puts the source back where the blend words got little attention in the steps so far."""
+
+    def __init__(self, words: Sequence[Words], sites: str, threshold: float, start: int) -> None:
+        self.marks = {
+            "source": marks([w.source_blend for w in words]),
+            "target": marks([w.target_blend for w in words]),
+        }
+        self.sites, self.threshold, self.start = sites, threshold, start
+        self.heat: dict[str, Tensor] = {}  # summed over the steps, [case, 1, y, x]
+
+    @contextmanager
+    def looking(self, taps: Taps) -> Generator[None]:
+        """Add up the maps of the step inside, as they are after the edit."""
+        if not self.marks["source"].any() and not self.marks["target"].any():
+            yield
+            return
+        with record(taps, self.sites, "probs") as seen:
+            yield
+        for role, words in self.marks.items():
+            heat = word_heat(seen.of(role), words)
+            self.heat[role] = self.heat[role] + heat if role in self.heat else heat
+
+    def __call__(self, step: int, source: Tensor, edited: Tensor) -> Tensor:
+        if step < self.start or not self.heat:
+            return edited
+        sides = self.heat["source"], self.heat["target"]
+        return torch.where(blend_mask(*sides, self.threshold, edited.shape[-1]), edited, source)
+
+
+@dataclass(frozen=True)
+class P2P:
+    """Source and target run side by side, each guided by its own empty-prompt row.
+
+    `edit`: `replace` words one for one; `refine` a prompt by new words; `reweight` the words of
+    one prompt. `cross_words` gives words of the target their own first and last share of the
+    steps, `reweight` a factor; `blend_weight` is the factor of the case's blend word. The edit
+    stays where the blend words get attention (`local_blend`).
+    """
+
+    needs_inversion: ClassVar[bool] = True
+    uses_mask: ClassVar[bool] = False
+
+    steps: int = 50
+    guidance: float = 7.5
+    source_guidance: float | None = None  # none: the same
+    edit: Literal["replace", "refine", "reweight"] = "refine"
+    cross: float = 0.4
+    cross_words: dict[str, list[float]] | None = None
+    self_attention: float = 0.6
+    self_sites: str = "self@1/4,self@1/8"
+    reweight: dict[str, float] | None = None
+    blend_weight: float = 1.0
+    local_blend: bool = True
+    blend_sites: str = "down.*.cross@1/4,up.*.cross@1/4"
+    blend_threshold: float = 0.3
+    blend_start: float = 0.2
+
+    def __post_init__(self) -> None:
+        in_range("method.steps", self.steps, 1, 1000)
+        in_range("method.guidance", self.guidance, 0, 100)
+        in_range("method.source_guidance", self.source_guidance or 0.0, 0, 100)
+        one_of("method.edit", self.edit, ("replace", "refine", "reweight"))
+        for name in ("cross", "self_attention", "blend_threshold", "blend_start"):
+            in_range(f"method.{name}", getattr(self, name), 0, 1)
+        read_patterns(self.self_sites)
+        read_patterns(self.blend_sites)
+        for word, factor in (self.reweight or {}).items():
+            in_range(f"method.reweight.{word}", factor)
+        for word, window in (self.cross_words or {}).items():
+            if len(window) != 2 or not 0 <= window[0] <= window[1] <= 1:
+                raise ConfigError(
+                    f"method.cross_words.{word} is {window}; give first and last share: [0, 0.8]"
+                )
+
+    @property
+    def uses(self) -> frozenset[Used]:
+        used: set[Used] = {"trajectory", "source_row", "target", "target_words"}
+        if {self.guidance, self._source_guidance} != {1.0}:
+            used.add("negative")
+        return frozenset(used)
+
+    @property
+    def _source_guidance(self) -> float:
+        return self.guidance if self.source_guidance is None else self.source_guidance
+
+    @torch.no_grad()
+    def __call__(
+        self, backbone: Backbone, trajectory: Trajectory, conditions: Conditions, draws: Draws
+    ) -> Tensor:
+        steps = len(trajectory.schedule)
+        edit = self._edit(backbone, conditions, steps)
+        blend = LocalBlend(
+            conditions.words if self.local_blend else (),
+            self.blend_sites,
+            self.blend_threshold,
+            start=int(self.blend_start * steps),
+        )
+        source = z = trajectory.start
+        for i, time in enumerate(trajectory.schedule.times):
+            negative = trajectory.negative(i, conditions.negative)
+            rows = {
+                "source_negative": (source, negative),
+                "negative": (z, negative),
+                "source": (source, conditions.source),
+                "target": (z, conditions.target),
+            }
+            with self._controlled(backbone.taps, edit, i, steps), blend.looking(backbone.taps):
+                eps = predict(backbone, time, rows)
+            guided = trajectory.guided(eps["source_negative"], eps["source"], self._source_guidance)
+            source = trajectory.source_step(i, source, guided)
+            guided = trajectory.guided(eps["negative"], eps["target"], self.guidance)
+            z = trajectory.step(i, z, guided)
+            z = blend(i, source, z)
+        return z
+
+    def _edit(self, backbone: Backbone, conditions: Conditions, steps: int) -> Edit:
+        if len(conditions.words) != len(conditions.target):
+            raise ValueError("P2P aligns the prompts' tokens: Conditions.words must have them")
+        device = conditions.target.device
+        every = conditions.words
+        alphas = torch.stack([self._alphas(backbone, words, steps) for words in every], dim=1)
+        return Edit(
+            Alignment.stacked([self._aligned(words) for words in every], device),
+            torch.stack([self._scales(backbone, words) for words in every]).to(device),
+            alphas.to(device),
+            last=1 + max((i for i in range(steps) if alphas[i].any()), default=-1),
+        )
+
+    def _alphas(self, backbone: Backbone, words: Words, steps: int) -> Tensor:
+        own = _at_places(backbone, self.cross_words or {}, words)
+        return word_schedule(steps, (0.0, self.cross), own)
+
+    def _scales(self, backbone: Backbone, words: Words) -> Tensor:
+        scales = torch.ones(TOKENS)
+        scales[list(words.target_blend)] = self.blend_weight
+        for place, factor in _at_places(backbone, self.reweight or {}, words).items():
+            scales[place] = factor
+        return scales
+
+    def _aligned(self, words: Words) -> Alignment:
+        if self.edit == "replace":
+            return replaced(words.source_split, words.target_split)
+        if self.edit == "refine":
+            return refined(words.source, words.target)
+        return same_places()
+
+    @contextmanager
+    def _controlled(self, taps: Taps, edit: Edit, step: int, steps: int) -> Generator[None]:
+        """The step's taps, all on the conditional rows only."""
+
+        def edited(_site: Site, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            return {"target": edit.maps(step, rows["source"], rows["target"])}
+
+        with ExitStack() as open_taps:
+            if step < edit.last:
+                open_taps.enter_context(replace(taps, "cross", "probs", edited))
+            if step < int(self.self_attention * steps):  # the same maps, from what makes them
+                for what in ("queries", "keys"):
+                    take = shared("source", "target")
+                    open_taps.enter_context(replace(taps, self.self_sites, what, take))
+            yield
+
+
+def _at_places(backbone: Backbone, by_word: Mapping[str, Said], words: Words) -> dict[int, Said]:
+    """What is said of words of the target prompt, by the places of their tokens."""
+    return {
+        place: said
+        for word, said in by_word.items()
+        for place in places_of(backbone.tokens(word)[1:-1], words.target)
+    }

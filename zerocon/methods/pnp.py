@@ -1,0 +1,91 @@
+"""Plug-and-Play (Tumanyan et al. 2023): features and self-attention of the inverted source."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from zerocon.backbones.base import Backbone
+from zerocon.checks import in_range
+from zerocon.conditions import Conditions, Draws
+from zerocon.inversions.base import Trajectory
+from zerocon.methods.base import Used
+from zerocon.passes import predict
+from zerocon.taps import Taps, read_patterns, replace, shared
+
+
+@dataclass(frozen=True)
+class PnP:
+    """The source runs beside the edit on its own trajectory, under the empty prompt.
+
+    For the first share `attention` of the steps the edit attends with the source's queries and
+    keys, for the first share `features` it has the source's features.
+    """
+
+    needs_inversion: ClassVar[bool] = True
+    uses_mask: ClassVar[bool] = False
+
+    steps: int = 50
+    guidance: float = 7.5
+    attention: float = 0.5
+    features: float = 0.8
+    attention_sites: str = "up.1.1.self,up.1.2.self,up.2.*.self,up.3.*.self"
+    feature_sites: str = "up.1.1.res"
+    negative_prompt: str = ""
+
+    def __post_init__(self) -> None:
+        in_range("method.steps", self.steps, 1, 1000)
+        in_range("method.guidance", self.guidance, 0, 100)
+        in_range("method.attention", self.attention, 0, 1)
+        in_range("method.features", self.features, 0, 1)
+        read_patterns(self.attention_sites)
+        read_patterns(self.feature_sites)
+
+    @property
+    def uses(self) -> frozenset[Used]:
+        used: set[Used] = {"trajectory", "source_row", "target"}
+        if self.guidance != 1.0 and not self.negative_prompt:
+            used.add("negative")
+        return frozenset(used)
+
+    @torch.no_grad()
+    def __call__(
+        self, backbone: Backbone, trajectory: Trajectory, conditions: Conditions, draws: Draws
+    ) -> Tensor:
+        z = trajectory.start
+        for i, time in enumerate(trajectory.schedule.times):
+            rows = {
+                "source": (trajectory.before(i), conditions.negative),
+                "negative": (z, self._negative(i, backbone, trajectory, conditions)),
+                "target": (z, conditions.target),
+            }
+            with self._injected(backbone.taps, i, len(trajectory.schedule)):
+                eps = predict(backbone, time, rows)
+            z = trajectory.step(
+                i, z, trajectory.guided(eps["negative"], eps["target"], self.guidance)
+            )
+        return z
+
+    def _negative(
+        self, step: int, backbone: Backbone, trajectory: Trajectory, conditions: Conditions
+    ) -> Tensor:
+        if not self.negative_prompt:
+            return trajectory.negative(step, conditions.negative)
+        return backbone.embed([self.negative_prompt]).expand_as(conditions.negative)
+
+    @contextmanager
+    def _injected(self, taps: Taps, step: int, steps: int) -> Generator[None]:
+        """Both of the edit's rows take from the source's what this step takes."""
+        take = shared("source", "negative", "target")
+        with ExitStack() as open_taps:
+            if step < int(self.attention * steps):
+                for what in ("queries", "keys"):
+                    open_taps.enter_context(replace(taps, self.attention_sites, what, take))
+            if step < int(self.features * steps):
+                open_taps.enter_context(replace(taps, self.feature_sites, "features", take))
+            yield
