@@ -119,7 +119,7 @@ def settings_from(cfg: DictConfig) -> RunSettings:
 def settings_of(config: dict[str, Any]) -> RunSettings:
     runner, directory = runner_settings(config), directory_of(config)
     inversion: Inversion = build(config, "inversion")()
-    method, direction = _method(config), cast("Direction", build(config, "direction")())
+    method, direction = method_of(config), cast("Direction", build(config, "direction")())
     _check_pairing(config, method, inversion, direction)
     in_range("seed", config["seed"], 0)
     return RunSettings(
@@ -196,7 +196,7 @@ def _class_of(target: str, group: str) -> Callable[..., Any]:
         raise ConfigError(f"{group}._target_={target} can't be imported: {error}") from error
 
 
-def _method(config: dict[str, Any]) -> Method:
+def method_of(config: dict[str, Any]) -> Method:
     """The method, with its losses if it is one that descends losses."""
     make = build(config, "method", later=("loss",))
     takes_losses = "loss" in inspect.signature(make).parameters

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from diffusers import (
@@ -16,6 +16,7 @@ from diffusers import (
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
+from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -29,13 +30,31 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 @dataclass
 class Parts:
-    """The models that Stable Diffusion is made of."""
+    """The models that Stable Diffusion is made of, each by its folder's name."""
+
+    classes: ClassVar[dict[str, Any]] = {
+        "vae": AutoencoderKL,
+        "unet": UNet2DConditionModel,
+        "text_encoder": CLIPTextModel,
+        "tokenizer": CLIPTokenizer,
+        "scheduler": DDIMScheduler,
+    }
+    pipeline: ClassVar[Any] = StableDiffusionPipeline
+    example: ClassVar[tuple[str, str]] = ("sd15", "stable-diffusion-v1-5/stable-diffusion-v1-5")
 
     vae: AutoencoderKL
     unet: UNet2DConditionModel
     text_encoder: CLIPTextModel
     tokenizer: CLIPTokenizer
     scheduler: DDIMScheduler
+
+    @property
+    def modules(self) -> list[Any]:
+        """Whatever has weights."""
+        return [part for part in vars(self).values() if isinstance(part, nn.Module)]
+
+
+P = TypeVar("P", bound=Parts)
 
 
 class StableDiffusionBackbone:
@@ -51,11 +70,13 @@ class StableDiffusionBackbone:
         side: int | None = None,
     ) -> None:
         self.name, self.device, self.dtype, self.fingerprint = name, device, dtype, fingerprint
-        self.vae = _frozen(parts.vae, device, dtype)
-        self.unet = _frozen(parts.unet, device, dtype)
+        # Some autoencoders overflow half precision, and say so.
+        careful = dtype == torch.float16 and bool(parts.vae.config.get("force_upcast"))
+        self.vae = frozen(parts.vae, device, torch.float32 if careful else dtype)
+        self.unet = frozen(parts.unet, device, dtype)
         self.taps = install(self.unet)
         self.evaluations = Evaluations()
-        self.text_encoder = _frozen(parts.text_encoder, device, dtype)
+        self.text_encoder = frozen(parts.text_encoder, device, dtype)
         self.tokenizer = parts.tokenizer
         self._config: dict[str, Any] = dict(parts.scheduler.config)
         self._alphas: Tensor = parts.scheduler.alphas_cumprod.double().cpu()
@@ -79,12 +100,14 @@ class StableDiffusionBackbone:
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
-        scaled = (images * 2 - 1).to(self.device, self.dtype)
-        return self.vae.encode(scaled).latent_dist.mean * self.vae.config["scaling_factor"]
+        scaled = (images * 2 - 1).to(self.device, self.vae.dtype)
+        latents = self.vae.encode(scaled).latent_dist.mean * self.vae.config["scaling_factor"]
+        return latents.to(self.dtype)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        decoded = self.vae.decode(latents / self.vae.config["scaling_factor"])
+        scaled = latents.to(self.vae.dtype) / self.vae.config["scaling_factor"]
+        decoded = self.vae.decode(scaled)
         return (decoded.sample.float() / 2 + 0.5).clamp(0, 1)
 
     @torch.no_grad()
@@ -104,13 +127,16 @@ class StableDiffusionBackbone:
         self.evaluations.forward += len(z)
         if torch.is_grad_enabled() and (z.requires_grad or cond.requires_grad):
             self.evaluations.backward += len(z)
-        predicted: Tensor = self.unet(z, time, cond, return_dict=False)[0]
+        predicted = self._predicted(z, time, cond)
         if self._config["prediction_type"] == "epsilon":
             return predicted
         return eps_from_v(predicted, z, self._alphas[time].to(z.device, z.dtype))
 
+    def _predicted(self, z: Tensor, time: int, cond: Tensor) -> Tensor:
+        return self.unet(z, time, cond, return_dict=False)[0]
 
-def _frozen(module: Any, device: torch.device, dtype: torch.dtype) -> Any:
+
+def frozen(module: Any, device: torch.device, dtype: torch.dtype) -> Any:
     return nn.Module.to(module, device, dtype).requires_grad_(False).eval()
 
 
@@ -163,47 +189,46 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     return DTYPES[name]
 
 
-def load_parts(path: str, revision: str | None = None, config: str | None = None) -> Parts:
+def load_parts(
+    path: str, revision: str | None = None, config: str | None = None, kind: type[P] = Parts
+) -> P:
     """Load from whichever of the three kinds of place `path` names."""
     place = Path(path).expanduser()
     if place.is_dir():
-        return _from_pretrained(str(place), None)
+        return _from_pretrained(kind, str(place), None)
     if place.suffix == ".safetensors":
-        return _from_single_file(place, config)
+        return _from_single_file(kind, place, config)
     if place.exists() or path.startswith((".", "/", "~")) or path.count("/") != 1:
-        raise BackboneError(_missing(path, "it is no folder, no .safetensors file and no hub id"))
+        reason = "it is no folder, no .safetensors file and no hub id"
+        raise BackboneError(_missing(kind, path, reason))
     if revision is None:
         raise ConfigError(
             f"backbone.path={path} is a hub id; pin its commit with backbone.revision=<commit>"
         )
-    return _from_pretrained(path, revision)
+    return _from_pretrained(kind, path, revision)
 
 
-def _from_pretrained(path: str, revision: str | None) -> Parts:
-    options: dict[str, Any] = {"revision": revision, "use_safetensors": True}
-    plain: dict[str, Any] = {**options, "low_cpu_mem_usage": False}
-    pinned: dict[str, Any] = {"revision": revision}
+def _from_pretrained(kind: type[P], path: str, revision: str | None) -> P:
+    def part(name: str, cls: Any) -> Any:
+        options: dict[str, Any] = {"subfolder": name, "revision": revision}
+        options |= {"use_safetensors": True} if issubclass(cls, nn.Module) else {}
+        options |= {"low_cpu_mem_usage": False} if issubclass(cls, ModelMixin) else {}
+        loader: Any = cls
+        return loader.from_pretrained(path, **options)
+
     try:
-        return Parts(
-            vae=AutoencoderKL.from_pretrained(path, subfolder="vae", **plain),
-            unet=UNet2DConditionModel.from_pretrained(path, subfolder="unet", **plain),
-            text_encoder=CLIPTextModel.from_pretrained(path, subfolder="text_encoder", **options),
-            tokenizer=CLIPTokenizer.from_pretrained(path, subfolder="tokenizer", **pinned),
-            scheduler=cast(
-                "DDIMScheduler",
-                DDIMScheduler.from_pretrained(path, subfolder="scheduler", **pinned),
-            ),
-        )
+        return kind(**{name: part(name, cls) for name, cls in kind.classes.items()})
     except (OSError, ValueError) as error:
-        raise BackboneError(_missing(path, str(error).splitlines()[0])) from error
+        raise BackboneError(_missing(kind, path, str(error).splitlines()[0])) from error
 
 
-def _from_single_file(file: Path, config: str | None) -> Parts:
+def _from_single_file(kind: type[P], file: Path, config: str | None) -> P:
     if not file.is_file():
-        raise BackboneError(_missing(str(file), "there is no such file"))
+        raise BackboneError(_missing(kind, str(file), "there is no such file"))
+    checker = {"safety_checker": None} if kind is Parts else {}
     try:
-        pipe: Any = StableDiffusionPipeline.from_single_file(
-            str(file), config=config, safety_checker=None, low_cpu_mem_usage=False
+        pipe: Any = kind.pipeline.from_single_file(
+            str(file), config=config, low_cpu_mem_usage=False, **checker
         )
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0]
@@ -212,18 +237,20 @@ def _from_single_file(file: Path, config: str | None) -> Parts:
                 "; a single file holds weights only: without a network, point backbone.config at a "
                 "folder with the model's config files and tokenizer"
             )
-        raise BackboneError(_missing(str(file), reason)) from error
-    scheduler: Any = DDIMScheduler.from_config(pipe.scheduler.config)
-    return Parts(pipe.vae, pipe.unet, pipe.text_encoder, pipe.tokenizer, scheduler)
+        raise BackboneError(_missing(kind, str(file), reason)) from error
+    parts: dict[str, Any] = {name: getattr(pipe, name) for name in kind.classes}
+    parts["scheduler"] = DDIMScheduler.from_config(pipe.scheduler.config)
+    return kind(**parts)
 
 
-def _missing(path: str, reason: str) -> str:
+def _missing(kind: type[Parts], path: str, reason: str) -> str:
+    name, model = kind.example
     return (
         f"the backbone's weights can't be loaded from {path!r}: {reason}\n"
-        "Download the model in the diffusers layout (folders unet, vae, text_encoder, tokenizer, "
-        "scheduler) on a machine with a network, for example\n"
-        "  hf download stable-diffusion-v1-5/stable-diffusion-v1-5 --local-dir sd15\n"
-        "then point at it: backbone=sd15 backbone.path=sd15. "
+        f"Download the model in the diffusers layout (folders {', '.join(kind.classes)}) "
+        "on a machine with a network, for example\n"
+        f"  hf download {model} --local-dir {name}\n"
+        f"then point at it: backbone={name} backbone.path={name}. "
         "Without any download, backbone=shapes works."
     )
 
@@ -232,7 +259,7 @@ def fingerprint_of(parts: Parts) -> str:
     """A digest of every weight and of the scheduler: the same numbers, wherever they lay."""
     said = {k: v for k, v in dict(parts.scheduler.config).items() if not k.startswith("_")}
     digest = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode())
-    for module in (parts.vae, parts.unet, parts.text_encoder):
+    for module in parts.modules:
         for name, value in sorted(module.state_dict().items()):
             digest.update(name.encode())
             digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
