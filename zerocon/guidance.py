@@ -161,7 +161,8 @@ class Losses:
         """1 where the words that change get little attention, [case, 1, y, x]."""
         if self.positions == "all" or moment.edited_tokens is None:
             return None
-        words = moment.edited_tokens.to(reference.maps[0])
+        # A condition may have more rows than the tokens that cross-attention sees.
+        words = moment.edited_tokens.to(reference.maps[0])[:, : reference.maps[0].shape[-1]]
         sides = [grid_side(m.mean(1)) for m in reference.maps]
         finest = max(sides)
         heat = torch.stack(

@@ -13,6 +13,7 @@ from torch import Tensor
 from zerocon.backbones.base import Backbone
 from zerocon.checks import in_range
 from zerocon.conditions import Conditions, Draws
+from zerocon.diffusion import at_least_single
 from zerocon.inversions.base import Provided, Trajectory
 from zerocon.inversions.ddim import DDIMInversion
 
@@ -29,6 +30,7 @@ class NullTextInversion:
     """
 
     provides: ClassVar[frozenset[Provided]] = frozenset({"trajectory", "negative"})
+    uses_draws: ClassVar[bool] = False  # the same for every seed and case id
 
     guidance: float = 7.5
     iterations: int = 10
@@ -50,7 +52,7 @@ class NullTextInversion:
         self, backbone: Backbone, clean: Tensor, conditions: Conditions, steps: int, draws: Draws
     ) -> Trajectory:
         walk = DDIMInversion()(backbone, clean, conditions, steps, draws)
-        z, null, nulls = walk.start, conditions.negative.float(), list[Tensor]()
+        z, null, nulls = walk.start, at_least_single(conditions.negative), list[Tensor]()
         for i, time in enumerate(walk.schedule.times):
             with_text = backbone.eps(z, time, conditions.source)
             null = self._fitted(null, i, self._loss(backbone, walk, i, z, with_text))
@@ -69,7 +71,7 @@ class NullTextInversion:
             without = backbone.eps(z[rows], time, null.to(z.dtype))
             eps = walk.guided(without, with_text[rows], self.guidance)
             landed = walk.step(step, z[rows], eps)
-            return (landed.float() - goal[rows].float()).square().mean((1, 2, 3))
+            return at_least_single(landed - goal[rows]).square().mean((1, 2, 3))
 
         return loss_at
 
