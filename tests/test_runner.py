@@ -16,7 +16,7 @@ from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
 from zerocon.checks import ConfigError
 from zerocon.config import RunSettings, compose_settings
 from zerocon.reports.measured import print_table
-from zerocon.runs import runner
+from zerocon.runs import editing, executors, runner
 from zerocon.runs.records import read_records
 from zerocon.shapes.benchmark import write_benchmark
 
@@ -84,7 +84,7 @@ def test_running_again_loads_nothing(
     settings: RunSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runner.execute(settings)
-    monkeypatch.setattr(runner, "load", lambda _: pytest.fail("it loaded the models again"))
+    monkeypatch.setattr(executors, "load", lambda _: pytest.fail("it loaded the models again"))
     assert runner.execute(settings).done == 3
 
 
@@ -92,7 +92,7 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(
     settings: RunSettings, tmp_path: Path, pie: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = runner.execute(small(tmp_path / "whole", pie, "runner.batch_size=3"))
-    edit, done = runner.edit, []
+    edit, done = editing.edit, []
 
     def interrupted(*arguments: object) -> object:
         if done:
@@ -101,10 +101,10 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(
         return edit(*arguments)  # pyright: ignore[reportArgumentType]
 
     by_one = small(tmp_path, pie, "runner.batch_size=1")
-    monkeypatch.setattr(runner, "edit", interrupted)
+    monkeypatch.setattr(editing, "edit", interrupted)
     with pytest.raises(KeyboardInterrupt):
         runner.execute(by_one)
-    monkeypatch.setattr(runner, "edit", edit)
+    monkeypatch.setattr(editing, "edit", edit)
     assert len(read_records(by_one.directory)) == 1
     again = runner.execute(by_one)
     assert again.directory.name == whole.directory.name
@@ -146,7 +146,7 @@ def test_one_case_that_breaks_the_model_leaves_its_batch_mates(
     settings: RunSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     embed = StableDiffusionBackbone.embed
-    victim = runner.load(settings).dataset.load("000000000001").target_prompt
+    victim = editing.load(settings).dataset.load("000000000001").target_prompt
 
     def poisoned(self: StableDiffusionBackbone, prompts: list[str]) -> object:
         if victim in prompts:

@@ -43,8 +43,13 @@ def _check(cfg: DictConfig) -> None:
 
 def _is_complete(cfg: DictConfig) -> bool:
     config = plain(cfg)
-    retry = runner_settings(config).retry_failed
-    return is_complete(directory_of(config), retry_failed=retry)
+    runner = runner_settings(config)
+    return is_complete(
+        directory_of(config),
+        retry_failed=runner.retry_failed,
+        shard=runner.shard,
+        on_code_change=runner.on_code_change,
+    )
 
 
 def combinations(overrides: Sequence[str]) -> itertools.product[tuple[str, ...]]:

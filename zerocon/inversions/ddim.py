@@ -25,6 +25,7 @@ class DDIMInversion:
     """
 
     provides: ClassVar[frozenset[Provided]] = frozenset({"trajectory"})
+    uses_draws: ClassVar[bool] = False  # the same for every seed and case id
 
     prompt: Literal["source", "empty"] = "source"
     refinements: int = 0

@@ -19,6 +19,7 @@ class DirectInversion:
     """DDIM inversion; while sampling, `z_src += z* - z_src`, and the edited row is left alone."""
 
     provides: ClassVar[frozenset[Provided]] = frozenset({"trajectory", "source_row"})
+    uses_draws: ClassVar[bool] = False  # the same for every seed and case id
 
     prompt: Literal["source", "empty"] = "source"
     refinements: int = 0

@@ -25,6 +25,7 @@ class NegativePromptInversion:
     """
 
     provides: ClassVar[frozenset[Provided]] = frozenset({"trajectory", "negative"})
+    uses_draws: ClassVar[bool] = False  # the same for every seed and case id
 
     proximal: float | None = None
     shrink: bool = False

@@ -11,6 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from zerocon.runs.code import code_digest
+
 # Settings that change where or how fast a run is done, but none of its numbers.
 NOT_IN_NAME = ("runner", "tracker", "backbone.device", "dataset.root", "hydra")
 
@@ -43,6 +45,7 @@ def provenance(device: str, dtype: str, seed: int) -> dict[str, Any]:
         "device_name": _device_name(device),
         "dtype": dtype,
         "git": git_state(),
+        "code": code_digest(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: installed(name) for name in PACKAGES},

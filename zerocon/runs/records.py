@@ -2,8 +2,8 @@
 
 The rules of `records.jsonl`:
 
-- A line is one write to the end of the file, under a lock, and on the disk before `append`
-  returns. Several processes may append to one file.
+- A line, or a batch of lines, is one write to the end of the file, under a lock, and on the
+  disk before `append` returns. Several processes may append to one file.
 - A case may have several lines; the last one counts. A further line is only ever written
   for a case that is worth another try: it failed and failed cases are retried, or its
   picture is gone. Anything else is refused as a duplicate.
@@ -233,14 +233,26 @@ class RecordLog:
         """The cases that need nothing more."""
         return frozenset(self._records.keys() - self._retry)
 
-    def append(self, record: Record) -> None:
-        """Add one line, whole and on the disk. The record's picture must be there before."""
+    def refresh(self) -> None:
+        """Learn what others have added."""
         with self._locked():
             self._catch_up()
-            if record.case in self.done_ids():
-                raise DuplicateError(f"{self.path}: case {record.case!r} has a record already")
-            self._write(record.to_line())
-            self._take(record)
+
+    def append(self, record: Record) -> None:
+        """Add one line, whole and on the disk. The record's picture must be there before."""
+        self.append_all([record])
+
+    def append_all(self, records: Sequence[Record]) -> None:
+        """Add the lines of a batch, all of them or none."""
+        with self._locked():
+            self._catch_up()
+            for record in records:
+                if record.case in self.done_ids():
+                    raise DuplicateError(f"{self.path}: case {record.case!r} has a record already")
+            self._write(b"".join(record.to_line() for record in records))
+            self._lines += len(records)
+            for record in records:
+                self._take(record)
 
     @contextmanager
     def _locked(self) -> Generator[None]:
@@ -259,7 +271,6 @@ class RecordLog:
             )
         os.fsync(self._file)
         self._read_to += written
-        self._lines += 1
 
     def _catch_up(self) -> None:
         """Read what was added since the last look, by whomever."""

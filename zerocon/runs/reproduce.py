@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from zerocon.cases import Case
 from zerocon.checks import ConfigError, in_range
 from zerocon.config import RunSettings, stored_settings
+from zerocon.runs.editing import Loaded, edit, load, score
 from zerocon.runs.origin import Origin
 from zerocon.runs.pictures import from_uint8, to_uint8
 from zerocon.runs.records import Record, read_records, verify_checksums
 from zerocon.runs.results import origin_of
-from zerocon.runs.runner import Loaded, edit, load, score
 from zerocon.runs.verify import Problem, batched, load_cases, origin_at, stored_picture
 
 Levels = NDArray[np.uint8]
@@ -55,7 +55,7 @@ def reproduce(directory: Path, overrides: Sequence[str] = (), *, cases: int = 5)
     broken = verify_checksums(directory, records)
     found.problems += [Problem(case, said) for case, said in broken.items()]
     whole = [record for record in records if record.case not in broken]
-    for batch in batched(whole, settings.runner.batch_size):
+    for batch in batched(whole, settings.runner.chunk_size):
         pairs = load_cases(loaded.dataset, batch, found.problems)
         found.cases += _edited_again(settings, loaded, pairs)
     return found

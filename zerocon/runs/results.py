@@ -23,14 +23,18 @@ from zerocon.reports.pictures import GalleryItem, reduced
 from zerocon.reports.render import print_grids
 from zerocon.reports.summary import Summary, summarize, write_summary
 from zerocon.runs.atomic import write_atomic
+from zerocon.runs.batching import Shard
+from zerocon.runs.code import code_digest
 from zerocon.runs.origin import FILE, Origin
 from zerocon.runs.pictures import case_pictures
-from zerocon.runs.provenance import provenance
+from zerocon.runs.provenance import git_state, provenance
 from zerocon.runs.records import Record, RecordLog, read_records, verify_images
+from zerocon.runs.status import status_of
 from zerocon.runs.trackers import Tracker
 
 GALLERY = "gallery.html"
 HTML_CASES = 1000  # the page shows these; a run may have more
+LATER = "edited by other code than the run began with"  # in the notes of such records
 
 
 def origin_of(
@@ -49,12 +53,6 @@ def origin_of(
             str(backbone.device), str(backbone.dtype).removeprefix("torch."), settings.seed
         ),
     )
-
-
-def check_origin(
-    settings: RunSettings, backbone: Backbone, dataset: Dataset, metrics: Sequence[Metric]
-) -> None:
-    begin(settings.directory, origin_of(settings, backbone, dataset, metrics), settings.config)
 
 
 def begin(directory: Path, now: Origin, content: Mapping[str, Any]) -> None:
@@ -79,7 +77,11 @@ def finish(settings: RunSettings, dataset: Dataset, tracker: Tracker) -> None:
     method = type(settings.method).__name__
     title = f"{settings.name}: {method} on {dataset.name}"
     cases = settings.runner.gallery_cases
-    summary = write_reports(settings.directory, dataset, title, png_cases=cases)
+    if status_of(settings.directory).left:  # other shards', who will write the reports
+        origin, records = _read(settings.directory)
+        summary = summarize(records, origin.columns)
+    else:
+        summary = write_reports(settings.directory, dataset, title, png_cases=cases)
     tracker.finish(asdict(summary.overall))
 
 
@@ -95,17 +97,59 @@ def write_reports(directory: Path, dataset: Dataset, title: str, *, png_cases: i
     return summary
 
 
-def is_complete(directory: Path, *, retry_failed: bool) -> bool:
-    """Is every case recorded with its picture, and are the reports there? Loads no model."""
+def is_complete(
+    directory: Path,
+    *,
+    retry_failed: bool,
+    shard: str = "1/1",
+    on_code_change: str = "warn",
+) -> bool:
+    """Is every case recorded with its picture, and are the reports there? Loads no model.
+
+    A shard's part is complete without the reports, as long as other shards have cases left.
+    """
     origin = Origin.read(directory)
-    if origin is None or not (directory / GALLERY).exists():
+    if origin is None or (on_code_change == "rerun" and code_differs(origin)):
         return False
     with RecordLog(directory, retry_failed) as log:
-        whole = not verify_images(directory, [r for r in log.records() if r.ok])
-        return whole and set(origin.case_ids) <= log.done_ids()
+        done = log.done_ids()
+        lost = verify_images(directory, [r for r in log.records() if r.ok])
+    mine = set(Shard.read(shard).of(origin.case_ids))
+    if mine - done or mine & lost.keys():
+        return False
+    return (directory / GALLERY).exists() or not set(origin.case_ids) <= done
 
 
-def report(directory: Path, console: Console, *, per_type: bool) -> tuple[int, int]:
+def code_differs(origin: Origin) -> str:
+    """Now and then, in words, when the code that makes the numbers is not what the run's was."""
+    before, now = origin.provenance.get("code"), code_digest()
+    if before in (None, now):
+        return ""
+    revision = git_state()["revision"] or "no revision"
+    began = (origin.provenance.get("git") or {}).get("revision") or "no revision"
+    return f"{revision[:10]}, digest {now[:8]}, not {began[:10]}, digest {before[:8]}"
+
+
+def heed_code(directory: Path, policy: str) -> None:
+    """What `runner.on_code_change` says about a run that other code began."""
+    origin = Origin.read(directory)
+    differs = code_differs(origin) if origin else ""
+    if origin is None or not differs:
+        return
+    if policy == "refuse" and status_of(directory).left:
+        raise ConfigError(
+            f"{directory} would be continued by other code ({differs}); "
+            "runner.on_code_change=warn goes on all the same, runner.on_code_change=rerun begins "
+            "anew and keeps the old directory aside"
+        )
+    if policy == "rerun":
+        aside = directory.with_name(f"{directory.name}.{origin.provenance['code'][:8]}")
+        directory.rename(aside)
+
+
+def report(
+    directory: Path, console: Console, *, per_type: bool, whole: bool = True
+) -> tuple[int, int]:
     """Print the run's table and where its files are; (cases, failed)."""
     origin, records = _read(directory)
     summary = summarize(records, origin.columns)
@@ -114,8 +158,19 @@ def report(directory: Path, console: Console, *, per_type: bool) -> tuple[int, i
         if not record.ok:
             said = f"[red]case {escape(record.case)} failed:[/] {escape(str(record.error))}"
             console.print(said, highlight=False)
-    console.print(f"{directory}/{GALLERY} and gallery.png show every case.", highlight=False)
+    for said in _about_code(origin, records):
+        console.print(f"[yellow]{said}", highlight=False)
+    if whole:
+        console.print(f"{directory}/{GALLERY} and gallery.png show every case.", highlight=False)
     return len(records), summary.overall.failed
+
+
+def _about_code(origin: Origin, records: Sequence[Record]) -> list[str]:
+    later = sum(any(LATER in note for note in record.notes) for record in records)
+    said = [f"{later} of the cases were {LATER}; their notes say by which."] if later else []
+    if code_differs(origin):
+        said.append("The code has changed since this run began; on_code_change=rerun does it anew.")
+    return said
 
 
 def _print(console: Console, summary: Summary, origin: Origin, *, per_type: bool) -> None:

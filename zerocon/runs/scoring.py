@@ -17,13 +17,14 @@ from zerocon.cases import Case, CaseError
 from zerocon.checks import shown
 from zerocon.datasets.base import FileDataset
 from zerocon.metrics.base import Metric
+from zerocon.runs.editing import score
 from zerocon.runs.origin import Origin
 from zerocon.runs.outputs import Outputs, Rules, edited_picture
 from zerocon.runs.pictures import from_uint8
 from zerocon.runs.provenance import provenance
 from zerocon.runs.records import Record, RecordLog, save_image
 from zerocon.runs.results import begin, is_complete, report, write_reports
-from zerocon.runs.runner import Outcome, score
+from zerocon.runs.runner import Outcome
 
 CONSOLE = Console()
 

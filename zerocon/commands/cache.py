@@ -1,0 +1,51 @@
+"""`zerocon cache`: what was computed before and is kept, and how to make it smaller."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from typing import Any
+
+UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+
+
+def add(commands: Any) -> None:
+    cache = commands.add_parser("cache", help="what is kept of earlier runs; make it smaller")
+    cache.add_argument(
+        "--prune", metavar="SIZE", help="remove what was not used for longest, down to e.g. 5GB"
+    )
+    cache.set_defaults(handler=_cache)
+
+
+def _cache(options: argparse.Namespace) -> None:
+    from zerocon.runs.cache import base, folders, prune
+
+    if options.prune is not None:
+        files, freed = prune(_bytes(options.prune))
+        print(f"removed {files} file{'s' * (files != 1)}, {_size(freed)}")
+        return
+    found = folders()
+    print(base())
+    for folder in found:
+        print(f"  {folder.name:24} {folder.files:7} files  {_size(folder.bytes):>10}")
+    print(f"  {'in all':24} {sum(f.files for f in found):7} files  {_all(found):>10}")
+
+
+def _all(found: Any) -> str:
+    return _size(sum(folder.bytes for folder in found))
+
+
+def _bytes(text: str) -> float:
+    from zerocon.checks import ConfigError
+
+    parts = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?B)?", text.strip().upper())
+    if parts is None:
+        raise ConfigError(f"--prune {text!r} is no size; it must be like 500MB, 5GB or 0")
+    return float(parts[1]) * UNITS[parts[2] if parts[2] in UNITS else ""]
+
+
+def _size(count: int) -> str:
+    for unit in ("GB", "MB", "KB"):
+        if count >= UNITS[unit]:
+            return f"{count / UNITS[unit]:.1f} {unit}"
+    return f"{count} B"

@@ -1,0 +1,70 @@
+"""What a session's work cost: seconds and passes through the U-Net, and the peak of memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import time
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zerocon.backbones.base import Backbone
+
+FILE = "sessions.jsonl"
+STAGES = ("inversion", "editing")
+
+
+class Costs:
+    """Seconds and U-Net rows (one case, once through) of each stage."""
+
+    def __init__(self) -> None:
+        self.seconds = dict[str, float].fromkeys(STAGES, 0.0)
+        self.forward = dict[str, int].fromkeys(STAGES, 0)
+        self.backward = dict[str, int].fromkeys(STAGES, 0)
+
+    @contextmanager
+    def of(self, stage: str, backbone: Backbone) -> Generator[None]:
+        counted = backbone.evaluations
+        forward, backward, started = counted.forward, counted.backward, _now(backbone)
+        yield
+        self.seconds[stage] += _now(backbone) - started
+        self.forward[stage] += counted.forward - forward
+        self.backward[stage] += counted.backward - backward
+
+    def told(self, backbone: Backbone) -> dict[str, Any]:
+        return {
+            "seconds": {stage: round(value, 3) for stage, value in self.seconds.items()},
+            "unet_forward": self.forward,
+            "unet_backward": self.backward,
+            "peak_bytes": _peak(backbone.device),
+        }
+
+
+def _now(backbone: Backbone) -> float:
+    """Seconds; the device's work so far is waited for, so that it counts where it belongs."""
+    if backbone.device.type == "cuda":
+        torch.cuda.synchronize(backbone.device)
+    return time.perf_counter()
+
+
+def _peak(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def note_session(directory: Path, started: datetime, spent: Mapping[str, Any]) -> None:
+    """One line a session (and worker) that did something, for the reports."""
+    line = {"started": started.isoformat(timespec="seconds"), "ended": now(), "pid": os.getpid()}
+    with (directory / FILE).open("a") as file:
+        file.write(json.dumps(line | dict(spent)) + "\n")
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
