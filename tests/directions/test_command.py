@@ -18,8 +18,9 @@ from zerocon.shapes.benchmark import edit as edit_of
 from zerocon.shapes.captions import caption
 from zerocon.shapes.check_evaluators import pictures_of
 
-SOURCE, TARGET = "a red cross in a meadow", "a blue cross in a meadow"
+SOURCE, TARGET = "a big red cross in a meadow", "a big blue cross in a meadow"
 PAIR = [SOURCE, TARGET]
+TOO_SMALL = Path(__file__).with_name("delta.safetensors")
 
 
 def test_similarities_are_cosines_of_means(backbone: StableDiffusionBackbone) -> None:
@@ -69,6 +70,7 @@ def test_the_caption_comes_from_the_picture(
         (["direction=caption"], "give it as --image FILE"),
         (["method=sdedit"], "method=sdedit has no effect on a direction"),
         (["direction.strength=2"], "direction.strength"),
+        (["direction=file", f"direction.path={TOO_SMALL}"], "conditions are [77, 96]"),
     ],
 )
 def test_what_is_wrong_is_said(

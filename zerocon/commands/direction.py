@@ -24,6 +24,8 @@ def add(commands: Any) -> None:
 
 
 def _direction(options: argparse.Namespace) -> None:
+    from zerocon.cases import CaseError
+    from zerocon.checks import ConfigError
     from zerocon.config import build, compose_config, plain
     from zerocon.directions.inspect import inspected, print_report, save_direction, without_effect
 
@@ -32,7 +34,10 @@ def _direction(options: argparse.Namespace) -> None:
     quiet_models()
     direction = build(config, "direction")()
     backbone = build(config, "backbone")().load()
-    found = inspected(backbone, direction, options.source, options.target, options.image)
+    try:
+        found = inspected(backbone, direction, options.source, options.target, options.image)
+    except CaseError as error:  # there is only this case
+        raise ConfigError(str(error)) from error
     print_report(found)
     if options.out:
         save_direction(found, options.out, backbone.fingerprint)
