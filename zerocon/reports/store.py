@@ -151,6 +151,7 @@ class Store:
         pairs = ", ".join(f"({_text(name)}, {run})" for name, run in files.items())
         statuses = ", ".join(map(_text, STATUSES))
         kept = ", ".join(f'"{name}"' for name in self._kept)
+        kept = kept.replace('"edit_name"', "nullif(edit_name, '') AS edit_name")
         values = "".join(
             f", CASE WHEN status = 'ok' THEN metrics.{_name(metric)} END AS {short}"
             for metric, short in self._metrics.items()
@@ -244,7 +245,7 @@ class Store:
         )
         records = self._per_record().replace("SELECT", 'SELECT "case",', 1)
         return (
-            'SELECT line, "case", min(edit_type) AS edit_type, min(edit_name) AS edit_name, '
+            'SELECT line, "case", min(edit_type) AS edit_type, min(nullif(edit_name, )) AS edit_name, '
             f"sum(failed) AS failed, sum(fine) AS fine, sum(seconds) AS seconds{means} "
             f'FROM ({records}) GROUP BY line, "case"'
         )

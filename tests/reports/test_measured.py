@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from made_up import LPIPS, PSNR, failed, method, ok, write_run
+
+from zerocon.checks import ConfigError
+from zerocon.cli import main
+from zerocon.reports.measured import print_table
+from zerocon.reports.published import SETS, published_rows
+
+ROOT = Path(__file__).parents[2]
+
+
+def sweep(folder: Path) -> None:
+    """Guidance 2 and 10 with two seeds each: psnr_bg is guidance + seed + the case's number."""
+    for guidance in (2.0, 10.0):
+        for seed in (0, 1):
+            records = [ok(str(i), str(i % 2), psnr_bg=guidance + seed + i) for i in range(4)]
+            config = method("Ddim", seed, guidance=guidance)
+            write_run(folder / f"run-{guidance}-{seed}", records, config)
+
+
+def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    main(["table", *arguments])
+    return capsys.readouterr().out
+
+
+def test_rows_of_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep(tmp_path)
+    text = printed(
+        capsys, f"{tmp_path}/**", "--rows", "method.guidance", "--metrics", "psnr_bg", "--markdown"
+    )
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    # cases 0..3 mean 1.5, seeds mean 0.5; spread of 0..3 is sqrt(5/3), its error sqrt(5/12)
+    assert rows[2] == "| 2.0 | 2 | 4 | 0 | 4.00 ± 0.65 |"
+    assert rows[3] == "| 10.0 | 2 | 4 | 0 | **12.00 ± 0.65** |"
+    assert "averages each case over seed first" in text
+
+
+def test_several_settings_are_several_columns(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep(tmp_path)
+    arguments = (str(tmp_path), "--rows", "method,method.guidance,seed", "--format", "csv")
+    text = printed(capsys, *arguments)
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert [(r["method"], r["method.guidance"], r["seed"]) for r in rows] == [
+        ("Ddim", g, s) for g in ("2.0", "10.0") for s in ("0", "1")
+    ]
+    assert [float(row["psnr_bg (dB)"]) for row in rows] == [3.5, 4.5, 11.5, 12.5]
+
+
+def test_csv_has_full_precision_and_every_count(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = [ok("a", "0", psnr_bg=1.0), ok("b", "0", psnr_bg=1 / 3), failed("c", "1")]
+    run = write_run(tmp_path / "run", records, columns=[PSNR])
+    overall, first, second = csv.DictReader(
+        io.StringIO(printed(capsys, str(run), "--per-type", "--format", "csv"))
+    )
+    assert (overall["kind"], overall["run"], overall["edit_type"]) == ("measured", "run", "all")
+    assert (overall["cases"], overall["failed"], overall["psnr_bg n"]) == ("3", "1", "2")
+    assert float(overall["psnr_bg (dB)"]) == pytest.approx(2 / 3, rel=1e-12)
+    assert float(overall["psnr_bg s.e. (dB)"]) == pytest.approx(1 / 3, rel=1e-12)
+    assert (first["edit_type"], second["failed"]) == ("0 kind 0", "1")
+    assert second["psnr_bg (dB)"] == ""
+
+
+def test_different_sorts_never_share_a_column(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "a", [ok("x", psnr_bg=1.0)])
+    write_run(tmp_path / "b", [ok("x", psnr_bg=2.0)], protocol="published")
+    write_run(tmp_path / "c", [ok("x", psnr_bg=3.0)], judges={"ClipScore": "other"})
+    write_run(tmp_path / "d", [ok("x", psnr_bg=4.0)])
+    text = printed(capsys, str(tmp_path))
+    assert [f"{i} of 3" in text for i in (1, 2, 3, 4)] == [True, True, True, False]
+    assert "the runs differ in protocol, the models that judge" in " ".join(text.split())
+    first = text[: text.index("2 of 3")]
+    assert "1.00" in first
+    assert "4.00" in first
+    assert "2.00" not in first
+    assert "3.00" not in first
+
+
+def test_a_method_given_the_mask_is_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "a", [ok("x", psnr_bg=1.0)])
+    write_run(tmp_path / "b", [ok("x", psnr_bg=2.0)], uses_mask=True)
+    assert "2 of 2: shapes_pie_20, protocol masked, given the mask" in printed(
+        capsys, str(tmp_path)
+    )
+
+
+def test_one_column_has_one_unit(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", [ok("x", lpips_bg=1.0)])
+    write_run(tmp_path / "b", [ok("x", lpips_bg=0.001)], columns=[{**LPIPS, "unit": ""}])
+    with pytest.raises(ConfigError, match="lpips_bg is in 1e-3 in one run and in no unit in b"):
+        print_table([tmp_path])
+
+
+def test_what_is_not_there_is_named(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a", [ok("x")], method("Ddim", guidance=1.0))
+    with pytest.raises(ConfigError, match=r"'method\.guidence'.*method\.guidance"):
+        print_table([run], rows=["method.guidence"])
+    with pytest.raises(ConfigError, match=r"'psnr'.*psnr_bg"):
+        print_table([run], metrics=["psnr"])
+    with pytest.raises(ConfigError, match="--format is 'word'"):
+        print_table([run], form="word")
+    with pytest.raises(ConfigError, match="--published is 'pie'"):
+        print_table([run], published="pie")
+
+
+def test_a_run_that_goes_on_and_mixed_revisions_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "a", [ok("x")], case_ids=["x", "y", "z"])
+    write_run(tmp_path / "b", [ok("x")], provenance={"git": {"revision": "f" * 40}})
+    text = printed(capsys, str(tmp_path), "--format", "markdown")
+    assert "not all cases are done yet: a (1 of 3)" in text
+    assert "different revisions of the code: 0123456789ab, ffffffffffff" in text
+
+
+@pytest.mark.parametrize("form", ["terminal", "markdown", "latex", "html", "csv"])
+def test_published_numbers_are_never_taken_for_measured_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str
+) -> None:
+    run = write_run(tmp_path / "mine", [ok("x", psnr_bg=1.25, lpips_bg=2.0)])
+    text = printed(capsys, str(run), "--published", "pie_bench", "--format", form)
+    start = text.lower().index("published")
+    measured, published = text[:start], text[start:]
+    assert "shapes" in measured  # which dataset
+    assert "1.25" in measured
+    assert "1.25" not in published
+    numbers = [line for line in text.splitlines() if "StyleDiffusion" in line]
+    assert numbers
+    for line in numbers:  # P2P + StyleDiffusion, as Ju et al. print it
+        assert "published" in line
+        assert "SD1.4" in line
+        assert form == "terminal" or "Ju et al." in line
+    assert "26.05" in "".join(numbers)
+    assert "66.1" in "".join(numbers)
+    if form != "csv":
+        words = " ".join(text.split())
+        assert "not measured here" in words
+        assert "of another dataset than the measured ones" in words
+
+
+def test_every_published_row_has_its_base_model_and_source() -> None:
+    for name in SETS:
+        rows = published_rows(name)
+        assert all(row.base and row.source and row.name for row in rows)
+        assert any(value is not None for row in rows for value in row.values.values())
+    units = published_rows("pie_bench")[0].values
+    assert units["ssim_bg"] == pytest.approx(0.7114)  # our SSIM is not in hundredths
+    assert published_rows("pix2pix_zero")[3].values["lpips_bg"] == pytest.approx(182)
+
+
+@pytest.mark.slow
+def test_very_many_records_are_read_in_little_memory(tmp_path: Path) -> None:
+    """A fifth of a million; a million take five times as long and not five times the memory."""
+    command = [sys.executable, "benchmarks/table.py", "--runs", "400", "--folder", str(tmp_path)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    told = json.loads(done.stdout)
+    assert told["records"] == 200_000
+    assert told["peak_MiB"] < 512
+    assert told["processor_seconds"] < 10
+    assert "run-00399" in (tmp_path / "table.txt").read_text()
