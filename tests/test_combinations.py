@@ -21,7 +21,7 @@ METHODS = sorted(file.stem for file in (CONF / "method").glob("*.yaml"))
     [
         (["method=zerocon", "inversion=none"], "ZeroCon samples .* NoInversion makes none"),
         (["inversion=direct"], "DDIM samples no row .* DirectInversion .* inversion=ddim"),
-        (["method=reconstruct", "inversion=null_text"], "asks for no empty condition .* ddim"),
+        (["method=reconstruct", "inversion=null_text"], "asks for no empty condition .*=ddim"),
         (["inversion=negative_prompt", "method.guidance=1"], "NegativePrompt.* no effect"),
         (
             ["method=zerocon", "method.negative=caption", "inversion=null_text"],

@@ -149,6 +149,7 @@ def test_a_folder_gives_the_model_that_was_saved(
     torch.testing.assert_close(loaded.eps(z, 500, cond), backbone.eps(z, 500, cond))
     spoken = SDXL(str(tmp_path), device="cpu", empty_as_zeros=False).load()
     assert spoken.embed([""]).any()
+    assert spoken.fingerprint != backbone.fingerprint
 
 
 def test_a_missing_model_says_what_to_download(tmp_path: Path) -> None:

@@ -107,12 +107,13 @@ class SDXL(StableDiffusion):
         device = pick_device(self.device)
         dtype = pick_dtype(self.dtype, device)
         parts = load_parts(self.path, self.revision, self.config, XLParts)
+        digest = fingerprint_of(parts)
         return SDXLBackbone(
             parts,
             self.path,
             device,
             dtype,
-            fingerprint_of(parts),
+            digest if self.empty_as_zeros else f"{digest}-empty-prompt",
             self.side,
             empty_as_zeros=self.empty_as_zeros,
         )
