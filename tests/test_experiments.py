@@ -8,7 +8,7 @@ import pytest
 
 from zerocon.checks import ConfigError
 from zerocon.cli import main
-from zerocon.experiments import names, read_experiment
+from zerocon.experiments import Experiment, names, read_experiment
 
 TINY = [
     "dataset.size=20", "dataset.limit=2", "method.steps=2",
@@ -20,7 +20,7 @@ TINY = [
 def test_every_run_of_an_experiment_has_its_own_settings(name: str) -> None:
     experiment = read_experiment(name)
     runs = experiment.settings()
-    assert len({run.directory for run in runs}) == len(experiment.runs)
+    assert len({run.directory for run in runs}) == len(experiment.all_runs()) >= 2
     assert experiment.question.strip().endswith("?")
 
 
@@ -28,9 +28,33 @@ def test_every_run_of_an_experiment_has_its_own_settings(name: str) -> None:
 def test_every_experiment_runs_tiny(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main(["experiment", name, f"runner.root={tmp_path}", *TINY])
+    """Its first and its last run; all of them below."""
+    every = list(read_experiment(name).all_runs())
+    ends = [every[0], every[-1]]
+    main(["experiment", name, f"runner.root={tmp_path}", *TINY, "--only", *ends])
     printed = capsys.readouterr().out
-    assert all(run in printed for run in read_experiment(name).runs)
+    assert all(run in printed for run in ends)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", names())
+def test_every_run_of_every_experiment_runs_tiny(name: str, tmp_path: Path) -> None:
+    main(["experiment", name, f"runner.root={tmp_path}", *TINY, "--write", str(tmp_path)])
+    page = (tmp_path / f"{name}.md").read_text()
+    assert all(run in page for run in read_experiment(name).all_runs())
+    assert read_experiment(name).question.strip() in page
+
+
+def test_a_sweep_is_every_combination() -> None:
+    experiment = Experiment(
+        "grid", "", "", "", sweep={"loss.cut_weight": [0, 0.5], "loss.patch_sizes": [[1], [1, 2]]}
+    )
+    assert experiment.all_runs() == {
+        "cut_weight_0_patch_sizes_1": ["loss.cut_weight=0", "loss.patch_sizes=[1]"],
+        "cut_weight_0_patch_sizes_1-2": ["loss.cut_weight=0", "loss.patch_sizes=[1, 2]"],
+        "cut_weight_0.5_patch_sizes_1": ["loss.cut_weight=0.5", "loss.patch_sizes=[1]"],
+        "cut_weight_0.5_patch_sizes_1-2": ["loss.cut_weight=0.5", "loss.patch_sizes=[1, 2]"],
+    }
 
 
 def test_unknown_experiments_are_named(tmp_path: Path) -> None:

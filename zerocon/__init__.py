@@ -1,0 +1,19 @@
+"""Text-guided image editing with pretrained diffusion models, as experiments."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zerocon.api import edit
+
+__all__ = ["edit"]
+
+
+def __getattr__(name: str) -> Any:
+    """`zerocon.edit`, without making every import of the package load torch."""
+    if name == "edit":
+        from zerocon.api import edit
+
+        return edit
+    raise AttributeError(f"module 'zerocon' has no attribute {name!r}")

@@ -1,19 +1,33 @@
 """Named sets of runs that answer a question: `experiments/*.yaml`.
 
 A file says its `question`, what was `expected`, its `cost`, the `overrides` that all its
-runs share, and its `runs`, each a name with overrides of its own.
+runs share, and its `runs`, each a name with overrides of its own; or a `sweep`, settings with
+their values, of which every combination is a run. `columns` are the metrics that answer the
+question, `plot` what `zerocon frontier` draws of them.
 """
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from zerocon.checks import ConfigError
 from zerocon.config import RunSettings, compose_settings
+
+def _short(key: str) -> str:
+    return key.rpartition(".")[2]
+
+
+def _word(value: Any) -> str:
+    """A value as a part of a run's name."""
+    return re.sub(r"[^\w.+-]+", "-", str(value)).strip("-")
+
 
 FOLDER = Path(__file__).parent.parent / "experiments"
 
@@ -24,15 +38,37 @@ class Experiment:
     question: str
     expected: str
     cost: str
-    runs: dict[str, list[str]]
+    runs: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    sweep: dict[str, list[Any]] = field(default_factory=dict[str, list[Any]])
     overrides: list[str] = field(default_factory=list[str])
+    columns: list[str] = field(default_factory=list[str])
+    plot: dict[str, Any] = field(default_factory=dict[str, Any])
 
-    def settings(self, more: Sequence[str] = ()) -> list[RunSettings]:
-        """Every run's settings, checked before the first one starts."""
+    def all_runs(self) -> dict[str, list[str]]:
+        """Every run by its name, with its own overrides."""
+        return {**self.runs, **self._swept()}
+
+    def settings(
+        self, more: Sequence[str] = (), only: Sequence[str] | None = None
+    ) -> list[RunSettings]:
+        """The settings of every run (or of those named), checked before the first one starts."""
         return [
             compose_settings([*self.overrides, *own, f"name={name}", *more])
-            for name, own in self.runs.items()
+            for name, own in self.all_runs().items()
+            if only is None or name in only
         ]
+
+    def _swept(self) -> dict[str, list[str]]:
+        if not self.sweep:
+            return {}
+        combinations = itertools.product(*self.sweep.values())
+        settled = [dict(zip(self.sweep, values, strict=True)) for values in combinations]
+        return {
+            "_".join(f"{_short(key)}_{_word(value)}" for key, value in chosen.items()): [
+                f"{key}={value}" for key, value in chosen.items()
+            ]
+            for chosen in settled
+        }
 
 
 def names(folder: Path = FOLDER) -> list[str]:
@@ -44,6 +80,6 @@ def read_experiment(name: str, folder: Path = FOLDER) -> Experiment:
     if not file.is_file():
         raise ConfigError(f"there is no experiment {name!r}; there are: {', '.join(names(folder))}")
     try:
-        return Experiment(name=name, **yaml.safe_load(file.read_text()))
+        return Experiment(name=name, **yaml.safe_load(file.read_text("utf-8")))
     except (TypeError, yaml.YAMLError) as error:
         raise ConfigError(f"{file} is no experiment: {error}") from error

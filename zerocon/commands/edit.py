@@ -1,0 +1,53 @@
+"""`zerocon edit`: one picture from the command line."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zerocon.quiet import quiet_models
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+def add(commands: Any) -> None:
+    edit = commands.add_parser("edit", help="edit one picture")
+    edit.add_argument("image", type=Path)
+    edit.add_argument("--source", default="", help="what it shows; default: its caption")
+    edit.add_argument("--target", required=True, help="what it should become")
+    edit.add_argument("--out", type=Path, help="default: beside the picture, with -edited")
+    edit.add_argument("overrides", nargs="*", help="as for run.py, such as method=zerocon")
+    edit.set_defaults(handler=_edit)
+
+
+def _edit(options: argparse.Namespace) -> None:
+    from zerocon.api import edited, request, settings_of_edit
+    from zerocon.cases import CaseError
+    from zerocon.checks import ConfigError
+    from zerocon.runs.pictures import case_pictures
+
+    out: Path = options.out or options.image.with_name(f"{options.image.stem}-edited.png")
+    settings = settings_of_edit(options.source, options.overrides)
+    quiet_models()
+    backbone = settings.backbone.load()
+    try:
+        case = request(options.image, backbone.side, options.source, options.target)
+    except CaseError as error:
+        raise ConfigError(str(error)) from error
+    picture = edited(settings, backbone, case)
+    both = out.with_name(f"{out.stem}-side-by-side.png")
+    picture.save(out)
+    side_by_side(case_pictures(case)["source"], picture).save(both)
+    print(f"{out} is the edit, {both} has the source beside it")
+
+
+def side_by_side(source: Image.Image, edited: Image.Image) -> Image.Image:
+    from PIL import Image
+
+    gap = max(2, source.width // 32)
+    paper = Image.new("RGB", (2 * source.width + gap, source.height), "white")
+    paper.paste(source, (0, 0))
+    paper.paste(edited, (source.width + gap, 0))
+    return paper
