@@ -245,7 +245,7 @@ class Store:
         )
         records = self._per_record().replace("SELECT", 'SELECT "case",', 1)
         return (
-            'SELECT line, "case", min(edit_type) AS edit_type, min(nullif(edit_name, )) AS edit_name, '
+            'SELECT line, "case", min(edit_type) AS edit_type, min(edit_name) AS edit_name, '
             f"sum(failed) AS failed, sum(fine) AS fine, sum(seconds) AS seconds{means} "
             f'FROM ({records}) GROUP BY line, "case"'
         )
