@@ -10,7 +10,17 @@ from zerocon.cases import Case
 from zerocon.checks import ConfigError
 from zerocon.combinations import every_method, fits, refusals, tables
 from zerocon.conditions import Conditions, Draws
-from zerocon.config import CONF, compose_settings
+from zerocon.config import (
+    CONF,
+    build,
+    compose_config,
+    compose_settings,
+    declared,
+    method_of,
+    partners,
+    plain,
+)
+from zerocon.directions.word_swap import WordSwap
 from zerocon.words import words_of
 
 METHODS = sorted(file.stem for file in (CONF / "method").glob("*.yaml"))
@@ -76,11 +86,13 @@ def test_every_valid_pair_runs(backbone: StableDiffusionBackbone, name: str) -> 
         *(backbone.embed([prompt]) for prompt in (*prompts, "")), [words_of(backbone, case)]
     )
     clean, draws = backbone.encode(case.image[None]), Draws(0, ["a"])
-    for inversion, why in fits(name).inversions.items():
+    config = plain(compose_config([f"method={name}", "method.steps=2"]))
+    method, inverted = method_of(config), build(config, "inversion")()
+    for choice, why in partners(config, "inversion", method, inverted, WordSwap()).items():
         if why:
             continue
-        chosen = compose_settings([f"method={name}", "method.steps=2", f"inversion={inversion}"])
-        trajectory = chosen.inversion(backbone, clean, conditions, 2, draws)
-        edited = chosen.method(backbone, trajectory, conditions, draws)
-        assert edited.shape == clean.shape, inversion
-        assert edited.isfinite().all(), inversion
+        invert = declared(config, "inversion", CONF / "inversion" / f"{choice}.yaml")
+        trajectory = invert(backbone, clean, conditions, 2, draws)
+        edited = method(backbone, trajectory, conditions, draws)
+        assert edited.shape == clean.shape, choice
+        assert edited.isfinite().all(), choice

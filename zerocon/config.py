@@ -310,7 +310,7 @@ def partners(
     """Every choice of a group that could stand in this config, and what speaks against it."""
     reasons: dict[str, str] = {}
     for file in sorted((CONF / group).glob("*.yaml")):
-        choice = _declared(config, group, file)
+        choice = declared(config, group, file)
         trio = (choice, direction) if group == "inversion" else (inversion, choice)
         trouble = objection(method, *trio)
         # What the other group's choice is wrong about is no objection to this one.
@@ -319,7 +319,7 @@ def partners(
     return reasons
 
 
-def _declared(config: dict[str, Any], group: str, file: Path) -> Any:
+def declared(config: dict[str, Any], group: str, file: Path) -> Any:
     """A choice of a group at its own settings; of one that needs more settings, its class."""
     whole = OmegaConf.merge({"method": config["method"]}, {group: OmegaConf.load(file)})
     filled = plain(cast("DictConfig", whole))
