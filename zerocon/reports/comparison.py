@@ -118,7 +118,7 @@ def same_cases(
     Refuses runs whose numbers mean different things and, unless told to use the intersection,
     runs over different cases.
     """
-    kinds = [replace(sort, dataset_fingerprint="") for sort in sorts(runs)]
+    kinds = [replace(sort, dataset_fingerprint="", uses_mask=False) for sort in sorts(runs)]
     if len(set(kinds)) > 1:
         raise ConfigError(f"the runs can't be compared, they differ in {differences(kinds)}")
     store = Store(runs, columns, prompts=True)
@@ -129,7 +129,8 @@ def same_cases(
             f"the runs are not over the same cases: {'; '.join(missing)}. "
             "--intersection compares the cases that all have"
         )
-    if not missing and not intersection and len(sorts(runs)) > 1:
+    contents = {sort.dataset_fingerprint for sort in sorts(runs)}
+    if not missing and not intersection and len(contents) > 1:
         raise ConfigError(
             "the runs are over cases of the same names, but the dataset's content changed between "
             "them (its fingerprints differ); --intersection compares them all the same"
@@ -141,7 +142,7 @@ def same_cases(
     if not shared.any():
         raise ConfigError("the runs have no case in common")
     said = [f"only the {shared.sum()} cases that all runs have; {m}" for m in missing]
-    return _chosen(cells, shared), [*said, *_failed(runs, cells)]
+    return _chosen(cells, shared), [*said, *_failed(runs, cells), *_given_masks(runs)]
 
 
 def _missing(runs: Sequence[Run], cells: Cells) -> list[str]:
@@ -175,11 +176,19 @@ def _chosen(cells: Cells, which: NDArray[np.bool_]) -> Cells:
 
 def _failed(runs: Sequence[Run], cells: Cells) -> list[str]:
     return [
-        f"{failed.sum()} cases failed in {run.label} and are in no pair: "
-        f"{_named(_names(cells, failed))}"
+        f"{failed.sum()} failed in {run.label}, so in no pair: {_named(_names(cells, failed))}"
         for run, failed in zip(runs, cells.recorded & ~cells.ok, strict=True)
         if failed.any()
     ]
+
+
+def _given_masks(runs: Sequence[Run]) -> list[str]:
+    given = [run.label for run in runs if run.origin.uses_mask]
+    return (
+        [f"not a fair match: only {_named(given)} had the mask"]
+        if 0 < len(given) < len(runs)
+        else []
+    )
 
 
 def comparisons(

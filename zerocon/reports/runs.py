@@ -149,10 +149,10 @@ def differences(several: Sequence[Sort]) -> str:
         "judges": "the models that judge",
         "uses_mask": "whether the method was given the mask",
     }
-    differ = [what for name, what in names.items() if len({getattr(s, name) for s in several}) > 1]
-    if "dataset" in differ:
-        differ.remove("the dataset's content or its cases")
-    return ", ".join(differ)
+    differ = [name for name in names if len({getattr(sort, name) for sort in several}) > 1]
+    if "dataset" in differ:  # another dataset has another content, too
+        differ = [name for name in differ if name != "dataset_fingerprint"]
+    return ", ".join(names[name] for name in differ)
 
 
 def columns_of(runs: Sequence[Run], only: Sequence[str] = ()) -> list[Column]:

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import csv
+import io
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_up import failed, ok, write_run
+
+from zerocon.checks import ConfigError
+from zerocon.cli import main
+from zerocon.reports.comparison import compare
+from zerocon.runs.records import Record
+
+NOISE = np.random.default_rng(0).normal(0, 1, (2, 40))
+
+
+def cases(psnr: float, lpips: float, count: int = 40, success: int = 0) -> list[Record]:
+    """Case i has what all have, its own difficulty, and what the numbers add."""
+    return [
+        ok(
+            str(i), str(i % 2), psnr_bg=20 + i / 10 + psnr * (1 + NOISE[0, i] / 2),
+            lpips_bg=50 + i + lpips * (1 + NOISE[1, i] / 2), edit_success=float(i < success),
+        )
+        for i in range(count)
+    ]  # fmt: skip
+
+
+def rows(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, str]]:
+    main(["compare", *arguments, "--format", "csv", "--resamples", "2000"])
+    return list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+
+
+def test_what_is_better_worse_and_not_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = write_run(tmp_path / "first", cases(0, 0, success=20))
+    second = write_run(tmp_path / "second", cases(1.0, 8.0, success=21))
+    told = {row["metric"]: row for row in rows(capsys, str(first), str(second))}
+    assert told["psnr_bg"]["verdict"] == "better, large effect"
+    assert told["lpips_bg"]["verdict"] == "worse, large effect"  # more of it, and lower is better
+    assert told["edit_success"]["verdict"] == "no difference shown"
+    assert [told["edit_success"][k] for k in ("wins", "ties", "losses")] == ["1", "39", "0"]
+    assert int(told["psnr_bg"]["wins"]) == (NOISE[0] > -2 + 0.01).sum()
+    mean = (1 + NOISE[0] / 2).mean()
+    assert float(told["psnr_bg"]["difference"]) == pytest.approx(mean)
+    assert float(told["psnr_bg"]["low"]) < mean < float(told["psnr_bg"]["high"])
+    assert float(told["psnr_bg"]["effect d"]) == pytest.approx(mean / (NOISE[0] / 2).std(ddof=1))
+    assert float(told["psnr_bg"]["p (Holm)"]) > float(told["psnr_bg"]["p"])
+
+
+def test_a_run_against_itself_ties_everywhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = write_run(tmp_path / "first", cases(0, 0))
+    second = write_run(tmp_path / "second", cases(0, 0))
+    for row in rows(capsys, str(first), str(second), "--per-type"):
+        assert row["verdict"] == "no difference shown"
+        assert (row["wins"], row["losses"], row["p"]) == ("0", "0", "1.0")
+        assert row["ties"] == row["n"]
+
+
+def test_words_say_it_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_run(tmp_path / "first", cases(0, 0))
+    write_run(tmp_path / "second", cases(1.0, 0))
+    main(["compare", f"{tmp_path}/*", "--markdown", "--metrics", "psnr_bg,lpips_bg"])
+    assert (
+        "second against first: the data support a difference in psnr_bg (better); "
+        "no difference shown: lpips_bg"
+    ) in capsys.readouterr().out
+
+
+def test_each_edit_type_by_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_run(tmp_path / "first", cases(0, 0))
+    changed = [
+        r if r.edit_type == "1" else o for r, o in zip(cases(3, 0), cases(0, 0), strict=True)
+    ]
+    write_run(tmp_path / "second", changed)
+    told = rows(capsys, str(tmp_path), "--per-type", "--metrics", "psnr_bg")
+    assert [(row["edit_type"], row["n"]) for row in told] == [
+        ("all", "40"),
+        ("0", "20"),
+        ("1", "20"),
+    ]
+    assert told[1]["verdict"] == "no difference shown"
+    assert told[2]["verdict"] == "better, large effect"
+
+
+def test_pairs_that_cannot_be_made_are_left_out_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = cases(0, 0)
+    first[0] = failed("0", "0")
+    first[1] = ok("1", "1", psnr_bg=math.inf, lpips_bg=1.0)
+    write_run(tmp_path / "first", first)
+    write_run(tmp_path / "second", cases(1, 0))
+    counts = {row["metric"]: row["n"] for row in rows(capsys, str(tmp_path))}
+    assert counts == {"psnr_bg": "38", "lpips_bg": "39", "edit_success": "38"}
+    main(["compare", str(tmp_path), "--markdown"])
+    assert "1 failed in first, so in no pair: 0" in capsys.readouterr().out
+
+
+def test_other_cases_are_refused_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs: list[str | Path] = [
+        write_run(tmp_path / "first", cases(0, 0)),
+        write_run(
+            tmp_path / "second", cases(1, 0, count=37),
+            dataset={"name": "shapes_pie_20", "fingerprint": "its first 37"},
+        ),
+    ]  # fmt: skip
+    with pytest.raises(ConfigError, match=r"second lacks 3 of 40 \(37, 38, 39\).*--intersection"):
+        compare(runs)
+    shared = rows(capsys, *map(str, runs), "--intersection")
+    assert {row["n"] for row in shared} == {"37"}
+    compare(runs, intersection=True, form="markdown", resamples=100)
+    assert "only the 37 cases that all runs have; second lacks 3 of 40" in capsys.readouterr().out
+
+
+def test_cases_that_only_share_a_name_are_refused(tmp_path: Path) -> None:
+    write_run(tmp_path / "first", [ok("1"), ok("2")])
+    other = {"name": "shapes_pie_20", "fingerprint": "other"}
+    write_run(tmp_path / "second", [ok("1"), ok("2")], dataset=other)
+    with pytest.raises(ConfigError, match="content changed"):
+        compare([tmp_path])
+    write_run(tmp_path / "third", [ok("1"), ok("2", prompt="a dog")])
+    with pytest.raises(ConfigError, match="other prompts in another run: 2"):
+        compare([tmp_path / "first", tmp_path / "third"])
+    write_run(tmp_path / "fourth", [ok("9")])
+    with pytest.raises(ConfigError, match="no case in common"):
+        compare([tmp_path / "first", tmp_path / "fourth"], intersection=True)
+
+
+@pytest.mark.parametrize(
+    ("origin", "what"),
+    [
+        ({"protocol": "published"}, "protocol"),
+        ({"judges": {}}, "the models that judge"),
+        ({"dataset": {"name": "other", "fingerprint": "d0"}}, "dataset"),
+    ],
+)
+def test_numbers_that_mean_something_else_are_refused(
+    tmp_path: Path, origin: dict[str, object], what: str
+) -> None:
+    write_run(tmp_path / "first", [ok("1")])
+    write_run(tmp_path / "second", [ok("1")], **origin)
+    with pytest.raises(ConfigError, match=f"they differ in {what}"):
+        compare([tmp_path], intersection=True)
+
+
+def test_a_run_that_had_the_mask_is_no_fair_match(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "first", cases(0, 0))
+    write_run(tmp_path / "second", cases(1, 0), uses_mask=True)
+    main(["compare", str(tmp_path), "--markdown"])
+    assert "not a fair match: only second had the mask" in capsys.readouterr().out
+
+
+def test_one_run_is_no_comparison(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="two runs or more"):
+        compare([write_run(tmp_path / "first", [ok("1")])])
+
+
+def test_three_runs_are_corrected_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, psnr in (("a", 0.0), ("b", 0.1), ("c", 0.2)):
+        write_run(tmp_path / name, cases(psnr, 0))
+    two = rows(capsys, str(tmp_path / "a"), str(tmp_path / "b"), "--metrics", "psnr_bg")
+    three = rows(capsys, str(tmp_path), "--metrics", "psnr_bg")
+    assert [row["run"] for row in three] == ["b", "c"]
+    assert two[0]["p"] == three[0]["p"]
+    assert float(two[0]["p (Holm)"]) < float(three[0]["p (Holm)"])
