@@ -71,7 +71,10 @@ def test_cds_adds_the_slope_of_the_contrastive_loss(
     extra = start.run(CDS(steps=1, loss=CUT)) - start.run(DDS(steps=1))
 
     reference = [roles["source"] for roles in passes[0].after.values()]
-    clean, noise = start.trajectory.clean, start.draws.normal_like(start.trajectory.clean, "noise/0")
+    clean, noise = (
+        start.trajectory.clean,
+        start.draws.normal_like(start.trajectory.clean, "noise/0"),
+    )
     schedule = backbone.schedule(1000)
     alpha = schedule.alphas[schedule.times.index(times[0])]
     z = clean.clone().requires_grad_()
@@ -103,5 +106,5 @@ def test_the_seed_changes_the_edit(backbone: StableDiffusionBackbone) -> None:
 
 
 def test_settings_are_checked() -> None:
-    with pytest.raises(ConfigError, match="method.last_time is 20; it must be more than"):
+    with pytest.raises(ConfigError, match=r"method.last_time is 20; it must be more than"):
         DDS(last_time=20)

@@ -173,5 +173,5 @@ def test_what_cannot_be_aligned_says_so(backbone: StableDiffusionBackbone) -> No
 def test_settings_are_checked() -> None:
     with pytest.raises(ConfigError, match=r"method.cross_words.blue is \[0.8, 0.2\]"):
         P2P(cross_words={"blue": [0.8, 0.2]})
-    with pytest.raises(ConfigError, match="method.cross is 2"):
+    with pytest.raises(ConfigError, match=r"method.cross is 2"):
         P2P(cross=2)

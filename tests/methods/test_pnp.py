@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace as with_fields
+
 import pytest
 import torch
 
@@ -70,6 +72,25 @@ def test_the_source_follows_its_trajectory_under_the_empty_prompt(
         assert torch.equal(condition, start.conditions.negative)
 
 
+def test_a_replayed_source_is_sampled_again_unless_it_is_pinned(
+    backbone: StableDiffusionBackbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = PnP(steps=3, guidance=3.0, source="replayed")
+    start = given(backbone, method, [0])
+    passes = watched(monkeypatch, pnp, "up.1.1.self", "keys")
+    start.run(method)
+    z = start.trajectory.start
+    for step, seen in enumerate(passes):
+        assert same(seen.rows["source"][0], z)
+        with torch.no_grad():
+            eps = backbone.eps(z, start.trajectory.schedule.times[step], start.conditions.source)
+        z = start.trajectory.step(step, z, eps)
+    assert not same(z, start.trajectory.clean, 1e-3)
+
+    start.trajectory = with_fields(start.trajectory, pinned=True)
+    assert same(start.run(method), start.run(with_fields(method, source="trajectory")))
+
+
 def test_a_negative_prompt_of_its_own(
     backbone: StableDiffusionBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -84,7 +105,7 @@ def test_a_negative_prompt_of_its_own(
 
 
 def test_settings_are_checked() -> None:
-    with pytest.raises(ConfigError, match="method.attention is 1.5"):
+    with pytest.raises(ConfigError, match=r"method.attention is 1.5"):
         PnP(attention=1.5)
     with pytest.raises(ConfigError, match="chooses no sites"):
         PnP(feature_sites="up 1")

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from zerocon.backbones.base import Backbone
-from zerocon.checks import in_range
+from zerocon.checks import in_range, one_of
 from zerocon.conditions import Conditions, Draws
 from zerocon.inversions.base import Trajectory
 from zerocon.methods.base import Used
@@ -24,7 +24,9 @@ class PnP:
     """The source runs beside the edit on its own trajectory, under the empty prompt.
 
     For the first share `attention` of the steps the edit attends with the source's queries and
-    keys, for the first share `features` it has the source's features.
+    keys, for the first share `features` it has the source's features. `source`: the latents that
+    inversion passed (`trajectory`), or those that sampling under the source prompt passes on its
+    way back (`replayed`), as in PIE-Bench's DDIM runs; then it matters whether inversion pins it.
     """
 
     needs_inversion: ClassVar[bool] = True
@@ -37,12 +39,14 @@ class PnP:
     attention_sites: str = "up.1.1.self,up.1.2.self,up.2.*.self,up.3.*.self"
     feature_sites: str = "up.1.1.res"
     negative_prompt: str = ""
+    source: Literal["trajectory", "replayed"] = "trajectory"
 
     def __post_init__(self) -> None:
         in_range("method.steps", self.steps, 1, 1000)
         in_range("method.guidance", self.guidance, 0, 100)
         in_range("method.attention", self.attention, 0, 1)
         in_range("method.features", self.features, 0, 1)
+        one_of("method.source", self.source, ("trajectory", "replayed"))
         read_patterns(self.attention_sites)
         read_patterns(self.feature_sites)
 
@@ -57,26 +61,29 @@ class PnP:
     def __call__(
         self, backbone: Backbone, trajectory: Trajectory, conditions: Conditions, draws: Draws
     ) -> Tensor:
-        z = trajectory.start
+        own = None
+        if self.negative_prompt:
+            own = backbone.embed([self.negative_prompt]).expand_as(conditions.negative)
+        replays = self.source == "replayed"
+        source = z = trajectory.start
         for i, time in enumerate(trajectory.schedule.times):
+            negative = trajectory.negative(i, conditions.negative) if own is None else own
             rows = {
-                "source": (trajectory.before(i), conditions.negative),
-                "negative": (z, self._negative(i, backbone, trajectory, conditions)),
+                "source": (source, conditions.negative),
+                "negative": (z, negative),
                 "target": (z, conditions.target),
+                **({"replay": (source, conditions.source)} if replays else {}),
             }
             with self._injected(backbone.taps, i, len(trajectory.schedule)):
                 eps = predict(backbone, time, rows)
-            z = trajectory.step(
-                i, z, trajectory.guided(eps["negative"], eps["target"], self.guidance)
+            source = (
+                trajectory.source_step(i, source, eps["replay"])
+                if replays
+                else trajectory.before(i + 1)
             )
+            guided = trajectory.guided(eps["negative"], eps["target"], self.guidance)
+            z = trajectory.step(i, z, guided)
         return z
-
-    def _negative(
-        self, step: int, backbone: Backbone, trajectory: Trajectory, conditions: Conditions
-    ) -> Tensor:
-        if not self.negative_prompt:
-            return trajectory.negative(step, conditions.negative)
-        return backbone.embed([self.negative_prompt]).expand_as(conditions.negative)
 
     @contextmanager
     def _injected(self, taps: Taps, step: int, steps: int) -> Generator[None]:
