@@ -56,12 +56,13 @@ def masked_ssim(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
 
 
 def _blurred(values: Tensor) -> Tensor:
-    channels = values.shape[1]
+    """By the Gaussian window, down, then across: 22 products a pixel, not 121."""
     offsets = torch.arange(WINDOW, dtype=values.dtype, device=values.device) - WINDOW // 2
     line = torch.exp(-(offsets**2) / (2 * SIGMA**2))
-    kernel = torch.outer(line, line) / line.sum() ** 2
-    padded = F.pad(values, (WINDOW // 2,) * 4, mode="reflect")
-    return F.conv2d(padded, kernel.expand(channels, 1, -1, -1), groups=channels)
+    line = (line / line.sum())[None, None, :]
+    padded = F.pad(values, (WINDOW // 2,) * 4, mode="reflect").flatten(0, 1)[:, None]
+    down = F.conv2d(padded, line[..., None])
+    return F.conv2d(down, line[:, :, None]).reshape(values.shape)
 
 
 class PixelDistances:
@@ -111,7 +112,7 @@ class PixelDistances:
         a, b, weight = pictures.source, pictures.edited, pictures.weight(area)
         if self.protocol == "published":  # in single precision, which flat pictures can tell
             return where_measured(ssim((a * weight).float(), (b * weight).float()), weight)
-        return ssim(a.double(), b.double()) if area == "whole" else masked_ssim(a, b, weight)
+        return masked_ssim(a, b, weight)
 
 
 def share(pictures: Pictures, area: Area) -> Tensor:

@@ -22,7 +22,7 @@ from zerocon.metrics.lpips import (
     lpips_model,
     shared_features,
 )
-from zerocon.metrics.pixel import mse, psnr, ssim
+from zerocon.metrics.pixel import masked_ssim, mse, psnr
 from zerocon.shapes.reader import edit_success
 from zerocon.shapes.scene import Scene
 
@@ -59,7 +59,7 @@ class GroundTruth:
         unknown = pictures.ground_truth.flatten(1).isnan().any(1)
         distances = {
             "psnr_truth": psnr(mse(edited, truth)),
-            "ssim_truth": ssim(edited.double(), truth.double()),
+            "ssim_truth": masked_ssim(edited, truth, pictures.weight("whole")),
             "lpips_truth": 1e3 * self._perceptual(pictures, truth),
         }
         known = {name: v.masked_fill(unknown, torch.nan) for name, v in distances.items()}
