@@ -82,11 +82,13 @@ def edit(
     """The edited pictures of a batch, [case, 3, side, side]."""
     invert = invert or inverter_of(settings)
     costs = costs or Costs()
-    cases = with_sources(settings.direction, cases)
     clean = backbone.encode(torch.stack([case.image for case in cases]))
+    # The direction finds what is edited between the prompts as they were given.
+    target = settings.direction(backbone, cases)
+    cases = with_sources(settings.direction, cases)
     conditions = Conditions(
         source=backbone.embed([case.source_prompt for case in cases]),
-        target=settings.direction(backbone, cases),
+        target=target,
         negative=backbone.embed([""] * len(cases)),
         words=[words_of(backbone, case) for case in cases],
     )
