@@ -23,7 +23,7 @@ _ERRORS = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     quiet()
-    options = parser().parse_args(arguments)
+    options = parsed(arguments)
     handler: Handler = options.handler
     try:
         handler(options)
@@ -41,6 +41,18 @@ def _explained() -> tuple[type[Exception], ...]:
     """
     loaded = {name: sys.modules[name] for name in _ERRORS if name in sys.modules}
     return OSError, *(getattr(module, _ERRORS[name]) for name, module in loaded.items())
+
+
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Settings like `method=zerocon` may stand anywhere, also after options."""
+    top = parser()
+    options, rest = top.parse_known_args(arguments)
+    stray = [word for word in rest if word.startswith("-") or "=" not in word]
+    if stray or (rest and not hasattr(options, "overrides")):
+        top.error(f"unrecognized arguments: {' '.join(stray or rest)}")
+    if rest:
+        options.overrides = [*options.overrides, *rest]
+    return options
 
 
 def parser() -> argparse.ArgumentParser:

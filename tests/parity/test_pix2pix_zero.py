@@ -15,7 +15,9 @@ from torch import Tensor
 
 from tests.conftest import tiny_backbone
 from zerocon.backbones.stable_diffusion import Parts, StableDiffusionBackbone
+from zerocon.commands.bench import counted, published_pix2pix_zero
 from zerocon.conditions import Conditions, Draws
+from zerocon.config import compose_settings
 from zerocon.guidance import Losses
 from zerocon.inversions.base import Trajectory
 from zerocon.inversions.regularized import RegularizedInversion
@@ -130,3 +132,33 @@ def test_the_regularised_inversion_is_the_published_one(
     plain = RegularizedInversion(auto_correlation=0.0, kl=0.0)
     unregularised = plain(backbone, clean, conditions, STEPS, draws).start
     assert (unregularised - theirs).abs().max() > 0.01
+
+
+def test_ours_costs_less_than_two_thirds_of_theirs(
+    sharp_parts: Parts, backbone: StableDiffusionBackbone
+) -> None:
+    """Their rows counted in their own network; ours by the backbone."""
+    pipe = published(sharp_parts)
+    rows = {"forward": 0, "backward": 0}
+    forward = pipe.unet.forward
+
+    def counting(z: Tensor, *args: Any, **kwargs: Any) -> Any:
+        rows["forward"] += len(z)
+        rows["backward"] += len(z) if torch.is_grad_enabled() and z.requires_grad else 0
+        return forward(z, *args, **kwargs)
+
+    pipe.unet.forward = counting
+    conditions = conditions_of(backbone)
+    start = torch.randn(1, 4, 16, 16)
+    pipe(
+        prompt_embeds=conditions.source, negative_prompt_embeds=conditions.negative,
+        source_embeds=conditions.source, target_embeds=conditions.target,
+        num_inference_steps=STEPS, guidance_scale=GUIDANCE, latents=start,
+        output_type="latent", height=32, width=32,
+    )  # fmt: skip
+    theirs = published_pix2pix_zero(STEPS)
+    assert rows == {"forward": theirs.forward, "backward": theirs.backward}
+    settings = compose_settings(["method=zerocon", f"method.steps={STEPS}"])
+    ours = counted(settings, backbone)
+    assert ours.total <= 0.65 * theirs.total
+    assert ours.forward + 2 * ours.backward <= 0.65 * (theirs.forward + 2 * theirs.backward)

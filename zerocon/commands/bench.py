@@ -1,0 +1,114 @@
+"""`zerocon bench --count`: how many rows each method sends through the U-Net, for one picture."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from zerocon.quiet import quiet_models
+
+if TYPE_CHECKING:
+    from zerocon.backbones.base import Backbone, Evaluations
+
+# The pipeline that pix2pix-zero's authors published, for T steps at guidance > 1: its reference
+# pass (2 rows), the pass of its losses (2 forward, 2 back) and the noise after the move (2).
+PUBLISHED = "pix2pix-zero's published pipeline"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Rows through the U-Net: of the inversion, then of the method."""
+
+    inversion: int
+    forward: int
+    backward: int
+
+    @property
+    def total(self) -> int:
+        """Without the inversion. A row's way back for its latent alone costs about its way in."""
+        return self.forward + self.backward
+
+
+def published_pix2pix_zero(steps: int) -> Cost:
+    return Cost(inversion=steps, forward=6 * steps, backward=2 * steps)
+
+
+def add(commands: Any) -> None:
+    bench = commands.add_parser("bench", help="what the methods cost")
+    bench.add_argument(
+        "--count", action="store_true", required=True, help="U-Net evaluations, counted"
+    )
+    bench.add_argument("methods", nargs="*", help="default: all of conf/method")
+    bench.add_argument("--overrides", nargs="*", default=[], help="as for run.py")
+    bench.set_defaults(handler=_bench)
+
+
+def _bench(options: argparse.Namespace) -> None:
+    from zerocon.checks import one_of
+    from zerocon.config import CONF, compose_settings
+
+    known = sorted(file.stem for file in (CONF / "method").glob("*.yaml"))
+    for name in options.methods:
+        one_of("method", name, known)
+    methods = options.methods or known
+    settings = {m: compose_settings([f"method={m}", *options.overrides]) for m in methods}
+    quiet_models()
+    backbone = next(iter(settings.values())).backbone.load()
+    costs = {name: counted(chosen, backbone) for name, chosen in settings.items()}
+    costs[PUBLISHED] = published_pix2pix_zero(50)
+    _print(costs)
+
+
+def counted(settings: Any, backbone: Backbone) -> Cost:
+    """One picture, really edited."""
+    import torch
+
+    from zerocon.cases import Case
+    from zerocon.conditions import Conditions, Draws
+    from zerocon.words import words_of
+
+    image = torch.full((3, backbone.side, backbone.side), 0.5)
+    case = Case("a", image, "a red circle", "a blue circle", blend_words=("red", "blue"))
+    source, target, negative = (
+        backbone.embed([text]) for text in (case.source_prompt, case.target_prompt, "")
+    )
+    conditions = Conditions(source, target, negative, [words_of(backbone, case)])
+    draws = Draws(settings.seed, [case.id])
+    clean = backbone.encode(image[None])
+    start = _now(backbone)
+    trajectory = settings.inversion(backbone, clean, conditions, settings.method.steps, draws)
+    between = _now(backbone)
+    settings.method(backbone, trajectory, conditions, draws)
+    end = _now(backbone)
+    return Cost(
+        sum(between) - sum(start), end[0] - between[0], end[1] - between[1]
+    )
+
+
+def _now(backbone: Backbone) -> tuple[int, int]:
+    evaluations: Evaluations = backbone.evaluations
+    return evaluations.forward, evaluations.backward
+
+
+def _print(costs: dict[str, Cost]) -> None:
+    from rich.console import Console
+
+    from zerocon.reports.layout import Cell, Grid
+    from zerocon.reports.render import write
+
+    yardstick = costs[PUBLISHED].total
+    rows = [
+        [
+            Cell(name),
+            *(Cell(str(n)) for n in (cost.inversion, cost.forward, cost.backward, cost.total)),
+            Cell(f"{cost.total / yardstick:.2f}"),
+        ]
+        for name, cost in costs.items()
+    ]
+    header = ["method", "inversion", "forward", "backward", "sum", "of published"]
+    note = (
+        "rows through the U-Net for one picture; sum: forward and backward of the method, without "
+        "the inversion; of published: as a share of that of the last line"
+    )
+    write([Grid("", header, rows, [note])], "terminal", Console())
