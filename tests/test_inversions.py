@@ -78,15 +78,15 @@ def walked(
     [
         DDIMInversion(refinements=1),
         DirectInversion(),
-        RegularizedInversion(iterations=1),
-        NullTextInversion(guidance=3.0, iterations=3),
+        RegularizedInversion(iterations=1, rolls=1),
+        NullTextInversion(guidance=3.0, iterations=2),
         NegativePromptInversion(proximal=0.75),
         EditFriendlyInversion(),
     ],
     ids=lambda i: type(i).__name__,
 )
 def test_batch_mates_never_touch(backbone: StableDiffusionBackbone, inversion: Inversion) -> None:
-    method = DDIM(steps=3, guidance=3.0)
+    method = DDIM(steps=2, guidance=3.0)
     _, trajectory, edited = walked(backbone, inversion, method, list(range(8)))
     for rows in ([5], [6, 5, 1]):
         _, ours, alone = walked(backbone, inversion, method, rows)
