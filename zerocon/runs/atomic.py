@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
+PARTIAL = ".partial"
+
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Write beside the target, then rename: a reader sees the old file or the new one."""
-    partial = path.with_name(f".{uuid4().hex}.partial")
+    partial = path.with_name(f".{uuid4().hex}{PARTIAL}")
     try:
         with partial.open("wb") as file:
             file.write(data)
@@ -21,6 +24,15 @@ def write_atomic(path: Path, data: bytes) -> None:
         with suppress(FileNotFoundError):
             partial.unlink()
     _sync_directory(path.parent)
+
+
+def sweep(directory: Path, older_than: float = 0.0) -> None:
+    """Remove what killed processes left half written, in the directory and those in it."""
+    before = time.time() - older_than
+    for partial in [*directory.glob(f".*{PARTIAL}"), *directory.glob(f"*/.*{PARTIAL}")]:
+        with suppress(OSError):
+            if partial.stat().st_mtime <= before:
+                partial.unlink()
 
 
 def _sync_directory(directory: Path) -> None:

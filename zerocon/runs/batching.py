@@ -13,12 +13,14 @@ import fcntl
 import os
 import re
 from collections.abc import Generator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from zerocon.checks import ConfigError
+from zerocon.runs.atomic import sweep
 from zerocon.runs.records import RecordLog
 
 FILE = "claims"
@@ -65,6 +67,9 @@ class Claims:
 
     def __init__(self, directory: Path) -> None:
         self._file = os.open(directory / FILE, os.O_RDWR | os.O_CREAT, 0o644)
+        with suppress(OSError):  # others are at work: what is half written may be theirs
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, AT_WORK)
+            sweep(directory)
         fcntl.lockf(self._file, fcntl.LOCK_SH, 1, AT_WORK)
 
     def __enter__(self) -> Self:

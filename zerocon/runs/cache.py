@@ -16,15 +16,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from zerocon.runs.atomic import write_atomic
+from zerocon.runs.atomic import PARTIAL, sweep, write_atomic
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 GIB = 2**30
-_PARTIAL = ".partial"
+_ABANDONED = 3600.0  # seconds after which a half-written file has no writer any more
 _SCAN_EVERY = 20  # the folder is measured each time a twentieth of its bound was written
 
 log = logging.getLogger(__name__)
@@ -125,7 +125,7 @@ def _unpacked(data: bytes) -> Entry:
 
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])["__metadata__"]
-    tensors = cast("dict[str, Tensor]", load(data))
+    tensors = load(data)
     if _checksum(tensors, header["said"]) != header["sha256"]:
         raise ValueError("its checksum is another")
     return Entry(tensors, json.loads(header["said"]))
@@ -137,7 +137,7 @@ def _checksum(tensors: Mapping[str, Tensor], said: str) -> str:
     digest = hashlib.sha256(said.encode())
     for name, value in sorted(tensors.items()):
         digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
-        digest.update(value.flatten().view(torch.uint8).numpy())
+        digest.update(value.flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -159,6 +159,7 @@ def folders() -> list[Folder]:
 
 def prune(most: float) -> tuple[int, int]:
     """Remove what was not used for longest until all is at most `most` bytes: (files, bytes)."""
+    sweep(base(), _ABANDONED)
     files = sorted(_files())
     excess, removed, freed = sum(size for _, size, _ in files) - most, 0, 0
     for _, size, file in files:
@@ -176,6 +177,6 @@ def _files() -> Sequence[tuple[float, int, Path]]:
     for file in base().glob("*/*"):
         with suppress(FileNotFoundError):
             status = file.stat()
-            if file.is_file() and file.suffix != _PARTIAL:
+            if file.is_file() and file.suffix != PARTIAL:
                 found.append((status.st_mtime, status.st_size, file))
     return found

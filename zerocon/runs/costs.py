@@ -17,7 +17,7 @@ import torch
 from zerocon.backbones.base import Backbone
 
 FILE = "sessions.jsonl"
-STAGES = ("inversion", "editing")
+STAGES: tuple[str, ...] = ("inversion", "editing")
 
 
 class Costs:

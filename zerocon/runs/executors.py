@@ -136,7 +136,8 @@ class Desk:
         elif most < STRIKES:
             self.again.append(chunk)
         else:
-            self.finished(chunk, [(_lost(chunk.case_ids[0], most, reason), {})])
+            lost = [_lost(case_id, most, reason) for case_id in chunk.case_ids]
+            self.finished(chunk, [(record, {}) for record in lost])
 
 
 def _lost(case_id: str, times: int, reason: str) -> Record:

@@ -1,0 +1,68 @@
+"""`zerocon runs`: which runs there are and how far they are; remove them, export their records."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+STATES = ("done", "failed", "partial", "running")
+
+
+def add(commands: Any) -> None:
+    runs = commands.add_parser("runs", help="which runs there are, how far they are")
+    runs.set_defaults(handler=_list)
+    _choices(runs)
+    commands = runs.add_subparsers(metavar="command")
+    remove = commands.add_parser("remove", help="delete the directories of the runs chosen")
+    _choices(remove)
+    remove.add_argument("--yes", action="store_true", help="without this they are only listed")
+    remove.set_defaults(handler=_remove)
+    export = commands.add_parser("export", help="the records of the runs chosen, as Parquet")
+    _choices(export)
+    export.add_argument("--out", type=Path, required=True, help="the .parquet file to write")
+    export.set_defaults(handler=_export)
+
+
+def _choices(command: Any) -> None:
+    command.add_argument("--root", default="outputs", help="a folder of runs; default: outputs")
+    command.add_argument("--state", choices=STATES, help="only runs that are so")
+    command.add_argument(
+        "--where", action="append", default=[], metavar="FIELD=VALUE",
+        help="only runs with this setting, such as method=DDIM or method.steps=50",
+    )  # fmt: skip
+
+
+def _list(options: argparse.Namespace) -> None:
+    for run, status in _chosen(options):
+        print(f"{run.directory}  {status.words()}")
+
+
+def _remove(options: argparse.Namespace) -> None:
+    from zerocon.runs.manage import remove
+
+    for run, status in _chosen(options):
+        if status.state == "running":
+            print(f"{run.directory}  is running, and stays")
+        elif options.yes:
+            remove(run.directory)
+            print(f"{run.directory}  removed")
+        else:
+            print(f"{run.directory}  would be removed; {status.words()}")
+    if not options.yes:
+        print("Nothing was removed: say --yes.", file=sys.stderr)
+
+
+def _export(options: argparse.Namespace) -> None:
+    from zerocon.runs.manage import export
+
+    directories = [run.directory for run, _ in _chosen(options)]
+    count = export(directories, options.out)
+    print(f"{options.out}: {count} records of {len(directories)} runs")
+
+
+def _chosen(options: argparse.Namespace) -> Any:
+    from zerocon.runs.manage import choose
+
+    return choose(options.root, state=options.state, where=options.where)

@@ -1,0 +1,34 @@
+"""`zerocon track sync`: tell a tracker of runs that ended without it."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+
+def add(commands: Any) -> None:
+    track = commands.add_parser("track", help="tell a tracker of runs that ended without it")
+    commands = track.add_subparsers(required=True, metavar="command")
+    sync = commands.add_parser("sync", help="upload runs from their records; those told are left")
+    sync.add_argument("runs", nargs="+", help="runs' directories or folders of runs")
+    sync.add_argument(
+        "--set", dest="overrides", action="append", default=[], metavar="SETTING=VALUE",
+        help="the tracker, as for run.py; default: tracker=wandb tracker.mode=online",
+    )  # fmt: skip
+    sync.set_defaults(handler=_sync)
+
+
+def _sync(options: argparse.Namespace) -> None:
+    from zerocon.config import compose_config, plain
+    from zerocon.reports.runs import find_runs
+    from zerocon.runs.mirror import sync
+    from zerocon.runs.status import status_of
+
+    overrides = options.overrides or ["tracker=wandb", "tracker.mode=online"]
+    tracker = plain(compose_config(overrides))["tracker"]
+    for run in find_runs(options.runs):
+        if status_of(run.directory).state in ("partial", "running"):
+            print(f"{run.directory}  is not finished, and is left out")
+        else:
+            told = sync(run.directory, tracker)
+            print(f"{run.directory}  {'sent' if told else 'was sent before'}")
