@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from zerocon.app import quiet_models
 from zerocon.commands.dataset import native_side, only
+from zerocon.quiet import quiet_models
 from zerocon.runs.provenance import digest
 
 
