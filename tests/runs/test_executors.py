@@ -57,6 +57,9 @@ def test_the_records_are_the_same(
             Image.open(alone / str(record.image)) as a,
             Image.open(many / str(other.image)) as b,
         ):
-            assert np.array_equal(np.asarray(a), np.asarray(b))
+            # Another number of threads adds up in another order: a rounding may tip over.
+            differ = np.abs(np.asarray(a, int) - np.asarray(b, int))
+            assert differ.max() <= 1
+            assert (differ > 0).mean() < 0.01
     sessions = (many / "sessions.jsonl").read_text().splitlines()
     assert 1 <= len(sessions) <= 2

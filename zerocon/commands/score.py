@@ -39,7 +39,7 @@ def add(commands: Any) -> None:
 
 def _score(options: argparse.Namespace) -> None:
     """Exit status 0: every case has its numbers; 1: some failed; 2: nothing could be scored."""
-    from zerocon.config import build, compose_config, metrics_of, plain
+    from zerocon.config import build, compose_config, metrics_of, plain, runner_settings
 
     overrides = _overrides(options)
     config = plain(compose_config(overrides))
@@ -60,7 +60,7 @@ def _score(options: argparse.Namespace) -> None:
         asked = _config(config, outputs.name, outputs.fingerprint(), rules)
         directory = Path(config["runner"]["root"]) / f"{outputs.name}-{_digest(asked)}"
         scoring = Scoring(
-            outputs, dataset, judges, rules, asked, directory, config["runner"]["batch_size"]
+            outputs, dataset, judges, rules, asked, directory, runner_settings(config).chunk_size
         )
         gallery_cases = config["runner"]["gallery_cases"]
         failed += score_outputs(
