@@ -30,7 +30,7 @@ NEEDED = {
     ],
     "inversion=none": ["method=sdedit"],
     "inversion=direct": ["method=zerocon"],
-    **{f"loss={name}": ["method=zerocon"] for name in ("cut", "pix2pix_zero", "zerocon")},
+    **{f"loss={name}": ["method=zerocon"] for name in ("cds", "cut", "pix2pix_zero", "zerocon")},
 }
 
 
