@@ -17,8 +17,8 @@ import torch
 
 from zerocon.app import quiet
 from zerocon.backbones.shapes import Shapes
-from zerocon.inversions.ddim import DDIMInversion
 from zerocon.conditions import Conditions, Draws
+from zerocon.inversions.ddim import DDIMInversion
 from zerocon.methods.ddim import DDIM
 
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
+from zerocon.conditions import Conditions, Draws
 from zerocon.inversions.ddim import DDIMInversion
 from zerocon.inversions.none import NoInversion
-from zerocon.conditions import Conditions, Draws
 from zerocon.methods.base import Method
 from zerocon.methods.ddim import DDIM
 from zerocon.methods.sdedit import SDEdit

@@ -51,8 +51,7 @@ def run(backbone: StableDiffusionBackbone, method: ZeroCon | DDIM, rows: list[in
     sources = [f"a big red {SHAPES[r]} on a gray background" for r in rows]
     targets = [f"a big blue {SHAPES[r]} on a gray background" for r in rows]
     words = [
-        Words(backbone.tokens(s), backbone.tokens(t))
-        for s, t in zip(sources, targets, strict=True)
+        Words(backbone.tokens(s), backbone.tokens(t)) for s, t in zip(sources, targets, strict=True)
     ]
     conditions = Conditions(
         backbone.embed(sources), backbone.embed(targets), backbone.embed([""] * len(rows)), words
@@ -165,9 +164,7 @@ def test_stronger_losses_keep_closer_to_the_source(backbone: StableDiffusionBack
     assert losses[1] < losses[0]
 
 
-def first_loss_after_moving(
-    backbone: StableDiffusionBackbone, method: ZeroCon, z: Tensor
-) -> float:
+def first_loss_after_moving(backbone: StableDiffusionBackbone, method: ZeroCon, z: Tensor) -> float:
     texts = {"source": backbone.embed(["a red circle"]), "target": backbone.embed(["a blue heart"])}
     draws, weights = Draws(0, ["a"]), (1.0, 1.0)
     moment = Moment(0, 1, draws)

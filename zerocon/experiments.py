@@ -20,6 +20,7 @@ import yaml
 from zerocon.checks import ConfigError
 from zerocon.config import RunSettings, compose_settings
 
+
 def _short(key: str) -> str:
     return key.rpartition(".")[2]
 

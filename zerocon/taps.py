@@ -121,7 +121,7 @@ class _Tap:
     through: Reader
 
 
-class Enough(Exception):
+class Enough(Exception):  # noqa: N818 - nothing is wrong
     """Everything that was asked of this forward pass has been seen."""
 
 
@@ -159,7 +159,7 @@ class Taps:
             self.rows = before
 
     @contextmanager
-    def _active(self, tap: _Tap) -> Iterator[None]:
+    def active(self, tap: _Tap) -> Iterator[None]:
         self.stack.append(tap)
         try:
             yield
@@ -204,7 +204,7 @@ def record(taps: Taps, sites: str, what: What, *, stop: bool = False) -> Iterato
             raise Enough
         return activation
 
-    with taps._active(_Tap(frozenset(s.name for s in chosen), what, through)):  # pyright: ignore[reportPrivateUsage]
+    with taps.active(_Tap(frozenset(s.name for s in chosen), what, through)):
         yield seen
 
 
@@ -226,10 +226,10 @@ def replace(taps: Taps, sites: str, what: What, change: Change) -> Iterator[None
             raise KeyError(f"no rows are called {sorted(unknown)}; there are {sorted(before)}")
         return torch.cat([after.get(role, rows) for role, rows in before.items()])
 
-    with taps._active(_Tap(frozenset(s.name for s in chosen), what, through)):  # pyright: ignore[reportPrivateUsage]
+    with taps.active(_Tap(frozenset(s.name for s in chosen), what, through)):
         yield
 
 
 def shared(source: str, *takers: str) -> Change:
     """A change that gives the takers what the source row has."""
-    return lambda _site, rows: {role: rows[source] for role in takers}
+    return lambda _site, rows: dict.fromkeys(takers, rows[source])

@@ -81,9 +81,7 @@ def counted(settings: Any, backbone: Backbone) -> Cost:
     between = _now(backbone)
     settings.method(backbone, trajectory, conditions, draws)
     end = _now(backbone)
-    return Cost(
-        sum(between) - sum(start), end[0] - between[0], end[1] - between[1]
-    )
+    return Cost(sum(between) - sum(start), end[0] - between[0], end[1] - between[1])
 
 
 def _now(backbone: Backbone) -> tuple[int, int]:

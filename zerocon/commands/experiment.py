@@ -69,12 +69,12 @@ def _write(
     from zerocon.runs.provenance import git_state
 
     folder.mkdir(parents=True, exist_ok=True)
+    revision = str(git_state().get("revision"))[:12]
     parts = [
         f"# {experiment.name}",
         experiment.question.strip(),
         f"Expected: {experiment.expected.strip()}",
-        f"`zerocon experiment {' '.join(command)}` at revision "
-        f"{str(git_state().get('revision'))[:12]} printed:",
+        f"`zerocon experiment {' '.join(command)}` at revision {revision} printed:",
         _printed(lambda: print_table(directories, metrics=experiment.columns, form="markdown")),
     ]
     if experiment.plot:

@@ -168,7 +168,9 @@ def gradients(loss_at: Callable[[Latents], Tensor], latents: Latents) -> Latents
     with torch.enable_grad():
         total = loss_at(leaves).sum() * scale
     slopes = torch.autograd.grad(total, list(leaves.values()))
-    return {role: _finite(at_least_single(s) / scale) for role, s in zip(leaves, slopes, strict=True)}
+    return {
+        role: _finite(at_least_single(s) / scale) for role, s in zip(leaves, slopes, strict=True)
+    }
 
 
 def _finite(slope: Tensor) -> Tensor:
