@@ -1,4 +1,4 @@
-"""Small random models with Stable Diffusion's topology, made once a session."""
+"""What all tests share: no network, a cache of their own, small models made once a session."""
 
 from __future__ import annotations
 
@@ -7,15 +7,11 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub's library is imported, below
 os.environ["WANDB_MODE"] = "offline"
 
-from pathlib import Path
-
 import pytest
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel
 
-from zerocon.backbones.stable_diffusion import Parts, StableDiffusionBackbone, fingerprint_of
-from zerocon.shapes.tokenizer import write_clip_tokenizer
+from tests.tiny import tiny_backbone, tiny_parts
+from zerocon.backbones.stable_diffusion import Parts, StableDiffusionBackbone
 
 torch.set_num_threads(min(2, os.cpu_count() or 1))
 
@@ -25,61 +21,6 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     """No test reads or fills the user's cache."""
     base = tmp_path_factory.getbasetemp().parent / f"zerocon-cache-{os.getpid()}"
     monkeypatch.setenv("ZEROCON_CACHE", str(base))
-
-
-def tiny_parts(folder: Path, prediction_type: str = "epsilon", seed: int = 0) -> Parts:
-    """Four levels, two layers a block, sixteen cross-attentions: only everything is narrow."""
-    torch.manual_seed(seed)
-    tokenizer = write_clip_tokenizer(folder / "tokenizer")
-    end = tokenizer.eos_token_id
-    text = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=77,
-        bos_token_id=end - 1,
-        eos_token_id=end,
-        pad_token_id=end,
-    )
-    return Parts(
-        vae=AutoencoderKL(
-            down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2,
-            block_out_channels=(8, 8),
-            layers_per_block=1,
-            norm_num_groups=4,
-            sample_size=32,
-            scaling_factor=0.5,
-        ),
-        unet=UNet2DConditionModel(
-            sample_size=16,
-            block_out_channels=(8, 16, 16, 16),
-            layers_per_block=2,
-            down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
-            up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
-            cross_attention_dim=32,
-            attention_head_dim=2,
-            norm_num_groups=4,
-        ),
-        text_encoder=CLIPTextModel(text),
-        tokenizer=tokenizer,
-        scheduler=DDIMScheduler(
-            beta_start=0.00085,
-            beta_end=0.012,
-            beta_schedule="scaled_linear",
-            clip_sample=False,
-            set_alpha_to_one=False,
-            steps_offset=1,
-            prediction_type=prediction_type,
-        ),
-    )
-
-
-def tiny_backbone(parts: Parts) -> StableDiffusionBackbone:
-    cpu = torch.device("cpu")
-    return StableDiffusionBackbone(parts, "tiny", cpu, torch.float32, fingerprint_of(parts))
 
 
 @pytest.fixture(scope="session")

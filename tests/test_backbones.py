@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny_backbone, tiny_parts
 from diffusers import StableDiffusionPipeline
 from original_layout import original_layout
 from safetensors.torch import save_file
 
+from tests.tiny import tiny_backbone, tiny_parts
 from zerocon.backbones.base import BackboneError
 from zerocon.backbones.shapes import Shapes
 from zerocon.backbones.stable_diffusion import Parts, StableDiffusion, StableDiffusionBackbone

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny_parts
 from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
+from tests.tiny import tiny_parts
 from zerocon.backbones.base import BackboneError
 from zerocon.backbones.sdxl import SDXL, SDXLBackbone, XLParts
 from zerocon.backbones.stable_diffusion import fingerprint_of

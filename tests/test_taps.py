@@ -11,7 +11,7 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 
-from tests.conftest import tiny_backbone
+from tests.tiny import tiny_backbone
 from zerocon.backbones.stable_diffusion import Parts, StableDiffusionBackbone
 from zerocon.passes import look, predict
 from zerocon.taps import Pattern, SitesError, choose, record, replace, shared

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.conftest import tiny_backbone
+from tests.tiny import tiny_backbone
 from zerocon.backbones.stable_diffusion import Parts, StableDiffusionBackbone
 from zerocon.checks import ConfigError
 from zerocon.conditions import Conditions, Draws, Words

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -99,7 +99,7 @@ class Losses:
         )
 
     @contextmanager
-    def watching(self, taps: Taps, weights: tuple[float, float], *, stop: bool) -> Iterator[Watch]:
+    def watching(self, taps: Taps, weights: tuple[float, float], *, stop: bool) -> Generator[Watch]:
         """Record what the losses with a weight need. `stop`: and end the pass after the last."""
         xa, cut = weights
         maps, features = Seen([]), Seen([])
@@ -179,7 +179,10 @@ class NoLosses:
     """For methods that descend none."""
 
 
-_FADES = {"linear": lambda x: 1 - x, "cosine": lambda x: 0.5 * (1 + math.cos(math.pi * x))}
+_FADES: dict[str, Callable[[float], float]] = {
+    "linear": lambda x: 1 - x,
+    "cosine": lambda x: 0.5 * (1 + math.cos(math.pi * x)),
+}
 
 
 def _share(done: float, window: tuple[float, float], fade: Fade) -> float:

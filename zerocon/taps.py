@@ -17,7 +17,7 @@ patterns, separated by commas:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -149,7 +149,7 @@ class Taps:
         return {role: activation[rows] for role, rows in self.rows.items()}
 
     @contextmanager
-    def labelled(self, roles: Sequence[str], count: int) -> Iterator[None]:
+    def labelled(self, roles: Sequence[str], count: int) -> Generator[None]:
         """Name the rows of the next forward passes: `count` rows for each role, in order."""
         before = self.rows
         self.rows = {r: slice(i * count, (i + 1) * count) for i, r in enumerate(roles)}
@@ -159,7 +159,7 @@ class Taps:
             self.rows = before
 
     @contextmanager
-    def active(self, tap: _Tap) -> Iterator[None]:
+    def active(self, tap: _Tap) -> Generator[None]:
         self.stack.append(tap)
         try:
             yield
@@ -189,7 +189,7 @@ class Seen:
 
 
 @contextmanager
-def record(taps: Taps, sites: str, what: What, *, stop: bool = False) -> Iterator[Seen]:
+def record(taps: Taps, sites: str, what: What, *, stop: bool = False) -> Generator[Seen]:
     """Keep what passes the chosen sites, each forward pass anew, attached to its graph.
 
     With `stop`, a forward pass ends (in `Enough`, which `passes.look` catches) after the last
@@ -214,7 +214,7 @@ def _last_to_run(sites: Sequence[Site], chosen: Sequence[Site]) -> Site:
 
 
 @contextmanager
-def replace(taps: Taps, sites: str, what: What, change: Change) -> Iterator[None]:
+def replace(taps: Taps, sites: str, what: What, change: Change) -> Generator[None]:
     """Put `change(site, {role: rows})`, where it names a role, in place of that role's rows."""
     chosen = choose(taps.sites, sites, what)
 

@@ -6,7 +6,7 @@ import copy
 
 import pytest
 
-from tests.conftest import tiny_backbone
+from tests.tiny import tiny_backbone
 from zerocon.backbones.stable_diffusion import Parts, StableDiffusionBackbone
 
 

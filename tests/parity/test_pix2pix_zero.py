@@ -13,7 +13,7 @@ from diffusers.pipelines.deprecated.stable_diffusion_variants.pipeline_stable_di
 )
 from torch import Tensor
 
-from tests.conftest import tiny_backbone
+from tests.tiny import tiny_backbone
 from zerocon.backbones.stable_diffusion import Parts, StableDiffusionBackbone
 from zerocon.commands.bench import counted, published_pix2pix_zero
 from zerocon.conditions import Conditions, Draws

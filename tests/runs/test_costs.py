@@ -46,9 +46,7 @@ def session_of(root: Path, guidance: float) -> dict[str, dict[str, int]]:
 
 def test_what_counts_as_too_little_memory() -> None:
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"))
-    assert is_out_of_memory(
-        RuntimeError("DefaultCPUAllocator: can't allocate memory")
-    )
+    assert is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory"))
     assert is_out_of_memory(MemoryError())
     assert not is_out_of_memory(RuntimeError("shapes do not match"))
     assert not is_out_of_memory(ValueError("out of memory"))
