@@ -42,12 +42,12 @@ def frontier(
     """Print the curves and what they dominate; draw them."""
     one_of("--format", form, CHOICES)
     runs = find_runs(patterns)
-    columns = _chosen(runs, x, PRESERVATION, "--x"), _chosen(runs, y, SUCCESS, "--y")
+    columns = chosen(runs, x, PRESERVATION, "--x"), chosen(runs, y, SUCCESS, "--y")
     curves = strands(runs, by, along)
     cells, notes = same_cases(runs, columns, intersection=intersection)
     made = frontier_of(runs, columns, cells, curves, resamples=resamples, seed=seed)
     if plot is not None:
-        draw(plot, made.curves, *columns, _front(made))
+        draw(plot, made.curves, *columns, front_of(made))
     if form == CSV:
         sys.stdout.write(_csv(made))
         return
@@ -55,10 +55,10 @@ def frontier(
     notes = [*_gathered(runs, curves), *notes, Sort.of(runs[0]).words()]
     notes += [f"drawn in {plot}"] if plot is not None else []
     width = console.width if form == TERMINAL else UNLIMITED
-    write(_grids(made, len(cells.cases), resamples, seed, notes, width), form, console)
+    write(frontier_grids(made, len(cells.cases), resamples, seed, notes, width), form, console)
 
 
-def _chosen(runs: Sequence[Run], name: str | None, usual: Sequence[str], option: str) -> Column:
+def chosen(runs: Sequence[Run], name: str | None, usual: Sequence[str], option: str) -> Column:
     known = {str(column["name"]): column for column in columns_of(runs)}
     names = [name] if name else [candidate for candidate in usual if candidate in known]
     if not names or names[0] not in known:
@@ -70,7 +70,7 @@ def _chosen(runs: Sequence[Run], name: str | None, usual: Sequence[str], option:
     return column
 
 
-def _front(made: Frontier) -> Floats:
+def front_of(made: Frontier) -> Floats:
     all_points = np.concatenate([np.stack([c.x, c.y], axis=-1) for c in made.curves])
     return all_points[made.on_front]
 
@@ -83,7 +83,7 @@ def _gathered(runs: Sequence[Run], curves: Sequence[Strand]) -> list[str]:
     return [f"a point of several runs averages each case over {', '.join(differ)} first"]
 
 
-def _grids(
+def frontier_grids(
     made: Frontier, cases: int, resamples: int, seed: int, notes: Sequence[str], width: int
 ) -> list[Grid]:
     x, y = made.columns

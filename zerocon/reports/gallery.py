@@ -63,11 +63,11 @@ def _subtitle(items: Sequence[GalleryItem], total: int | None) -> str:
 
 
 def _edit_names(items: Sequence[GalleryItem]) -> list[str]:
-    kinds = {item.record.edit_type: _edit_name(item.record) for item in items}
+    kinds = {item.record.edit_type: edit_name(item.record) for item in items}
     return sorted({name for name in kinds.values() if name})
 
 
-def _edit_name(record: Record) -> str:
+def edit_name(record: Record) -> str:
     return record.edit_name or record.edit_type
 
 
@@ -81,22 +81,22 @@ def _type_option(name: str) -> str:
 
 
 def _card(item: GalleryItem, index: int, columns: Sequence[Column]) -> str:
-    record, kind = item.record, escape(_edit_name(item.record))
+    record, kind = item.record, escape(edit_name(item.record))
     return (
         f'<article class="card{"" if record.ok else " failed"}" data-index="{index}"'
         f' data-type="{kind}" data-metrics="{escape(_sortable(record.metrics))}">'
         f'<header><h2>{escape(record.case)}</h2><span class="kind">{kind}</span></header>'
-        f"{_figures(item)}{_failure(record)}{_prompts(record)}{_numbers(record, columns)}</article>"
+        f"{_figures(item)}{_failure(record)}{prompts(record)}{_numbers(record, columns)}</article>"
     )
 
 
 def _sortable(metrics: Mapping[str, float]) -> str:
     """Numbers for the script; JSON has no infinity, and 1e999 reads as one."""
     known = {name: value for name, value in metrics.items() if not math.isnan(value)}
-    return "{" + ",".join(f"{json.dumps(k)}:{_literal(v)}" for k, v in known.items()) + "}"
+    return "{" + ",".join(f"{json.dumps(k)}:{literal(v)}" for k, v in known.items()) + "}"
 
 
-def _literal(value: float) -> str:
+def literal(value: float) -> str:
     return repr(float(value)) if math.isfinite(value) else f"{'-' * (value < 0)}1e999"
 
 
@@ -116,7 +116,7 @@ def _failure(record: Record) -> str:
     return "" if record.ok else f'<p class="error"><b>Failed.</b> {error}</p>'
 
 
-def _prompts(record: Record) -> str:
+def prompts(record: Record) -> str:
     source, target = changed_words(record.source_prompt, record.target_prompt)
     lines = [("from", _marked(source, "del")), ("to", _marked(target, "ins"))]
     lines += [("asked", escape(record.instruction))] * bool(record.instruction)

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from zerocon.backbones.base import Backbone
+from zerocon.runs.sessions import FILE
 
-FILE = "sessions.jsonl"
 STAGES: tuple[str, ...] = ("inversion", "editing")
 
 
