@@ -9,8 +9,8 @@ import pytest
 from zerocon.app import combinations, preflight
 from zerocon.checks import ConfigError
 from zerocon.config import CONF, compose_settings
-from zerocon.methods.ddim import DDIM
 from zerocon.methods.sdedit import SDEdit
+from zerocon.methods.zerocon import ZeroCon
 
 CHOICES = [
     f"{folder.name}={file.stem}"
@@ -29,8 +29,7 @@ NEEDED = {
         f"direction.path={Path(__file__).parent / 'directions' / 'delta.safetensors'}"
     ],
     "inversion=none": ["method=sdedit"],
-    "inversion=direct": ["method=zerocon"],
-    **{f"loss={name}": ["method=zerocon"] for name in ("cds", "cut", "pix2pix_zero", "zerocon")},
+    "loss=none": ["method=word_swap"],
 }
 
 
@@ -40,8 +39,9 @@ def test_every_yaml_composes_and_binds_to_its_class(choice: str) -> None:
 
 
 def test_the_default_run() -> None:
-    settings = compose_settings([])
-    assert isinstance(settings.method, DDIM)
+    settings = compose_settings(["loss.cut_weight=0.5"])
+    assert isinstance(settings.method, ZeroCon)
+    assert settings.method.loss.cut_weight == 0.5
     assert settings.directory.parent == Path("outputs")
 
 
@@ -58,7 +58,7 @@ def test_the_default_run() -> None:
         (["method.steps=2.5"], r"method.steps is 2.5; it must be a whole number"),
         (["method.guidance=-1"], r"method.guidance is -1; it must be between 0 and 100"),
         (["method=sdedit", "method.strength=1.5"], r"method.strength is 1.5"),
-        (["method.prompt=both"], r"method.prompt is 'both'; it must be one of: target, source"),
+        (["method=word_swap", "method.prompt=both"], r"method.prompt is 'both'; it must be one of: target, source"),
         (["seed=-1"], r"seed is -1; it must be at least 0"),
         (["runner.batch_size=0"], r"runner.batch_size is 0; it must be at least 1"),
         (["runner.batch_size=two"], r"runner.batch_size is 'two'"),
