@@ -13,7 +13,8 @@ import torch
 from tests.tiny import tiny_backbone, tiny_parts
 from zerocon.backbones.stable_diffusion import Parts, StableDiffusionBackbone
 
-torch.set_num_threads(min(2, os.cpu_count() or 1))
+# Tests run on as many workers as there are cores; more threads would only wait for each other.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

@@ -32,7 +32,7 @@ METHODS = sorted(file.stem for file in (CONF / "method").glob("*.yaml"))
     ("overrides", "said"),
     [
         (["method=zerocon", "inversion=none"], "ZeroCon samples .* NoInversion makes none"),
-        (["inversion=direct"], "DDIM samples no row .* DirectInversion .* inversion=ddim"),
+        (["method=word_swap", "inversion=direct"], "DDIM samples no row .* DirectInversion .* inversion=ddim"),
         (["method=reconstruct", "inversion=null_text"], "asks for no empty condition .*=ddim"),
         (["inversion=negative_prompt", "method.guidance=1"], "NegativePrompt.* no effect"),
         (
@@ -40,7 +40,7 @@ METHODS = sorted(file.stem for file in (CONF / "method").glob("*.yaml"))
             "negative prompt of its own",
         ),
         (
-            ["inversion=null_text", "inversion.guidance=7.5", "method.guidance=3"],
+            ["method=word_swap", "inversion=null_text", "inversion.guidance=7.5", "method.guidance=3"],
             "fitted to guidance 7.5, but DDIM samples with method.guidance=3; leave",
         ),
         (["method=reconstruct", "direction=prompt_pair"], "PromptPair.* direction=word_swap$"),

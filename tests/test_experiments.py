@@ -12,7 +12,6 @@ from zerocon.experiments import Experiment, names, read_experiment
 
 TINY = [
     "dataset.size=20", "dataset.limit=2", "method.steps=2",
-    "metrics.clip=null", "metrics.lpips=null", "metrics.structure=null",
 ]  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
@@ -116,13 +117,18 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(
         )
 
 
+def pixels(file: Path) -> NDArray[np.int16]:
+    return np.asarray(Image.open(file)).astype(np.int16)
+
+
 def test_a_missing_picture_is_made_again(settings: RunSettings) -> None:
     directory = runner.execute(settings).directory
     victim = next((directory / "images").iterdir())
-    before = victim.read_bytes()
+    before = pixels(victim)
     victim.unlink()
     runner.execute(settings)
-    assert victim.read_bytes() == before
+    # Alone, it is what it was in its batch up to rounding.
+    assert np.abs(pixels(victim) - before).max() <= 1
 
 
 def test_a_broken_case_becomes_a_failed_record(tmp_path: Path, pie: Path) -> None:

@@ -30,9 +30,6 @@ def test_the_judge_finds_captions() -> None:
     assert clip_retrieval(300) >= 0.95
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the packaged text encoder is untrained: docs/shapes.md, 'What is wrong'"
-)
 def test_the_generators_text_encoder_finds_captions(backbone: StableDiffusionBackbone) -> None:
     assert check.generator_retrieval(backbone, distinct_scenes(300)) >= 0.95
 
