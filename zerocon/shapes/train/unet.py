@@ -18,7 +18,7 @@ from zerocon.shapes.train.lessons import Asked, Lessons
 from zerocon.shapes.train.loop import Budget, Log, Recipe, train
 from zerocon.shapes.train.text import WIDTH
 
-RECIPE = Recipe("unet", steps=5000, batch=32, lr=2e-3, seed=13, ema=0.9995, muon=True)
+RECIPE = Recipe("unet", steps=4200, batch=32, lr=2e-3, seed=13, ema=0.9995, muon=True)
 LESSONS = 0.05  # how much the heads' questions count at first; nothing at the end
 DROPPED = 0.1  # share of captions replaced by the empty one, for classifier-free guidance
 
