@@ -1,0 +1,86 @@
+"""`zerocon report`: all that is known about some runs, on one page that opens offline."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zerocon.commands.table import add_runs, names
+
+if TYPE_CHECKING:
+    from zerocon.reports.report_cases import Lookup
+    from zerocon.reports.runs import Run
+
+
+def add(commands: Any) -> None:
+    report = commands.add_parser(
+        "report", help="one HTML page about some runs: tables, plots, pictures side by side, costs"
+    )
+    add_runs(report)
+    report.add_argument("--out", type=Path, default=Path("report.html"), help="the page to write")
+    report.add_argument("--title", default="", help="default: the runs' names")
+    report.add_argument(
+        "--metrics", type=names, default=(), metavar="NAME,…", help="only these columns"
+    )
+    report.add_argument(
+        "--along", type=names, default=(), metavar="FIELD,…",
+        help="the one or two settings to plot over; default: what differs, if that is so few",
+    )  # fmt: skip
+    report.add_argument(
+        "--dataset-root", metavar="DIR", help="where the dataset is now, for the sources' pictures"
+    )
+    report.add_argument(
+        "--no-sources", action="store_true", help="without the dataset: only what runs stored"
+    )
+    report.add_argument(
+        "--megabytes", type=float, default=5.0, help="the page's largest size (default: 5)"
+    )
+    report.set_defaults(handler=_report)
+
+
+def _report(options: argparse.Namespace) -> None:
+    from zerocon.reports.report import write_report
+    from zerocon.reports.runs import find_runs
+
+    runs = find_runs(options.runs)
+    lookups, said = _lookups(runs, options)
+    size = write_report(
+        options.out,
+        runs,
+        metrics=options.metrics,
+        along=options.along,
+        title=options.title,
+        lookups=lookups,
+        said=said,
+        megabytes=options.megabytes,
+    )
+    for note in said:
+        print(note)
+    print(f"{options.out}: {len(runs)} runs, {size / 1e6:.1f} MB")
+
+
+def _lookups(
+    runs: Sequence[Run], options: argparse.Namespace
+) -> tuple[dict[str, Lookup], list[str]]:
+    """How to find the requests' pictures of each dataset, and why some can't be had."""
+    from zerocon.cases import DatasetError
+    from zerocon.checks import ConfigError
+    from zerocon.reports.report_cases import dataset_of
+    from zerocon.runs.requests import requests_of
+
+    if options.no_sources:
+        return {}, []
+    overrides = [f"dataset.root={options.dataset_root}"] if options.dataset_root else []
+    lookups: dict[str, Lookup] = {}
+    problems: dict[str, str] = {}
+    for run in runs:
+        dataset = dataset_of(run)
+        if dataset in lookups:
+            continue
+        try:
+            lookups[dataset] = requests_of(run.directory, overrides)
+        except (ConfigError, DatasetError, OSError) as error:
+            problems.setdefault(dataset, f"without the pictures of {dataset}: {error}")
+    return lookups, [said for dataset, said in problems.items() if dataset not in lookups]

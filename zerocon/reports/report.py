@@ -1,0 +1,261 @@
+"""`zerocon report`: all that is known about some runs, on one page that opens offline."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+from matplotlib import rc_context
+
+from zerocon.checks import ConfigError, in_range
+from zerocon.reports import report_facts, report_plots
+from zerocon.reports.comparison import same_cases
+from zerocon.reports.frontier import frontier_of, strands
+from zerocon.reports.frontier_plot import draw
+from zerocon.reports.frontier_table import (
+    PRESERVATION,
+    SUCCESS,
+    chosen,
+    front_of,
+    frontier_grids,
+)
+from zerocon.reports.layout import UNLIMITED
+from zerocon.reports.measured import measured
+from zerocon.reports.report_cases import Lookup, cards
+from zerocon.reports.report_html import details, grid_table, notes, plot, section
+from zerocon.reports.report_results import Results, results_of, results_table
+from zerocon.reports.report_variants import Variants, numeric, variants_of
+from zerocon.reports.runs import Run, columns_of, differences, sorts
+from zerocon.reports.statistics import RESAMPLES
+from zerocon.reports.store import Cells, Store
+from zerocon.reports.summary import Column
+from zerocon.runs.atomic import write_atomic
+from zerocon.runs.records import FILE_NAME, Record, read_records
+
+MEGABYTES = 5.0
+OPEN_PLOTS = 4  # metrics whose plots are seen at once; the others unfold
+_MARGIN = 20_000  # bytes, for what is only known once the pictures are
+
+
+@dataclass(frozen=True)
+class Part:
+    """Runs of one sort: their numbers may stand in one column."""
+
+    name: str
+    title: str
+    variants: Variants
+    columns: Sequence[Column]
+    cells: Cells
+    results: Results
+    said: Sequence[str]
+
+
+def write_report(
+    out: Path,
+    runs: Sequence[Run],
+    *,
+    metrics: Sequence[str] = (),
+    along: Sequence[str] = (),
+    title: str = "",
+    lookups: Mapping[str, Lookup] | None = None,
+    said: Sequence[str] = (),
+    megabytes: float = MEGABYTES,
+) -> int:
+    """Write the page and say how many bytes it has.
+
+    `lookups` finds the requests' pictures of a dataset (its name and fingerprint); `said` is
+    what should stand above the gallery.
+    """
+    in_range("--megabytes", megabytes, 0.5)
+    page = report_page(
+        runs,
+        metrics=metrics,
+        along=along,
+        title=title,
+        lookups=lookups or {},
+        said=said,
+        room=megabytes * 1e6,
+    )
+    data = page.encode(errors="replace")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(out, data)
+    return len(data)
+
+
+def report_page(
+    runs: Sequence[Run],
+    *,
+    metrics: Sequence[str] = (),
+    along: Sequence[str] = (),
+    title: str = "",
+    lookups: Mapping[str, Lookup],
+    said: Sequence[str] = (),
+    room: float = MEGABYTES * 1e6,
+) -> str:
+    variants = variants_of(runs, along)
+    records = [_records(run) for run in variants.runs]
+    parts = parts_of(variants, metrics)
+    with rc_context(report_plots.SVG):
+        before = [
+            section("asked", "What was asked", report_facts.asked(variants)),
+            section("results", "Results", *_apart(parts), *map(_results, parts)),
+            section("ablation", "Ablation", *map(_ablation, parts)),
+            section("frontier", "Frontier", *map(_frontier, parts)),
+        ]
+    after = [
+        section("failures", "Failures", report_facts.failures(variants, records)),
+        section("cost", "Cost", report_facts.cost(variants, records)),
+        section("provenance", "Provenance", report_facts.provenance(variants)),
+    ]
+    columns = _judged_first(columns_of(variants.runs, metrics))
+    left = room - sum(len(text.encode()) for text in (*before, *after)) - _MARGIN
+    left -= len(cards(variants, records, columns, {}, 0.0).encode())
+    gallery = cards(variants, records, columns, lookups, max(left, 0.0))
+    shown = section("gallery", "Gallery", notes(said), gallery)
+    return _page(title or _title(variants), _subtitle(variants, records), [*before, shown, *after])
+
+
+def _records(run: Run) -> list[Record]:
+    """Those of the cases that the run is over."""
+    if not (run.directory / FILE_NAME).exists():
+        return []
+    wanted = set(run.origin.case_ids)
+    return [record for record in read_records(run.directory) if record.case in wanted]
+
+
+def parts_of(variants: Variants, metrics: Sequence[str]) -> list[Part]:
+    columns_of(variants.runs, metrics)  # a metric that no run has
+    parts: list[Part] = []
+    found = sorts(variants.runs)
+    blocks = {block.sort: block for block in measured(variants.runs)}
+    for number, (sort, of_sort) in enumerate(found.items(), 1):
+        columns = [c for c in columns_of(of_sort) if not metrics or c["name"] in metrics]
+        cells = Store(of_sort, columns).cells()
+        part = variants.part(of_sort)
+        title = f"{number} of {len(found)}: {sort.words()}" if len(found) > 1 else ""
+        said = blocks[sort].notes
+        parts.append(
+            Part(f"table{number}", title, part, columns, cells, results_of(columns, cells), said)
+        )
+    return parts
+
+
+def _apart(parts: Sequence[Part]) -> list[str]:
+    """Why there are several tables."""
+    if len(parts) < 2:
+        return []
+    why = differences([sort for part in parts for sort in sorts(part.variants.runs)])
+    return [notes([f"{len(parts)} tables and not one: the runs differ in {why}"])]
+
+
+def _results(part: Part) -> str:
+    made = results_table(part.variants, part.results, part.cells, part.name, part.said)
+    return _titled(part, made)
+
+
+def _titled(part: Part, body: str) -> str:
+    return f"<h3>{escape(part.title)}</h3>{body}" if part.title and body else body
+
+
+def _ablation(part: Part) -> str:
+    """Of a sweep, curves and heat maps; of other runs, dots."""
+    if len(part.variants.runs) < 2:
+        return ""
+    columns = _judged_first(part.results.columns)
+    drawn = [_plots(part, column) for column in columns]
+    first, more = "".join(drawn[:OPEN_PLOTS]), "".join(drawn[OPEN_PLOTS:])
+    folded = details(f"{len(drawn) - OPEN_PLOTS} more metrics", f'<div class="plots">{more}</div>')
+    said = [f"means with their {_gathered(part)}95% intervals"]
+    body = f'{notes(said)}<div class="plots">{first}</div>{folded if more else ""}'
+    return _titled(part, body)
+
+
+def _gathered(part: Part) -> str:
+    sweep = report_plots.sweep_of(part.variants)
+    several = any(len(group) > 1 for group in sweep.runs.values())
+    return "(each case averaged over the runs of a point first) " if several else ""
+
+
+def _judged_first(columns: Sequence[Column]) -> list[Column]:
+    """How well the edit succeeds and what it preserves, before all others."""
+    names = [str(column["name"]) for column in columns]
+    first = [next((n for n in several if n in names), "") for several in (SUCCESS, PRESERVATION)]
+    order = [*first, *names]
+    return sorted(columns, key=lambda column: order.index(str(column["name"])))
+
+
+def _plots(part: Part, column: Column) -> str:
+    name = str(column["name"])
+    sweep = report_plots.sweep_of(part.variants)
+    swept = [s for s in sweep.settings if len(part.variants.values(s)) > 1]
+    if not swept:
+        svg = report_plots.dots(part.variants.labels, part.results.runs[name], column)
+        return plot(svg, f"{name} of each variant", name)
+    found = report_plots.sweep_estimates(sweep, part.cells.values[name])
+    drawn = plot(report_plots.curves(sweep, found, column), f"{name} over {swept[0]}", name)
+    if len(swept) < 2:
+        return drawn
+    svg = report_plots.heat_map(sweep, found, column)
+    map_of = plot(svg, f"{name} over {swept[0]} and {swept[1]}, a map", name)
+    return f'<div class="pair">{drawn}{map_of}</div>'
+
+
+def _frontier(part: Part) -> str:
+    """Success against preservation, where both were measured in two runs or more."""
+    runs = part.variants.runs
+    if len(runs) < 2:
+        return ""
+    try:
+        return _titled(part, _curves(part, runs))
+    except ConfigError as error:
+        return _titled(part, notes([f"no frontier: {error}"]))
+
+
+def _curves(part: Part, runs: Sequence[Run]) -> str:
+    columns = chosen(runs, None, PRESERVATION, "--x"), chosen(runs, None, SUCCESS, "--y")
+    curves = strands(runs, *_by_and_along(part.variants))
+    cells, said = same_cases(runs, columns, intersection=True)
+    made = frontier_of(runs, columns, cells, curves)
+    with tempfile.TemporaryDirectory(prefix="zerocon-report-") as folder:
+        file = Path(folder) / "frontier.svg"
+        draw(file, made.curves, *columns, front_of(made))
+        svg = file.read_bytes()
+    grids = frontier_grids(made, len(cells.cases), RESAMPLES, 0, said, UNLIMITED)
+    drawn = plot(svg, f"{columns[1]['name']} against {columns[0]['name']}")
+    return f'<div class="frontier">{drawn}</div>' + details(
+        "the curves in numbers", "".join(map(grid_table, grids))
+    )
+
+
+def _by_and_along(variants: Variants) -> tuple[list[str], list[str]]:
+    """A curve goes along the first swept number; all else that differs makes other curves."""
+    along = [s for s in variants.swept if numeric(variants.values(s))][:1]
+    if not along:
+        return [], []
+    return ["method", *(s for s in variants.swept if s not in along)], along
+
+
+def _title(variants: Variants) -> str:
+    names = list(dict.fromkeys(run.origin.name for run in variants.runs))
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(variants.runs) - 1} more"
+
+
+def _subtitle(variants: Variants, records: Sequence[Sequence[Record]]) -> str:
+    datasets = dict.fromkeys(run.origin.dataset.get("name", "") for run in variants.runs)
+    cases = {record.case for of_run in records for record in of_run}
+    failed = sum(not record.ok for of_run in records for record in of_run)
+    count = len(variants.runs)
+    runs = "1 run" if count == 1 else f"{count} runs"
+    return f"{runs} over {len(cases)} cases of {', '.join(datasets)}, {failed} edits failed"
+
+
+def _page(title: str, subtitle: str, sections: Sequence[str]) -> str:
+    template = Template((files("zerocon.reports") / "report_page.html").read_text("utf-8"))
+    return template.substitute(
+        title=escape(title), subtitle=escape(subtitle), sections="\n".join(filter(None, sections))
+    )

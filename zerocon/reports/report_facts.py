@@ -1,0 +1,165 @@
+"""What a report says about its runs beside their numbers: what was asked, what it cost, where
+the numbers come from, and what failed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from zerocon.reports.layout import NOTHING
+from zerocon.reports.report_html import cell, details, head, notes, pairs, table
+from zerocon.reports.report_variants import Variants
+from zerocon.reports.runs import Run, shown
+from zerocon.runs.provenance import NOT_IN_NAME
+from zerocon.runs.records import Record
+from zerocon.runs.sessions import read_sessions
+from zerocon.runs.status import status_of
+
+_MOST_FAILURES = 200
+_MIB = 2**20
+
+
+def asked(variants: Variants) -> str:
+    """The settings that differ, with their values, and those that all runs share."""
+    apart = {name: ", ".join(values) for name, values in variants.differ.items()}
+    first = variants.runs[0]
+    shared = {
+        name: first.field(name)
+        for name in first.fields
+        if name not in apart and not name.startswith(NOT_IN_NAME) and name != "name"
+    }
+    count = len(variants.runs)
+    title = f"{len(shared)} settings that {'all runs share' if count > 1 else 'it was made with'}"
+    said = "" if apart or count == 1 else notes(["the runs differ in no setting"])
+    return pairs(apart) + said + details(title, pairs(shared)) + _progress(variants)
+
+
+def _progress(variants: Variants) -> str:
+    """What is not finished, or is still going on."""
+    states = [(label, status_of(r.directory)) for label, r in _named(variants)]
+    return notes(
+        [f"{label} is {s.words()}" for label, s in states if s.left or s.state == "running"]
+    )
+
+
+def _named(variants: Variants) -> list[tuple[str, Run]]:
+    return list(zip(variants.labels, variants.runs, strict=True))
+
+
+def failures(variants: Variants, records: Sequence[Sequence[Record]]) -> str:
+    """Every failed case and why; a case that was tried again is judged by its last try."""
+    found = [
+        (label, record)
+        for label, of_run in zip(variants.labels, records, strict=True)
+        for record in of_run
+        if not record.ok
+    ]
+    if not found:
+        return notes(["no case failed"])
+    header = [head(name, key=True) for name in ("variant", "case", "edit type", "what happened")]
+    rows = [
+        [
+            cell(text, key=True)
+            for text in (label, r.case, r.edit_name or r.edit_type, r.error or "")
+        ]
+        for label, r in found[:_MOST_FAILURES]
+    ]
+    more = len(found) - _MOST_FAILURES
+    said = [f"and {more} more"] if more > 0 else []
+    return table(header, rows, name="failed") + notes(said)
+
+
+_COSTS = (
+    "seconds",
+    "seconds, inversion",
+    "seconds, editing",
+    "U-Net forward",
+    "U-Net backward",
+    "forward per case",
+    "peak memory (MiB)",
+    "sessions",
+)
+
+
+def cost(variants: Variants, records: Sequence[Sequence[Record]]) -> str:
+    rows = [
+        [cell(label, key=True), *(_amount(value) for value in _costs(run, of_run))]
+        for (label, run), of_run in zip(_named(variants), records, strict=True)
+    ]
+    header = [head("variant", key=True), *(head(name, better="lower") for name in _COSTS)]
+    said = [
+        (
+            "seconds: of the sessions' work where it was recorded, else of the cases; U-Net: rows, "
+            "one case once through. An inversion that another run had left in the cache costs "
+            "nothing"
+        )
+    ]
+    return table(header, rows, name="costs") + notes(said)
+
+
+def _amount(value: float | None) -> str:
+    if value is None:
+        return cell(NOTHING)
+    return cell(
+        f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:,.1f}", value=value
+    )
+
+
+def _costs(run: Run, records: Sequence[Record]) -> list[float | None]:
+    sessions = read_sessions(run.directory)
+    of_cases = sum(record.seconds for record in records)
+    if not sessions:
+        return [of_cases, *[None] * 7]
+    inversion, editing = (_sum(sessions, "seconds", stage) for stage in ("inversion", "editing"))
+    forward, backward = (_sum(sessions, f"unet_{way}") for way in ("forward", "backward"))
+    peak = max(float(session.get("peak_bytes") or 0) for session in sessions) / _MIB
+    fine = sum(record.ok for record in records)
+    each = forward / fine if fine else None
+    seconds = inversion + editing
+    return [seconds, inversion, editing, forward, backward, each, peak or None, len(sessions)]
+
+
+def _sum(sessions: Sequence[Mapping[str, Any]], what: str, stage: str | None = None) -> float:
+    parts = [cast("Mapping[str, float]", session.get(what) or {}) for session in sessions]
+    return sum(v for part in parts for k, v in part.items() if stage in (None, k))
+
+
+def provenance(variants: Variants) -> str:
+    """What all runs share once, and a table of what they don't."""
+    known = [_origin(run) for run in variants.runs]
+    names = list(dict.fromkeys(name for one in known for name in one))
+    apart = [name for name in names if len({one.get(name, NOTHING) for one in known}) > 1]
+    shared = {name: known[0][name] for name in names if name not in apart}
+    where = [(label, str(run.directory)) for label, run in _named(variants)]
+    header = [head("variant", key=True), *(head(name, key=True) for name in (*apart, "directory"))]
+    rows = [
+        [cell(text, key=True) for text in (label, *(one.get(n, NOTHING) for n in apart), directory)]
+        for (label, directory), one in zip(where, known, strict=True)
+    ]
+    return pairs(shared) + table(header, rows)
+
+
+def _origin(run: Run) -> dict[str, str]:
+    origin = run.origin
+    said = {
+        "dataset": _both(origin.dataset),
+        "backbone": _both(origin.backbone),
+        "protocol": origin.protocol,
+        "given the benchmark's mask": "yes" if origin.uses_mask else "no",
+    }
+    judges = {f"judge of {metric}": judge for metric, judge in origin.judges.items()}
+    return said | judges | _flat(origin.provenance)
+
+
+def _both(thing: Mapping[str, str]) -> str:
+    return f"{thing.get('name', '')} {thing.get('fingerprint', '')}".strip()
+
+
+def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, value in node.items():
+        if isinstance(value, dict):
+            found |= _flat(cast("dict[str, Any]", value), f"{name} ")
+        else:
+            found[f"{prefix}{name}"] = shown(value)
+    return found

@@ -1,0 +1,105 @@
+"""As many pictures as a page of limited size can hold, as large as it can hold them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from PIL import Image
+
+Open = Callable[[], Image.Image | None]
+Shots = Mapping[Hashable, Mapping[Hashable, Open]]  # case -> key of a picture -> it
+Thing = TypeVar("Thing")
+
+_IN_AN_ADDRESS = 4 / 3  # base64
+_SAFELY = 0.92  # a sample says how large all will be, about
+_SAMPLE = 48
+
+
+@dataclass(frozen=True)
+class Level:
+    """How a picture is kept: its longer side, and its quality; None keeps every pixel."""
+
+    side: int
+    quality: int | None
+
+    def words(self) -> str:
+        size = f"at most {self.side} pixels wide and high"
+        return f"{size}, exact" if self.quality is None else f"{size}, WebP quality {self.quality}"
+
+    def encoded(self, picture: Image.Image) -> bytes:
+        small = picture.convert("RGB")
+        small.thumbnail((self.side, self.side))
+        buffer = io.BytesIO()
+        if self.quality is None:
+            small.save(buffer, format="WEBP", lossless=True)
+        else:
+            small.save(buffer, format="WEBP", quality=self.quality)
+        return buffer.getvalue()
+
+
+LEVELS = (
+    Level(128, None),  # for pictures that are no larger
+    Level(256, 85),
+    Level(192, 80),
+    Level(128, 78),
+    Level(96, 72),
+    Level(64, 60),
+)
+
+
+@dataclass(frozen=True)
+class Album:
+    """Encoded pictures by their keys; `cases` cases have theirs."""
+
+    pictures: Mapping[Hashable, bytes]
+    level: Level
+    cases: int
+    pixels: bool  # are they so small that every pixel is meant to be seen?
+
+
+def album(shots: Shots, room: float) -> Album:
+    """Of each case its pictures, at the best level at which they take at most `room` bytes.
+
+    Where even the smallest are too many, evenly spread cases have pictures and others none.
+    """
+    free = room / _IN_AN_ADDRESS
+    sample = _sample(shots)
+    pixels = max((max(picture.size) for picture in sample), default=0) <= LEVELS[0].side
+    count = sum(map(len, shots.values()))
+    for level in LEVELS if pixels else LEVELS[1:]:
+        if count * _size(sample, level) > _SAFELY * free:
+            continue
+        made = _encoded(shots, level)
+        if sum(map(len, made.values())) <= free:
+            return Album(made, level, len(shots), pixels)
+    level = LEVELS[-1]
+    of_case = _size(sample, level) * count / max(len(shots), 1)
+    chosen = _spread(list(shots), int(_SAFELY * free / max(of_case, 1)))
+    made = _encoded({case: shots[case] for case in chosen}, level)
+    return Album(made, level, len(chosen), pixels)
+
+
+def _sample(shots: Shots) -> list[Image.Image]:
+    flat = [shot for of_case in shots.values() for shot in of_case.values()]
+    opened = [shot() for shot in _spread(flat, _SAMPLE)]
+    return [picture for picture in opened if picture is not None]
+
+
+def _size(sample: Sequence[Image.Image], level: Level) -> float:
+    """Mean bytes of a picture."""
+    return sum(len(level.encoded(picture)) for picture in sample) / max(len(sample), 1)
+
+
+def _spread(items: Sequence[Thing], most: int) -> list[Thing]:
+    """At most so many of them, at even distances."""
+    if len(items) <= most:
+        return list(items)
+    return [items[i * len(items) // most] for i in range(most)]
+
+
+def _encoded(shots: Shots, level: Level) -> dict[Hashable, bytes]:
+    pictures = ((key, shot()) for of_case in shots.values() for key, shot in of_case.items())
+    return {key: level.encoded(picture) for key, picture in pictures if picture is not None}

@@ -1,0 +1,91 @@
+"""What a report's runs are variants of: in which settings they differ, and what they are called."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from zerocon.reports.runs import NO_VALUE, Run, check_field, natural, varying
+
+SEED = "seed"
+MOST_SWEPT = 2  # settings that a plot can show
+MOST_IN_A_NAME = 3  # settings that a variant is called by
+
+
+@dataclass(frozen=True)
+class Variants:
+    """Runs side by side. Settings that always change together count as one, the first."""
+
+    runs: Sequence[Run]
+    labels: Sequence[str]  # of each run; short, no two the same
+    differ: Mapping[str, list[str]]  # every setting that differs -> its values
+    swept: Sequence[str]  # those that make plots, at most two; none where it is no sweep
+
+    def values(self, setting: str) -> list[str]:
+        """In their order, only those that these runs have."""
+        return sorted({run.field(setting) for run in self.runs}, key=natural)
+
+    def part(self, runs: Sequence[Run]) -> Variants:
+        """The same names for some of the runs."""
+        named = dict(zip((id(run) for run in self.runs), self.labels, strict=True))
+        return Variants(runs, [named[id(run)] for run in runs], self.differ, self.swept)
+
+
+def variants_of(runs: Sequence[Run], along: Sequence[str] = ()) -> Variants:
+    """`along` chooses what is swept; without it, what differs does if it is one or two settings."""
+    for setting in along:
+        check_field(runs, setting)
+    differ = varying(runs)
+    alone = independent(runs, [name for name in differ if name != SEED])
+    swept = list(along[:MOST_SWEPT]) or (alone if len(alone) <= MOST_SWEPT else [])
+    if not along:  # a number makes the better axis
+        swept = sorted(swept, key=lambda name: not numeric(differ[name]))
+    names = [*dict.fromkeys([*swept, *alone]), *([SEED] if SEED in differ else [])]
+    ordered = sorted(runs, key=lambda run: [natural(run.field(name)) for name in swept])
+    return Variants(ordered, _labels(ordered, names), differ, swept)
+
+
+def independent(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
+    """Without the settings that say no more than one before them."""
+    kept: dict[tuple[int, ...], str] = {}
+    for name in names:
+        places: dict[str, int] = {}
+        pattern = tuple(places.setdefault(run.field(name), len(places)) for run in runs)
+        kept.setdefault(pattern, name)
+    return list(kept.values())
+
+
+def _labels(runs: Sequence[Run], settings: Sequence[str]) -> list[str]:
+    """By what differs; where that is much or not enough, by the runs' names or directories."""
+    by_settings = [_by_settings(run, settings) for run in runs]
+    choices = [[run.origin.name for run in runs], [run.label for run in runs]]
+    if 0 < len(settings) <= MOST_IN_A_NAME:
+        choices.insert(0, by_settings)
+    return next((c for c in choices if len(set(c)) == len(runs)), choices[-1])
+
+
+def _by_settings(run: Run, settings: Sequence[str]) -> str:
+    short = short_names(settings)
+    parts = [(short[name], run.field(name)) for name in settings]
+    return ", ".join(f"{name} {value}" for name, value in parts if value != NO_VALUE)
+
+
+def short_names(settings: Sequence[str]) -> dict[str, str]:
+    """The last part of each name, where it is the only one that ends so."""
+    last = [name.rpartition(".")[2] for name in settings]
+    return {
+        name: short if last.count(short) == 1 else name
+        for name, short in zip(settings, last, strict=True)
+    }
+
+
+def numeric(values: Sequence[str]) -> bool:
+    return bool(values) and all(map(_is_number, values))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
