@@ -218,6 +218,8 @@ def _frontier(part: Part) -> str:
 
 def _curves(part: Part, runs: Sequence[Run]) -> str:
     columns = chosen(runs, None, PRESERVATION, "--x"), chosen(runs, None, SUCCESS, "--y")
+    if any(column not in part.columns for column in columns):
+        return ""  # other metrics were asked for
     curves = strands(runs, *_by_and_along(part.variants))
     cells, said = same_cases(runs, columns, intersection=True)
     made = frontier_of(runs, columns, cells, curves)
