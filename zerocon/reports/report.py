@@ -39,6 +39,7 @@ from zerocon.runs.records import FILE_NAME, Record, read_records
 
 MEGABYTES = 5.0
 OPEN_PLOTS = 4  # metrics whose plots are seen at once; the others unfold
+_MOST_NAMED = 3  # runs, in the title
 _MARGIN = 20_000  # bytes, for what is only known once the pictures are
 
 
@@ -244,7 +245,8 @@ def _by_and_along(variants: Variants) -> tuple[list[str], list[str]]:
 
 def _title(variants: Variants) -> str:
     names = list(dict.fromkeys(run.origin.name for run in variants.runs))
-    return names[0] if len(names) == 1 else f"{names[0]} and {len(variants.runs) - 1} more"
+    more = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _subtitle(variants: Variants, records: Sequence[Sequence[Record]]) -> str:

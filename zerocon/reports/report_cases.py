@@ -24,6 +24,7 @@ from zerocon.runs.records import Record
 
 MOST_VARIANTS = 24  # side by side
 MOST_CASES = 1000
+MOST_ACROSS = 4  # variants of one setting that share a line
 NO_RUN = -1
 _ASKED = {"source": "source", "ground truth": "truth", "mask": "mask"}  # shown as -> named
 
@@ -143,7 +144,8 @@ class Layout:
         self._variants, self._columns, self._kept = variants, columns, kept
         self._choices = _choices(variants)
         self._order, square = _order(self._choices, len(variants.runs))
-        self.across = len(self._choices[-1].values) if square else 0
+        few = len(self._choices) == 1 and len(self._order) <= MOST_ACROSS
+        self.across = len(self._choices[-1].values) if square or few else 0
 
     def controls(self, cases: Sequence[Shown]) -> str:
         metrics = "".join(_metric_option(column) for column in self._columns)

@@ -31,7 +31,15 @@ def asked(variants: Variants) -> str:
     count = len(variants.runs)
     title = f"{len(shared)} settings that {'all runs share' if count > 1 else 'it was made with'}"
     said = "" if apart or count == 1 else notes(["the runs differ in no setting"])
-    return pairs(apart) + said + details(title, pairs(shared)) + _progress(variants)
+    told = {name: apart[name] for name in variants.told if name in apart}
+    follow = {name: values for name, values in apart.items() if name not in told}
+    return (
+        pairs(told)
+        + said
+        + details(f"{len(follow)} settings that change with them", pairs(follow))
+        + details(title, pairs(shared))
+        + _progress(variants)
+    )
 
 
 def _progress(variants: Variants) -> str:

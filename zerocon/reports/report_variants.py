@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from zerocon.reports.runs import NO_VALUE, Run, check_field, natural, varying
 
-SEED = "seed"
+SEED, METHOD = "seed", "method"
 MOST_SWEPT = 2  # settings that a plot can show
 MOST_IN_A_NAME = 3  # settings that a variant is called by
 
@@ -19,6 +19,7 @@ class Variants:
     runs: Sequence[Run]
     labels: Sequence[str]  # of each run; short, no two the same
     differ: Mapping[str, list[str]]  # every setting that differs -> its values
+    told: Sequence[str]  # of these, the ones that tell the runs apart
     swept: Sequence[str]  # those that make plots, at most two; none where it is no sweep
 
     def values(self, setting: str) -> list[str]:
@@ -28,7 +29,7 @@ class Variants:
     def part(self, runs: Sequence[Run]) -> Variants:
         """The same names for some of the runs."""
         named = dict(zip((id(run) for run in self.runs), self.labels, strict=True))
-        return Variants(runs, [named[id(run)] for run in runs], self.differ, self.swept)
+        return Variants(runs, [named[id(run)] for run in runs], self.differ, self.told, self.swept)
 
 
 def variants_of(runs: Sequence[Run], along: Sequence[str] = ()) -> Variants:
@@ -36,13 +37,14 @@ def variants_of(runs: Sequence[Run], along: Sequence[str] = ()) -> Variants:
     for setting in along:
         check_field(runs, setting)
     differ = varying(runs)
-    alone = independent(runs, [name for name in differ if name != SEED])
+    names = [name for name in differ if name != SEED]
+    alone = independent(runs, sorted(names, key=lambda name: name != METHOD))
     swept = list(along[:MOST_SWEPT]) or (alone if len(alone) <= MOST_SWEPT else [])
     if not along:  # a number makes the better axis
         swept = sorted(swept, key=lambda name: not numeric(differ[name]))
-    names = [*dict.fromkeys([*swept, *alone]), *([SEED] if SEED in differ else [])]
+    told = [*dict.fromkeys([*swept, *alone]), *([SEED] if SEED in differ else [])]
     ordered = sorted(runs, key=lambda run: [natural(run.field(name)) for name in swept])
-    return Variants(ordered, _labels(ordered, names), differ, swept)
+    return Variants(ordered, _labels(ordered, told), differ, told, swept)
 
 
 def independent(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
@@ -66,8 +68,8 @@ def _labels(runs: Sequence[Run], settings: Sequence[str]) -> list[str]:
 
 def _by_settings(run: Run, settings: Sequence[str]) -> str:
     short = short_names(settings)
-    parts = [(short[name], run.field(name)) for name in settings]
-    return ", ".join(f"{name} {value}" for name, value in parts if value != NO_VALUE)
+    parts = [("" if name == METHOD else short[name], run.field(name)) for name in settings]
+    return ", ".join(f"{name} {value}".strip() for name, value in parts if value != NO_VALUE)
 
 
 def short_names(settings: Sequence[str]) -> dict[str, str]:
