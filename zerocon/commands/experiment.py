@@ -47,7 +47,8 @@ def _experiment(options: argparse.Namespace) -> None:
     directories = [outcome.directory for outcome in outcomes]
     print_table(directories, metrics=experiment.columns)
     if options.write:
-        command = [options.name, *options.overrides]
+        only = ["--only", *options.only] if options.only else []
+        command = [options.name, *options.overrides, *only]
         _write(experiment, command, directories, options.write)
     if any(outcome.failed for outcome in outcomes):
         sys.exit(1)
