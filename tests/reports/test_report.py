@@ -217,7 +217,7 @@ def test_repeating_with_other_seeds_makes_no_more_cases(tmp_path: Path) -> None:
             write_run(tmp_path / f"{xa}-{seed}", records, config(xa, 0.0, seed))
     runs = find_runs([tmp_path])
     page = report_page(runs, lookups={})
-    assert "each case averaged over the runs of a point first" in page
+    assert "each case is averaged over the runs of a point first" in page
     assert "0.1, seed 1" in page
 
 
@@ -261,25 +261,30 @@ def test_one_run_and_a_run_that_has_only_begun(tmp_path: Path) -> None:
 
 
 def test_runs_of_two_sorts_are_in_no_common_table(tmp_path: Path) -> None:
-    for name, protocol in (("a", "masked"), ("b", "published")):
-        records = [record("0", tmp_path, None, lpips_bg=1.0)]
-        write_run(tmp_path / name, records, {"x": name}, protocol=protocol)
-    page = report_page(find_runs([tmp_path]), lookups={})
+    """What is swept is found for each sort: the methods differ between them."""
+    for protocol, method in (("masked", "A"), ("published", "B")):
+        for size in (1, 2):
+            settings = {"size": size, "method": {"_target_": f"x.{method}", "own": method}}
+            records = [record("0", tmp_path, None, lpips_bg=1.0)]
+            name = f"{method}{size}"
+            write_run(tmp_path / "runs" / name, records, settings, protocol=protocol)
+    page = report_page(find_runs([tmp_path / "runs"]), lookups={})
     assert "2 tables and not one: the runs differ in protocol" in page
     assert page.count('id="table') == 2
+    assert page.count('alt="lpips_bg over size"') == 2
 
 
 def test_pictures_take_the_room_there_is() -> None:
-    shots: Shots = {case: {case: partial(noise, 64, case)} for case in range(60)}
-    whole = album(shots, 1.2e6)
-    assert (whole.level, whole.cases, len(whole.pictures)) == (LEVELS[0], 60, 60)
-    for room in (200_000, 100_000):
-        made = album(shots, room)
-        assert made.level != LEVELS[0]
-        assert sum(map(len, made.pictures.values())) * 4 / 3 <= room
+    shots: Shots = {case: {case: partial(noise, 32, case)} for case in range(30)}
+    whole = album(shots, 150_000)  # 32 x 32 x 3 bytes each, that nothing can compress
+    assert (whole.level, whole.cases, len(whole.pictures)) == (LEVELS[0], 30, 30)
+    less = album(shots, 60_000)
+    assert less.level != LEVELS[0]
+    assert len(less.pictures) == 30
     few = album(shots, 10_000)
-    assert 0 < few.cases < 60
-    assert sum(map(len, few.pictures.values())) * 4 / 3 <= 10_000
+    assert 0 < few.cases < 30
+    for made, room in ((whole, 150_000), (less, 60_000), (few, 10_000)):
+        assert sum(map(len, made.pictures.values())) * 4 / 3 <= room
     assert album(shots, 0).pictures == {}
     assert album({}, 1e6).pictures == {}
 

@@ -26,12 +26,12 @@ from zerocon.reports.frontier_table import (
 )
 from zerocon.reports.layout import UNLIMITED
 from zerocon.reports.measured import measured
-from zerocon.reports.report_cases import Lookup, cards
+from zerocon.reports.report_cases import Lookup, cards, dataset_of
 from zerocon.reports.report_html import details, grid_table, notes, plot, section
 from zerocon.reports.report_results import Results, results_of, results_table
 from zerocon.reports.report_variants import Variants, numeric, variants_of
 from zerocon.reports.runs import Run, columns_of, differences, sorts
-from zerocon.reports.statistics import RESAMPLES
+from zerocon.reports.statistics import LEVEL, RESAMPLES
 from zerocon.reports.store import Cells, Store
 from zerocon.reports.summary import Column
 from zerocon.runs.atomic import write_atomic
@@ -100,7 +100,7 @@ def report_page(
 ) -> str:
     variants = variants_of(runs, along)
     records = [_records(run) for run in variants.runs]
-    parts = parts_of(variants, metrics)
+    parts = parts_of(variants, metrics, along)
     with rc_context(report_plots.SVG):
         before = [
             section("asked", "What was asked", report_facts.asked(variants)),
@@ -129,7 +129,7 @@ def _records(run: Run) -> list[Record]:
     return [record for record in read_records(run.directory) if record.case in wanted]
 
 
-def parts_of(variants: Variants, metrics: Sequence[str]) -> list[Part]:
+def parts_of(variants: Variants, metrics: Sequence[str], along: Sequence[str] = ()) -> list[Part]:
     columns_of(variants.runs, metrics)  # a metric that no run has
     parts: list[Part] = []
     found = sorts(variants.runs)
@@ -137,7 +137,8 @@ def parts_of(variants: Variants, metrics: Sequence[str]) -> list[Part]:
     for number, (sort, of_sort) in enumerate(found.items(), 1):
         columns = [c for c in columns_of(of_sort) if not metrics or c["name"] in metrics]
         cells = Store(of_sort, columns).cells()
-        part = variants.part(of_sort)
+        has = [name for name in along if any(name in run.fields for run in of_sort)]
+        part = variants.part(of_sort, variants_of(of_sort, has).swept)
         title = f"{number} of {len(found)}: {sort.words()}" if len(found) > 1 else ""
         said = blocks[sort].notes
         parts.append(
@@ -171,15 +172,16 @@ def _ablation(part: Part) -> str:
     drawn = [_plots(part, column) for column in columns]
     first, more = "".join(drawn[:OPEN_PLOTS]), "".join(drawn[OPEN_PLOTS:])
     folded = details(f"{len(drawn) - OPEN_PLOTS} more metrics", f'<div class="plots">{more}</div>')
-    said = [f"means with their {_gathered(part)}95% intervals"]
-    body = f'{notes(said)}<div class="plots">{first}</div>{folded if more else ""}'
-    return _titled(part, body)
+    body = f'<div class="plots">{first}</div>{folded if more else ""}'
+    return _titled(part, notes([f"means and their {LEVEL:.0%} intervals{_gathered(part)}"]) + body)
 
 
 def _gathered(part: Part) -> str:
+    if not part.variants.swept:
+        return ""
     sweep = report_plots.sweep_of(part.variants)
     several = any(len(group) > 1 for group in sweep.runs.values())
-    return "(each case averaged over the runs of a point first) " if several else ""
+    return "; each case is averaged over the runs of a point first" if several else ""
 
 
 def _judged_first(columns: Sequence[Column]) -> list[Column]:
@@ -251,7 +253,11 @@ def _title(variants: Variants) -> str:
 
 def _subtitle(variants: Variants, records: Sequence[Sequence[Record]]) -> str:
     datasets = dict.fromkeys(run.origin.dataset.get("name", "") for run in variants.runs)
-    cases = {record.case for of_run in records for record in of_run}
+    cases = {
+        (dataset_of(run), record.case)
+        for run, of_run in zip(variants.runs, records, strict=True)
+        for record in of_run
+    }
     failed = sum(not record.ok for of_run in records for record in of_run)
     count = len(variants.runs)
     runs = "1 run" if count == 1 else f"{count} runs"

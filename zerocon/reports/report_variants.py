@@ -26,10 +26,16 @@ class Variants:
         """In their order, only those that these runs have."""
         return sorted({run.field(setting) for run in self.runs}, key=natural)
 
-    def part(self, runs: Sequence[Run]) -> Variants:
-        """The same names for some of the runs."""
+    def part(self, runs: Sequence[Run], swept: Sequence[str] | None = None) -> Variants:
+        """The same names for some of the runs, of which something else may be swept."""
         named = dict(zip((id(run) for run in self.runs), self.labels, strict=True))
-        return Variants(runs, [named[id(run)] for run in runs], self.differ, self.told, self.swept)
+        return Variants(
+            runs,
+            [named[id(run)] for run in runs],
+            self.differ,
+            self.told,
+            self.swept if swept is None else swept,
+        )
 
 
 def variants_of(runs: Sequence[Run], along: Sequence[str] = ()) -> Variants:
