@@ -32,7 +32,7 @@ METHODS = sorted(file.stem for file in (CONF / "method").glob("*.yaml"))
     ("overrides", "said"),
     [
         (["method=zerocon", "inversion=none"], "ZeroCon samples .* NoInversion makes none"),
-        (["method=word_swap", "inversion=direct"], "DDIM samples no row .* DirectInversion .* inversion=ddim"),
+        (["method=word_swap", "inversion=direct"], "DDIM samples no row .* Direct.*=ddim"),
         (["method=reconstruct", "inversion=null_text"], "asks for no empty condition .*=ddim"),
         (["inversion=negative_prompt", "method.guidance=1"], "NegativePrompt.* no effect"),
         (
@@ -40,8 +40,13 @@ METHODS = sorted(file.stem for file in (CONF / "method").glob("*.yaml"))
             "negative prompt of its own",
         ),
         (
-            ["method=word_swap", "inversion=null_text", "inversion.guidance=7.5", "method.guidance=3"],
-            "fitted to guidance 7.5, but DDIM samples with method.guidance=3; leave",
+            [
+                "method=word_swap",
+                "inversion=null_text",
+                "inversion.guidance=7",
+                "method.guidance=3",
+            ],
+            "fitted to guidance 7, but DDIM samples with method.guidance=3; leave",
         ),
         (["method=reconstruct", "direction=prompt_pair"], "PromptPair.* direction=word_swap$"),
         (["method=p2p", "direction=sentences"], "direction=prompt_pair, word_swap"),

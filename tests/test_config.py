@@ -58,7 +58,7 @@ def test_the_default_run() -> None:
         (["method.steps=2.5"], r"method.steps is 2.5; it must be a whole number"),
         (["method.guidance=-1"], r"method.guidance is -1; it must be between 0 and 100"),
         (["method=sdedit", "method.strength=1.5"], r"method.strength is 1.5"),
-        (["method=word_swap", "method.prompt=both"], r"method.prompt is 'both'; it must be one of: target, source"),
+        (["method=word_swap", "method.prompt=both"], r"method.prompt is 'both'; it must be one of"),
         (["seed=-1"], r"seed is -1; it must be at least 0"),
         (["runner.batch_size=0"], r"runner.batch_size is 0; it must be at least 1"),
         (["runner.batch_size=two"], r"runner.batch_size is 'two'"),
