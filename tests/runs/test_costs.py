@@ -33,6 +33,7 @@ def session_of(root: Path, guidance: float) -> dict[str, dict[str, int]]:
             f"runner.root={root / 'runs'}",
             f"dataset.root={root / 'pie'}",
             f"dataset.limit={CASES}",
+            "method=word_swap",
             f"method.guidance={guidance}",
             f"method.steps={STEPS}",
             "backbone.device=cpu",
