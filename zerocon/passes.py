@@ -27,8 +27,3 @@ def look(backbone: Backbone, time: int, rows: Rows) -> None:
     """A forward pass for its taps only; it ends where a recording with `stop` has seen all."""
     with suppress(Enough):
         predict(backbone, time, rows)
-
-
-def classifier_free(eps: Mapping[str, Tensor], scale: float, role: str = "target") -> Tensor:
-    """`ε(∅) + w (ε(c) - ε(∅))`, of the rows `negative` and `role`."""
-    return eps["negative"] + scale * (eps[role] - eps["negative"])

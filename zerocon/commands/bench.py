@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 # The pipeline that pix2pix-zero's authors published, for T steps at guidance > 1: its reference
 # pass (2 rows), the pass of its losses (2 forward, 2 back) and the noise after the move (2).
-PUBLISHED = "pix2pix-zero's published pipeline"
+PUBLISHED = "pix2pix-zero's published pipeline, 50 steps"
 
 
 @dataclass(frozen=True)
