@@ -313,3 +313,17 @@ def test_our_own_runs_pictures_can_be_scored_again(pie: Path, tmp_path: Path) ->
     assert {i: r.metrics for i, r in records(again).items()} == {
         i: r.metrics for i, r in records(first).items()
     }
+
+
+def test_whether_the_method_was_given_the_mask_is_as_said(pie: Path, tmp_path: Path) -> None:
+    """Nobody can see it in the pictures: without a word of it, the run doesn't claim to know."""
+    for case_id in IDS:
+        put(tmp_path / "flat" / f"{case_id}.png", photo(1))
+    said = {"yes": True, "no": False}
+    _, (unsaid,) = run(pie, tmp_path / "flat", tmp_path)
+    assert json.loads((unsaid / "run.json").read_text())["uses_mask"] is None
+    for number, (word, meant) in enumerate(said.items()):
+        _, runs = run(pie, tmp_path / "flat", tmp_path, "--given-mask", word)
+        found = [json.loads((r / "run.json").read_text())["uses_mask"] for r in runs]
+        assert len(runs) == number + 2  # what is said is part of the run's name
+        assert meant in found

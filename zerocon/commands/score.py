@@ -28,6 +28,11 @@ def add(commands: Any) -> None:
     score.add_argument(
         "--legacy-jpeg", action="store_true", help="recompress what is no JPEG yet, as published"
     )
+    score.add_argument(
+        "--given-mask",
+        choices=("yes", "no"),
+        help="was the method given the masks? Tables keep such runs apart; default: not said",
+    )
     score.add_argument("--method", action="append", default=[], help="only this one (repeatable)")
     score.add_argument("--side", type=int, help="pixels; default: the dataset's own")
     score.add_argument("--per-type", action="store_true", help="a table for each edit type, too")
@@ -58,6 +63,8 @@ def _score(options: argparse.Namespace) -> None:
     failed = 0
     for outputs in found:
         asked = _config(config, outputs.name, outputs.fingerprint(), rules)
+        if options.given_mask is not None:
+            asked["scored"]["given_mask"] = options.given_mask == "yes"
         directory = Path(config["runner"]["root"]) / f"{outputs.name}-{_digest(asked)}"
         scoring = Scoring(
             outputs, dataset, judges, rules, asked, directory, runner_settings(config).chunk_size

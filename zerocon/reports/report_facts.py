@@ -147,13 +147,17 @@ def provenance(variants: Variants) -> str:
     return pairs(shared) + table(header, rows)
 
 
+def _answer(said: bool | None) -> str:
+    return "not said" if said is None else "yes" if said else "no"
+
+
 def _origin(run: Run) -> dict[str, str]:
     origin = run.origin
     said = {
         "dataset": _both(origin.dataset),
         "backbone": _both(origin.backbone),
         "protocol": origin.protocol,
-        "given the benchmark's mask": "yes" if origin.uses_mask else "no",
+        "given the benchmark's mask": _answer(origin.uses_mask),
     }
     judges = {f"judge of {metric}": judge for metric, judge in origin.judges.items()}
     return said | judges | _flat(origin.provenance)

@@ -69,7 +69,7 @@ class Sort:
             dataset_fingerprint=origin.dataset.get("fingerprint", ""),
             protocol=origin.protocol,
             judges=tuple(sorted(origin.judges.items())),
-            uses_mask=origin.uses_mask,
+            uses_mask=bool(origin.uses_mask),
         )
 
     def words(self) -> str:

@@ -24,7 +24,7 @@ class Origin:
     backbone: dict[str, str]
     dataset: dict[str, str]
     judges: dict[str, str]  # metric -> fingerprint of the weights it judges by
-    uses_mask: bool  # does the method look at the benchmark's mask?
+    uses_mask: bool | None  # does the method look at the benchmark's mask? None: nobody said
     provenance: dict[str, Any]
 
     @classmethod

@@ -67,7 +67,7 @@ def _origin(scoring: Scoring) -> Origin:
         backbone={"name": "unknown", "fingerprint": scoring.config["scored"]["outputs"]},
         dataset={"name": dataset.name, "fingerprint": dataset.fingerprint},
         judges={type(m).__name__: m.fingerprint for m in metrics if m.fingerprint},
-        uses_mask=False,
+        uses_mask=scoring.config["scored"].get("given_mask"),
         provenance=provenance("cpu", "float32", 0),
     )
 
