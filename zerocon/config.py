@@ -108,7 +108,8 @@ def directory_of(config: dict[str, Any]) -> Path:
     name = str(config["name"])
     if not name.strip() or "/" in name:
         raise ConfigError(f"name is {config['name']!r}; it must be a plain word or two")
-    return Path(config["runner"]["root"]) / f"{name}-{digest(content_of(config))}"
+    content = {key: value for key, value in content_of(config).items() if key != "name"}
+    return Path(config["runner"]["root"]) / f"{name}-{digest(content)}"
 
 
 def settings_from(cfg: DictConfig) -> RunSettings:
@@ -229,8 +230,7 @@ def _typed(
     cls: Callable[..., Any], fields: dict[str, Any], group: str, later: Sequence[str] = ()
 ) -> Callable[..., Any]:
     """`cls` with `fields` bound, each checked against its annotation."""
-    parameters = inspect.signature(cls).parameters
-    hints = typing.get_type_hints(cls.__init__ if inspect.isclass(cls) else cls)
+    parameters, hints = _declared_settings(cls)
     for name, value in fields.items():
         if name not in parameters:
             raise ConfigError(_unknown(f"{group}.{name}", [f"{group}.{p}" for p in parameters]))
@@ -249,6 +249,22 @@ def _typed(
     if required:
         raise ConfigError(f"{group}.{required[0]} is needed: give it as {group}.{required[0]}=…")
     return partial(cls, **fields)
+
+
+def _declared_settings(
+    cls: Callable[..., Any],
+) -> tuple[dict[str, inspect.Parameter], dict[str, Any]]:
+    """Its arguments and their annotations; `**more: Unpack[Some]` stands for all of Some's keys."""
+    parameters = dict(inspect.signature(cls).parameters)
+    hints = typing.get_type_hints(cls.__init__ if inspect.isclass(cls) else cls)
+    for name, parameter in list(parameters.items()):
+        if typing.get_origin(hints.get(name)) is typing.Unpack:
+            del parameters[name]
+            more = typing.get_type_hints(typing.get_args(hints.pop(name))[0])
+            hints |= more
+            for key in more:
+                parameters[key] = inspect.Parameter(key, parameter.KEYWORD_ONLY, default=None)
+    return parameters, hints
 
 
 def _fits(value: Any, hint: Any) -> bool:

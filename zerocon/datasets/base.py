@@ -13,11 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, TypedDict, Unpack
+
+from torch import Tensor
 
 from zerocon.cases import Case, CaseError, DatasetError
 from zerocon.checks import shown
-from zerocon.datasets.images import inside
+from zerocon.datasets.images import decode_picture, inside, picture_tensor, read_image
 
 Row = Mapping[str, Any]
 
@@ -35,6 +37,16 @@ class Broken:
 
 
 Listing = Mapping[str, Row | Broken]  # case id -> what the dataset's files say of it
+
+
+class Choice(TypedDict, total=False):
+    """The settings that every reader takes, and hands on: what `Filters` are made of."""
+
+    edit_types: Sequence[str | int] | None
+    ids: Sequence[str | int] | None
+    limit: int | None
+    subset: int | None
+    subset_seed: int
 
 
 @dataclass(frozen=True)
@@ -107,10 +119,11 @@ class FileDataset:
         side: int,
         where: Path,
         listing: Listing,
-        filters: Filters,
         said: Any,
+        **chosen: Unpack[Choice],
     ) -> None:
         """`where` is the file or folder to name in messages; `said` is all that its entries say."""
+        filters = Filters(**chosen)
         self.root, self.side, self.where, self._listing = Path(root), side, where, listing
         self._check_types(filters)
         self._ids = filters.choose({i: self._type_of(i) for i in listing}, where)
@@ -145,6 +158,18 @@ class FileDataset:
 
     def _case(self, case_id: str, entry: Row) -> Case:
         raise NotImplementedError
+
+    def _picture(self, place: str | Path, notes: list[str]) -> Tensor:
+        """The picture at a place below the root; what had to be converted is noted."""
+        image, more = read_image(place, self.root, self.side)
+        notes.extend(more)
+        return image
+
+    def _decoded(self, data: bytes | None, name: str, notes: list[str]) -> Tensor:
+        """The same of a picture in a table's cell, which has a name for messages."""
+        picture, more = decode_picture(data or b"", name)
+        notes.extend(more)
+        return picture_tensor(picture, self.side)
 
     def _edit_type(self, entry: Row) -> str:
         """The entry's edit type as it is written, right or wrong; "" without one."""
@@ -223,6 +248,12 @@ def optional_text(entry: Row, field: str) -> str:
     if not isinstance(value, str):
         raise CaseError(f"{field} is {shown(value)}; it must be a text, or left out")
     return _whole(value, field).strip()
+
+
+def free_type(entry: Row) -> str:
+    """The edit type of a list that may call its types as it likes."""
+    value = entry.get("edit_type")
+    return "" if value is None else str(value).strip()
 
 
 def _whole(value: str, field: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 from torch import Tensor
@@ -12,9 +13,10 @@ from zerocon.cases import Case, CaseError
 from zerocon.checks import shown
 from zerocon.datasets.base import (
     Broken,
+    Choice,
     FileDataset,
-    Filters,
     Row,
+    free_type,
     gather,
     listed,
     optional_text,
@@ -24,8 +26,6 @@ from zerocon.datasets.images import (
     inside,
     light_mask,
     open_mask,
-    open_picture,
-    picture_tensor,
     resize_mask,
 )
 from zerocon.datasets.pairs import read_rows
@@ -59,25 +59,19 @@ class CelebAMaskHQ(FileDataset):
         self,
         root: str | Path,
         side: int,
-        limit: int | None = None,
         *,
         prompts: str = "prompts.csv",
-        edit_types: Sequence[str | int] | None = None,
-        ids: Sequence[str | int] | None = None,
-        subset: int | None = None,
-        subset_seed: int = 0,
+        **chosen: Unpack[Choice],
     ) -> None:
         rows, digest = read_rows(prompts, Path(root), NEEDED, OPTIONAL, HINT)
-        filters = Filters(edit_types, ids, limit, subset, subset_seed)
         entries = listed(_with_ids(rows))
-        super().__init__(root, side, Path(root) / prompts, entries, filters, digest)
+        super().__init__(root, side, Path(root) / prompts, entries, digest, **chosen)
 
     def source_path(self, case_id: str) -> str | None:
         return f"{_number(self.entry(case_id))}.jpg"
 
     def _edit_type(self, entry: Row) -> str:
-        value = entry.get("edit_type")
-        return "" if value is None else str(value).strip()
+        return free_type(entry)
 
     def _case(self, case_id: str, entry: Row) -> Case:
         notes: list[str] = []
@@ -92,10 +86,7 @@ class CelebAMaskHQ(FileDataset):
         return Case(id=case_id, edit_type=kind, edit_name=kind, notes=tuple(notes), **fields)
 
     def _image(self, entry: Row, notes: list[str]) -> Tensor:
-        place = Path(PICTURES) / f"{_number(entry)}.jpg"
-        picture, more = open_picture(place, self.root)
-        notes.extend(more)
-        return picture_tensor(picture, self.side)
+        return self._picture(Path(PICTURES) / f"{_number(entry)}.jpg", notes)
 
     def _mask(self, number: int, parts: Sequence[str], notes: list[str]) -> Tensor | None:
         """The union of the parts; a part that is hidden in the picture has no file."""

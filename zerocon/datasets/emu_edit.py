@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-
-from torch import Tensor
+from typing import Unpack
 
 from zerocon.cases import Case
-from zerocon.datasets.base import FileDataset, Filters, Row, gather, listed, optional_text, text
-from zerocon.datasets.images import decode_picture, picture_tensor
+from zerocon.datasets.base import Choice, FileDataset, Row, gather, listed, optional_text, text
 from zerocon.datasets.parquet import PictureTable, of_split, parquet_files
 
 HINT = "Emu Edit's test set has data/validation-….parquet and data/test-….parquet"
@@ -31,20 +28,15 @@ class EmuEdit(FileDataset):
         self,
         root: str | Path,
         side: int,
-        limit: int | None = None,
         *,
         split: str = "validation",
-        edit_types: Sequence[str | int] | None = None,
-        ids: Sequence[str | int] | None = None,
-        subset: int | None = None,
-        subset_seed: int = 0,
+        **chosen: Unpack[Choice],
     ) -> None:
         root = Path(root)
         files = of_split(parquet_files(root, HINT), root, split)
         self._table = PictureTable(files, NEEDED, (), ("image",))
         rows = [(f"{row['task']}-{row['idx']}", row) for row in self._table.rows]
-        filters = Filters(edit_types, ids, limit, subset, subset_seed)
-        super().__init__(root, side, root, listed(rows), filters, self._table.digest())
+        super().__init__(root, side, root, listed(rows), self._table.digest(), **chosen)
 
     def _edit_type(self, entry: Row) -> str:
         return str(entry["task"] or "")
@@ -53,7 +45,7 @@ class EmuEdit(FileDataset):
         notes: list[str] = []
         fields = gather(
             edit_type=lambda: text(entry, "task"),
-            image=lambda: self._image(entry, notes),
+            image=lambda: self._decoded(self._table.picture(entry, "image"), "image", notes),
             source_prompt=lambda: text(entry, "input_caption").strip(),
             target_prompt=lambda: text(entry, "output_caption").strip(),
             instruction=lambda: optional_text(entry, "instruction").strip(),
@@ -61,8 +53,3 @@ class EmuEdit(FileDataset):
         if fields["source_prompt"] == fields["target_prompt"]:
             notes.append("the captions before and after the edit are the same")
         return Case(id=case_id, edit_name=fields["edit_type"], notes=tuple(notes), **fields)
-
-    def _image(self, entry: Row, notes: list[str]) -> Tensor:
-        picture, more = decode_picture(self._table.picture(entry, "image") or b"", "image")
-        notes.extend(more)
-        return picture_tensor(picture, self.side)

@@ -7,10 +7,11 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Unpack
 
 from zerocon.cases import Case, DatasetError
-from zerocon.datasets.base import FileDataset, Filters, Row, listed
-from zerocon.datasets.images import SUFFIXES, read_image
+from zerocon.datasets.base import Choice, FileDataset, Row, listed
+from zerocon.datasets.images import SUFFIXES
 
 
 class Folder(FileDataset):
@@ -28,11 +29,7 @@ class Folder(FileDataset):
         side: int,
         source: str,
         target: str,
-        limit: int | None = None,
-        *,
-        ids: Sequence[str | int] | None = None,
-        subset: int | None = None,
-        subset_seed: int = 0,
+        **chosen: Unpack[Choice],
     ) -> None:
         for name, prompt in (("source", source), ("target", target)):
             if not prompt.strip():
@@ -41,16 +38,16 @@ class Folder(FileDataset):
         self.source, self.target = source.strip(), target.strip()
         names = _pictures(root)
         digest = _digest(root, names)
-        filters = Filters(None, ids, limit, subset, subset_seed)
         said = [digest, self.source, self.target]
-        super().__init__(root, side, root, listed(_entries(names)), filters, said)
+        super().__init__(root, side, root, listed(_entries(names)), said, **chosen)
 
     def source_path(self, case_id: str) -> str | None:
         return str(self.entry(case_id)["image"])
 
     def _case(self, case_id: str, entry: Row) -> Case:
-        image, notes = read_image(entry["image"], self.root, self.side)
-        return Case(case_id, image, self.source, self.target, notes=notes)
+        notes: list[str] = []
+        image = self._picture(entry["image"], notes)
+        return Case(case_id, image, self.source, self.target, notes=tuple(notes))
 
 
 def _pictures(root: Path) -> list[str]:

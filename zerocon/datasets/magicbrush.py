@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Unpack, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +13,8 @@ from torch import Tensor
 
 from zerocon.cases import Case, CaseError
 from zerocon.checks import shown
-from zerocon.datasets.base import FileDataset, Filters, Row, gather, listed, read_json, text
-from zerocon.datasets.images import decode_mask, decode_picture, mask_tensor, picture_tensor
+from zerocon.datasets.base import Choice, FileDataset, Row, gather, listed, read_json, text
+from zerocon.datasets.images import decode_mask, mask_tensor
 from zerocon.datasets.parquet import PictureTable, of_split, parquet_files
 
 HINT = "MagicBrush has data/dev-….parquet"
@@ -41,22 +41,17 @@ class MagicBrush(FileDataset):
         self,
         root: str | Path,
         side: int,
-        limit: int | None = None,
         *,
         split: str = "dev",
-        edit_types: Sequence[str | int] | None = None,
-        ids: Sequence[str | int] | None = None,
-        subset: int | None = None,
-        subset_seed: int = 0,
+        **chosen: Unpack[Choice],
     ) -> None:
         root = Path(root)
         files = of_split(parquet_files(root, HINT), root, split)
         self._table = PictureTable(files, NEEDED, (), PICTURES)
         self._captions, captions = _captions(root)
         rows = [(f"{row['img_id']}-{row['turn_index']}", row) for row in self._table.rows]
-        filters = Filters(edit_types, ids, limit, subset, subset_seed)
         said = [self._table.digest(), captions]
-        super().__init__(root, side, root, listed(rows), filters, said)
+        super().__init__(root, side, root, listed(rows), said, **chosen)
 
     def _edit_type(self, entry: Row) -> str:
         return str(entry["turn_index"])
@@ -66,9 +61,9 @@ class MagicBrush(FileDataset):
         fields = gather(
             captions=lambda: self._before_and_after(entry, notes),
             instruction=lambda: text(entry, "instruction").strip(),
-            image=lambda: self._picture(entry, "source_img", notes),
+            image=lambda: self._cell(entry, "source_img", notes),
             mask=lambda: self._mask(entry),
-            ground_truth=lambda: self._picture(entry, "target_img", notes),
+            ground_truth=lambda: self._cell(entry, "target_img", notes),
         )
         turn = self._edit_type(entry)
         source, target = fields.pop("captions")
@@ -94,13 +89,11 @@ class MagicBrush(FileDataset):
             notes.append("there is no caption of the edit: the instruction is the target prompt")
         return source, target
 
-    def _picture(self, entry: Row, column: str, notes: list[str]) -> Tensor | None:
+    def _cell(self, entry: Row, column: str, notes: list[str]) -> Tensor | None:
         data = self._table.picture(entry, column)
         if data is None and column != "source_img":
             return None
-        picture, more = decode_picture(data or b"", column)
-        notes.extend(more)
-        return picture_tensor(picture, self.side)
+        return self._decoded(data, column, notes)
 
     def _mask(self, entry: Row) -> Tensor | None:
         data = self._table.picture(entry, "mask_img")

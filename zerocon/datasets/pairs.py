@@ -8,14 +8,15 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Unpack, cast
 
 from zerocon.cases import Case, CaseError, DatasetError
 from zerocon.datasets.base import (
     Broken,
+    Choice,
     FileDataset,
-    Filters,
     Row,
+    free_type,
     gather,
     listed,
     optional_text,
@@ -53,25 +54,19 @@ class Pairs(FileDataset):
         self,
         root: str | Path,
         side: int,
-        limit: int | None = None,
         *,
         file: str = "pairs.csv",
-        edit_types: Sequence[str | int] | None = None,
-        ids: Sequence[str | int] | None = None,
-        subset: int | None = None,
-        subset_seed: int = 0,
+        **chosen: Unpack[Choice],
     ) -> None:
         rows, digest = read_rows(file, Path(root), NEEDED, OPTIONAL, HINT)
         entries = [(_id(row, place), row) for place, row in enumerate(rows)]
-        filters = Filters(edit_types, ids, limit, subset, subset_seed)
-        super().__init__(root, side, Path(root) / file, listed(entries), filters, digest)
+        super().__init__(root, side, Path(root) / file, listed(entries), digest, **chosen)
 
     def source_path(self, case_id: str) -> str | None:
         return text(self.entry(case_id), "image")
 
     def _edit_type(self, entry: Row) -> str:
-        value = entry.get("edit_type")
-        return "" if value is None else str(value).strip()
+        return free_type(entry)
 
     def _case(self, case_id: str, entry: Row) -> Case:
         notes: list[str] = []

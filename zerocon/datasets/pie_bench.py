@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Unpack, cast
 
 from torch import Tensor
 
 from zerocon.cases import Case, CaseError, DatasetError
 from zerocon.checks import shown
 from zerocon.datasets.base import (
+    Choice,
     FileDataset,
-    Filters,
     Row,
     gather,
     listed,
@@ -20,7 +20,7 @@ from zerocon.datasets.base import (
     read_json,
     text,
 )
-from zerocon.datasets.images import decode_rle, read_image, resize_mask, with_border
+from zerocon.datasets.images import decode_rle, resize_mask, with_border
 
 EDIT_NAMES = (
     "random",
@@ -55,19 +55,15 @@ class PieBench(FileDataset):
         self,
         root: str | Path,
         side: int,
-        limit: int | None = None,
         *,
-        edit_types: Sequence[str | int] | None = None,
-        ids: Sequence[str | int] | None = None,
-        subset: int | None = None,
-        subset_seed: int = 0,
         noisy_border: bool = True,
+        **chosen: Unpack[Choice],
     ) -> None:
         self.noisy_border = noisy_border
-        filters = Filters(edit_types, ids, limit, subset, subset_seed)
         mapping, digest = read_mapping(Path(root), MAPPING_FILE)
         where = Path(root) / MAPPING_FILE
-        super().__init__(root, side, where, listed(mapping), filters, [digest, noisy_border])
+        said = [digest, noisy_border]
+        super().__init__(root, side, where, listed(mapping), said, **chosen)
 
     def source_path(self, case_id: str) -> str | None:
         return text(self.entry(case_id), "image_path")
@@ -90,10 +86,7 @@ class PieBench(FileDataset):
         return Case(id=case_id, edit_name=name, notes=tuple(notes), **fields)
 
     def _image(self, entry: Row, notes: list[str]) -> Tensor:
-        place = Path(PICTURES) / relative(text(entry, "image_path"))
-        image, more = read_image(place, self.root, self.side)
-        notes.extend(more)
-        return image
+        return self._picture(Path(PICTURES) / relative(text(entry, "image_path")), notes)
 
     def _mask(self, entry: Row) -> Tensor | None:
         if entry.get("mask") is None:

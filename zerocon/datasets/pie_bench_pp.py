@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from torch import Tensor
 
 from zerocon.cases import Case, CaseError, DatasetError
 from zerocon.checks import shown
-from zerocon.datasets.base import FileDataset, Filters, Row, gather, listed
-from zerocon.datasets.images import decode_picture, picture_tensor
+from zerocon.datasets.base import Choice, FileDataset, Row, gather, listed
 from zerocon.datasets.parquet import PictureTable, parquet_files
 from zerocon.datasets.pie_bench import EDIT_NAMES, TYPE_IDS, pie_mask, prompt
 
@@ -38,13 +36,9 @@ class PieBenchPP(FileDataset):
         self,
         root: str | Path,
         side: int,
-        limit: int | None = None,
         *,
-        edit_types: Sequence[str | int] | None = None,
-        ids: Sequence[str | int] | None = None,
-        subset: int | None = None,
-        subset_seed: int = 0,
         noisy_border: bool = True,
+        **chosen: Unpack[Choice],
     ) -> None:
         self.noisy_border = noisy_border
         root = Path(root)
@@ -52,9 +46,8 @@ class PieBenchPP(FileDataset):
         listing = listed([(row["id"], row) for row in self._table.rows])
         if not listing:
             raise DatasetError(f"the Parquet files in {root} have no rows")
-        filters = Filters(edit_types, ids, limit, subset, subset_seed)
         said = [self._table.digest(), noisy_border]
-        super().__init__(root, side, root, listing, filters, said)
+        super().__init__(root, side, root, listing, said, **chosen)
 
     def source_path(self, case_id: str) -> str | None:
         """PIE-Bench's own: the pictures have the ids as names there."""
@@ -67,7 +60,7 @@ class PieBenchPP(FileDataset):
     def _case(self, case_id: str, entry: Row) -> Case:
         notes: list[str] = []
         fields = gather(
-            image=lambda: self._image(case_id, entry, notes),
+            image=lambda: self._decoded(self._table.picture(entry, "image"), case_id, notes),
             source_prompt=lambda: prompt(entry, "source_prompt"),
             target_prompt=lambda: prompt(entry, "target_prompt"),
             blend_words=lambda: _blend_words(entry, notes),
@@ -76,11 +69,6 @@ class PieBenchPP(FileDataset):
         kind = self._edit_type(entry)
         name = EDIT_NAMES[int(kind)] if kind else ""
         return Case(id=case_id, edit_type=kind, edit_name=name, notes=tuple(notes), **fields)
-
-    def _image(self, case_id: str, entry: Row, notes: list[str]) -> Tensor:
-        picture, more = decode_picture(self._table.picture(entry, "image") or b"", case_id)
-        notes.extend(more)
-        return picture_tensor(picture, self.side)
 
     def _mask(self, entry: Row) -> Tensor | None:
         runs = entry.get("mask")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Unpack, cast
 
 from torch import Tensor
 
 from zerocon.cases import Case, CaseError, DatasetError
 from zerocon.checks import shown
-from zerocon.datasets.base import Row, gather, text
+from zerocon.datasets.base import Choice, Row, gather, text
 from zerocon.datasets.images import read_image
 from zerocon.datasets.pie_bench import PieBench, relative
 from zerocon.shapes.benchmark import COUNTS, SPLITS, write_benchmark
@@ -35,13 +35,9 @@ class ShapesPIE(PieBench):
         size: int,
         split: str,
         side: int,
-        limit: int | None = None,
         *,
         root: str | Path | None = None,
-        edit_types: Sequence[str | int] | None = None,
-        ids: Sequence[str | int] | None = None,
-        subset: int | None = None,
-        subset_seed: int = 0,
+        **chosen: Unpack[Choice],
     ) -> None:
         if size not in COUNTS:
             raise DatasetError(f"size is {size}; ShapesPIE comes in the sizes {sorted(COUNTS)}")
@@ -49,16 +45,7 @@ class ShapesPIE(PieBench):
             raise DatasetError(f"split is {split!r}; it must be one of {', '.join(SPLITS)}")
         folder = default_root(size, split) if root is None else Path(root)
         _write(folder, size, split)
-        super().__init__(
-            folder,
-            side,
-            limit,
-            edit_types=edit_types,
-            ids=ids,
-            subset=subset,
-            subset_seed=subset_seed,
-            noisy_border=False,
-        )
+        super().__init__(folder, side, noisy_border=False, **chosen)
         self.name = f"shapes_pie_{size}"
 
     def _case(self, case_id: str, entry: Row) -> Case:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, cast
+from typing import Any, Unpack, cast
 
 import yaml
 from torch import Tensor
@@ -14,8 +14,8 @@ from zerocon.cases import Case, CaseError, DatasetError
 from zerocon.checks import shown
 from zerocon.datasets.base import (
     Broken,
+    Choice,
     FileDataset,
-    Filters,
     Row,
     gather,
     listed,
@@ -23,7 +23,7 @@ from zerocon.datasets.base import (
     read_bytes,
     text,
 )
-from zerocon.datasets.images import inside, read_image
+from zerocon.datasets.images import inside
 from zerocon.datasets.pie_bench import (
     PICTURES,
     blend_words,
@@ -59,19 +59,15 @@ class TI2I(FileDataset):
         self,
         root: str | Path,
         side: int,
-        limit: int | None = None,
         *,
         file: str | None = None,
-        ids: Sequence[str | int] | None = None,
-        subset: int | None = None,
-        subset_seed: int = 0,
+        **chosen: Unpack[Choice],
     ) -> None:
         root = Path(root)
         name = _the_file(root) if file is None else file
         self._mapping = name.endswith(".json")
         entries, said = read_mapping(root, name) if self._mapping else _from_yaml(root, name)
-        filters = Filters(None, ids, limit, subset, subset_seed)
-        super().__init__(root, side, root / name, listed(entries), filters, said)
+        super().__init__(root, side, root / name, listed(entries), said, **chosen)
 
     def source_path(self, case_id: str) -> str | None:
         entry = self.entry(case_id)
@@ -86,25 +82,20 @@ class TI2I(FileDataset):
 
     def _yaml_parts(self, entry: Row, notes: list[str]) -> dict[str, Any]:
         return {
-            "image": lambda: self._image(_place(text(entry, "init_img"), self.root), notes),
+            "image": lambda: self._picture(_place(text(entry, "init_img"), self.root), notes),
             "source_prompt": lambda: optional_text(entry, "source_prompt").strip(),
             "target_prompt": lambda: text(entry, "target_prompt").strip(),
         }
 
     def _json_parts(self, entry: Row, notes: list[str]) -> dict[str, Any]:
         return {
-            "image": lambda: self._image(Path(PICTURES) / text(entry, "image_path"), notes),
+            "image": lambda: self._picture(Path(PICTURES) / text(entry, "image_path"), notes),
             "source_prompt": lambda: without_brackets(optional_text(entry, "original_prompt")),
             "target_prompt": lambda: prompt(entry, "editing_prompt"),
             "instruction": lambda: without_brackets(optional_text(entry, "editing_instruction")),
             "blend_words": lambda: blend_words(entry, notes),
             "mask": lambda: self._mask(entry),
         }
-
-    def _image(self, place: Path, notes: list[str]) -> Tensor:
-        image, more = read_image(place, self.root, self.side)
-        notes.extend(more)
-        return image
 
     def _mask(self, entry: Row) -> Tensor | None:
         """None for the empty list, which stands there for "nobody drew one"."""
