@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import torch
 
 from zerocon.config import compose_settings
@@ -17,7 +18,8 @@ QUICK = ["metrics.clip=null", "metrics.lpips=null", "metrics.structure=null", "m
 CASES, STEPS = 2, 2
 
 
-def test_a_sweep_inverts_once(tmp_path: Path) -> None:
+def test_a_sweep_inverts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZEROCON_CACHE", str(tmp_path / "cache"))
     write_benchmark(tmp_path / "pie", 20, "test")
     spent = [session_of(tmp_path, guidance) for guidance in (2.0, 3.0)]
     assert [s["unet_forward"]["inversion"] for s in spent] == [CASES * STEPS, 0]

@@ -34,6 +34,7 @@ from zerocon.runs.results import (
 )
 from zerocon.runs.status import status_of
 from zerocon.runs.trackers import Guarded, Tracker
+from zerocon.runs.twins import take_records, twin_of
 
 CONSOLE = Console()
 
@@ -51,12 +52,24 @@ def execute(settings: RunSettings) -> Outcome:
     heed_code(directory, runner.on_code_change)
     if not is_complete(directory, retry_failed=runner.retry_failed, shard=runner.shard):
         with _hired(settings) as crew:
-            begin(directory, crew.origin, settings.config)
+            _begin(settings, crew.origin)
             _mirrored(settings, crew)
     whole = is_complete(directory, retry_failed=False)
     if not whole:
         CONSOLE.print(f"{directory}: {status_of(directory).words()}", highlight=False)
     return Outcome(directory, *report(directory, CONSOLE, per_type=runner.per_type, whole=whole))
+
+
+def _begin(settings: RunSettings, origin: Origin) -> None:
+    directory = settings.directory
+    twin = twin_of(directory, origin)
+    if twin is None:
+        begin(directory, origin, settings.config)
+        return
+    provenance = origin.provenance | {"records_from": twin.name}
+    begin(directory, replace(origin, provenance=provenance), settings.config)
+    take_records(twin, directory)
+    CONSOLE.print(f"{directory}: the same settings as {twin.name}'s, so its records are taken")
 
 
 @contextmanager
