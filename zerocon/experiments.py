@@ -3,7 +3,8 @@
 A file says its `question`, what was `expected`, its `cost`, the `overrides` that all its
 runs share, and its `runs`, each a name with overrides of its own; or a `sweep`, settings with
 their values, of which every combination is a run. `columns` are the metrics that answer the
-question, `plot` what `zerocon frontier` draws of them.
+question, `plot` what `zerocon frontier` draws of them. Or a `search` (zerocon/search.py), which
+chooses each run's settings by how the earlier runs did.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import yaml
 
 from zerocon.checks import ConfigError
 from zerocon.config import RunSettings, compose_settings
+from zerocon.search import Search
 
 
 def _short(key: str) -> str:
@@ -44,6 +46,7 @@ class Experiment:
     overrides: list[str] = field(default_factory=list[str])
     columns: list[str] = field(default_factory=list[str])
     plot: dict[str, Any] = field(default_factory=dict[str, Any])
+    search: Search | None = None
 
     def all_runs(self) -> dict[str, list[str]]:
         """Every run by its name, with its own overrides."""
@@ -81,6 +84,9 @@ def read_experiment(name: str, folder: Path = FOLDER) -> Experiment:
     if not file.is_file():
         raise ConfigError(f"there is no experiment {name!r}; there are: {', '.join(names(folder))}")
     try:
-        return Experiment(name=name, **yaml.safe_load(file.read_text("utf-8")))
-    except (TypeError, yaml.YAMLError) as error:
+        content = yaml.safe_load(file.read_text("utf-8"))
+        if "search" in content:
+            content["search"] = Search.read(content["search"])
+        return Experiment(name=name, **content)
+    except (TypeError, yaml.YAMLError, ConfigError) as error:
         raise ConfigError(f"{file} is no experiment: {error}") from error

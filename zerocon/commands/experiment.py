@@ -24,10 +24,14 @@ def add(commands: Any) -> None:
     experiment.add_argument(
         "--write", type=Path, metavar="FOLDER", help="leave NAME.md and NAME.png there"
     )
+    experiment.add_argument(
+        "--trials", type=int, metavar="N", help="of a search: as many in all, done ones included"
+    )
     experiment.set_defaults(handler=_experiment)
 
 
 def _experiment(options: argparse.Namespace) -> None:
+    from zerocon.checks import ConfigError
     from zerocon.experiments import names, read_experiment
 
     if options.name is None:
@@ -36,6 +40,11 @@ def _experiment(options: argparse.Namespace) -> None:
             print(f"{name} ({experiment.cost.strip()}): {experiment.question.strip()}")
         return
     experiment = read_experiment(options.name)
+    if experiment.search is not None:
+        _search(experiment, options)
+        return
+    if options.trials is not None:
+        raise ConfigError(f"--trials is for searches; {experiment.name} has its runs listed")
     _check_names(experiment, options.only)
     runs = experiment.settings(options.overrides, options.only)
     from zerocon.reports.measured import print_table
@@ -49,7 +58,7 @@ def _experiment(options: argparse.Namespace) -> None:
     if options.write:
         only = ["--only", *options.only] if options.only else []
         command = [options.name, *options.overrides, *only]
-        _write(experiment, command, directories, options.write)
+        _write(experiment, command, _answers(experiment, directories, options.write), options.write)
     if any(outcome.failed for outcome in outcomes):
         sys.exit(1)
 
@@ -61,12 +70,50 @@ def _check_names(experiment: Experiment, only: Sequence[str] | None) -> None:
         one_of("--only", name, list(experiment.all_runs()))
 
 
-def _write(
-    experiment: Experiment, command: Sequence[str], directories: Sequence[Path], folder: Path
-) -> None:
-    """What was asked, the command, what it printed, and the plot."""
+def _search(experiment: Experiment, options: argparse.Namespace) -> None:
+    """Choose settings by results, go on where it was cut off, show the front."""
+    from zerocon.checks import ConfigError, in_range
+    from zerocon.reports.search_front import describe
+    from zerocon.runs.search import run_search
+
+    if options.only:
+        raise ConfigError(f"--only names runs; {experiment.name} searches for its own")
+    in_range("--trials", options.trials if options.trials is not None else 1, 1)
+    quiet_models()
+    print(f"{experiment.question.strip()}\nExpected: {experiment.expected.strip()}")
+    found = run_search(experiment, options.overrides, options.trials)
+    describe(experiment, found, found.folder / "front.png")
+    if options.write:
+        number = ["--trials", str(options.trials)] if options.trials else []
+        plot = options.write / f"{experiment.name}.png"
+        answer = _printed(lambda: describe(experiment, found, plot, form="markdown"))
+        parts = [answer, *_shown(plot)]
+        _write(experiment, [options.name, *options.overrides, *number], parts, options.write)
+    if any(trial.state == "failed" for trial in found.trials):
+        sys.exit(1)
+
+
+def _answers(experiment: Experiment, directories: Sequence[Path], folder: Path) -> list[str]:
+    """What the experiment printed, and its plot."""
     from zerocon.reports.frontier_table import frontier
     from zerocon.reports.measured import print_table
+
+    table = _printed(lambda: print_table(directories, metrics=experiment.columns, form="markdown"))
+    if not experiment.plot:
+        return [table]
+    plot = folder / f"{experiment.name}.png"
+    points = _printed(lambda: frontier(directories, **experiment.plot, plot=plot, form="markdown"))
+    return [table, points, *_shown(plot)]
+
+
+def _shown(plot: Path) -> list[str]:
+    return [f"![{plot.stem}]({plot.name})"] if plot.exists() else []
+
+
+def _write(
+    experiment: Experiment, command: Sequence[str], answers: Sequence[str], folder: Path
+) -> None:
+    """What was asked, the command, and what it printed."""
     from zerocon.runs.provenance import git_state
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -76,14 +123,8 @@ def _write(
         experiment.question.strip(),
         f"Expected: {experiment.expected.strip()}",
         f"`zerocon experiment {' '.join(command)}` at revision {revision} printed:",
-        _printed(lambda: print_table(directories, metrics=experiment.columns, form="markdown")),
+        *answers,
     ]
-    if experiment.plot:
-        plot = folder / f"{experiment.name}.png"
-        parts.append(
-            _printed(lambda: frontier(directories, **experiment.plot, plot=plot, form="markdown"))
-        )
-        parts.append(f"![{experiment.name}]({plot.name})")
     page = folder / f"{experiment.name}.md"
     page.write_text("\n\n".join(part.strip() for part in parts) + "\n", "utf-8")
     print(f"written to {page}")

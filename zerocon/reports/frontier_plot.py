@@ -26,7 +26,7 @@ class Curve:
     """One method over its setting, in the metrics' own units. All arrays are [point]."""
 
     name: str
-    setting: str  # what is swept; "" for a single point
+    setting: str  # what is swept; "" for points that no line joins
     values: Sequence[str]
     x: Floats
     y: Floats
@@ -62,7 +62,8 @@ def _curve(axes: Axes, curve: Curve, color: str, marker: str) -> None:
     swept = f" over {curve.setting}" if curve.setting else ""
     axes.errorbar(
         curve.x, curve.y, curve.y_error, curve.x_error,
-        color=color, marker=marker, markersize=6, linewidth=1.8, elinewidth=0.8, alpha=0.9,
+        color=color, marker=marker, markersize=6, elinewidth=0.8, alpha=0.9,
+        linewidth=1.8 if curve.setting else 0,
         label=f"{curve.name}{swept}",
     )  # fmt: skip
     for value, at_x, at_y in zip(curve.values, curve.x, curve.y, strict=True):

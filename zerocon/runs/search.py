@@ -1,0 +1,184 @@
+"""Runs whose settings are chosen by how earlier ones did.
+
+A trial is a run like any other, in a directory named by its content: trials that come upon the
+same settings share it, and one that was cut off goes on. What was tried and what came of it is
+in the search's folder, named by what is searched: the same command continues the same search.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from zerocon.backbones.base import BackboneError
+from zerocon.cases import DatasetError
+from zerocon.checks import ConfigError
+from zerocon.config import (
+    RunSettings,
+    compose_config,
+    compose_settings,
+    content_of,
+    plain,
+    runner_settings,
+    settings_of,
+)
+from zerocon.experiments import Experiment
+from zerocon.reports.summary import summarize
+from zerocon.runs.origin import Origin
+from zerocon.runs.provenance import NOT_IN_NAME, digest
+from zerocon.runs.records import RecordError, read_records
+from zerocon.runs.runner import CONSOLE, execute
+from zerocon.runs.trials import Trial, Trials
+from zerocon.search import Search
+
+FOLDER = "searches"
+
+
+class TrialError(Exception):
+    """The run came to an end, but it says nothing about its settings."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """All that a search knows."""
+
+    root: Path  # of the runs
+    folder: Path
+    trials: Sequence[Trial]
+    front: Sequence[Trial]
+
+
+def run_search(experiment: Experiment, more: Sequence[str] = (), most: int | None = None) -> Found:
+    """Do what is left of the search, and tell what it has found."""
+    asked = _Asked.of(experiment, more)
+    asked.folder.mkdir(parents=True, exist_ok=True)
+    with Trials(asked.folder, asked.search) as trials:
+        trials.open(asked.better, asked.usual())
+        most = most or asked.search.trials
+        while trial := trials.next(most):
+            CONSOLE.print(f"trial {trial.number + 1} of {most}: {' '.join(trial.overrides)}")
+            _try(trials, trial, asked)
+        return Found(asked.root, asked.folder, trials.all(), trials.front())
+
+
+def _try(trials: Trials, trial: Trial, asked: _Asked) -> None:
+    """Run it. What its settings are not to blame for ends the search, to be begun again."""
+    try:
+        outcome = execute(asked.settings(trial))
+        trials.done(
+            trial, outcome.directory.name, values_of(outcome.directory, asked.search.objectives)
+        )
+    except (BackboneError, DatasetError, RecordError, OSError):
+        raise
+    except Exception as error:  # noqa: BLE001 (one bad trial never ends a search)
+        said = str(error) if isinstance(error, (ConfigError, TrialError)) else _named(error)
+        CONSOLE.print(f"trial {trial.number + 1} failed: {said}", style="red", markup=False)
+        trials.failed(trial, said)
+
+
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def values_of(directory: Path, objectives: Sequence[str]) -> list[float]:
+    """The run's mean of each; a mean over other cases than the other trials' is none."""
+    origin, records = Origin.read(directory), read_records(directory)
+    assert origin is not None  # it has just been run
+    overall = summarize(records, origin.columns).overall
+    if overall.failed:
+        first = next(record for record in records if not record.ok)
+        raise TrialError(
+            f"{overall.failed} of {overall.cases} cases failed, the first of them "
+            f"{first.case}: {first.error}"
+        )
+    means = {name: overall.metrics[name].mean for name in objectives}
+    unknown = [name for name, mean in means.items() if mean is None]
+    if unknown:
+        raise TrialError(f"{unknown[0]} could be measured in no case")
+    return [mean for mean in means.values() if mean is not None]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A search with its overrides: what determines its name."""
+
+    experiment: Experiment
+    search: Search
+    more: Sequence[str]
+    config: dict[str, Any]  # of a run without any trial's settings
+
+    @classmethod
+    def of(cls, experiment: Experiment, more: Sequence[str]) -> _Asked:
+        search = experiment.search
+        if search is None:
+            raise ConfigError(f"the experiment {experiment.name} searches nothing")
+        for key in search.space:
+            _check_key(key, more)
+        config = plain(compose_config(_overrides(experiment, (), more)))
+        if runner_settings(config).shard != "1/1":
+            raise ConfigError("a search needs whole runs: leave runner.shard out")
+        if config["dataset"].get("split") == "test":
+            raise ConfigError(
+                "a search chooses settings by their results, so it may not see the test cases: "
+                "dataset.split=validation"
+            )
+        return cls(experiment, search, more, config)
+
+    @property
+    def root(self) -> Path:
+        return Path(self.config["runner"]["root"])
+
+    @property
+    def folder(self) -> Path:
+        what = asdict(self.search) | {"content": content_of(self.config)}
+        del what["trials"]  # more of them continue the same search
+        return self.root / FOLDER / f"{self.experiment.name}-{digest(what)}"
+
+    def settings(self, trial: Trial) -> RunSettings:
+        return compose_settings(_overrides(self.experiment, trial.overrides, self.more))
+
+    def _check(self) -> None:
+        """Every end of the space, one at a time beside the usual settings."""
+        settings_of(self.config)
+        for key, dimension in self.search.space.items():
+            for value in dimension.ends:
+                try:
+                    compose_settings(_overrides(self.experiment, [f"{key}={value}"], self.more))
+                except ConfigError as error:
+                    raise ConfigError(f"search.space has {key}={value}, but {error}") from error
+
+    def better(self) -> list[str]:
+        """Which way each objective is better, as its metric declares; all else is checked first."""
+        self._check()
+        columns = {c.name: c for m in settings_of(self.config).metrics() for c in m.columns}
+        for name in self.search.objectives:
+            if name not in columns:
+                known = ", ".join(columns)
+                raise ConfigError(f"search.objectives: no metric gives {name}; there is: {known}")
+            if not columns[name].better:
+                raise ConfigError(f"search.objectives: of {name} neither more nor less is better")
+        return [columns[name].better for name in self.search.objectives]
+
+    def usual(self) -> dict[str, object]:
+        return {key: _at(self.config, key) for key in self.search.space}
+
+
+def _overrides(experiment: Experiment, own: Sequence[str], more: Sequence[str]) -> list[str]:
+    return [*experiment.overrides, *own, f"name={experiment.name}", *more]
+
+
+def _check_key(key: str, more: Sequence[str]) -> None:
+    if any(f"{key}.".startswith(f"{name}.") for name in (*NOT_IN_NAME, "name", "seed")):
+        raise ConfigError(f"search.space has {key}, but that is no setting of what is done")
+    if any(override.partition("=")[0].lstrip("+~") == key for override in more):
+        raise ConfigError(f"{key} is what is searched: it can't be given")
+
+
+def _at(config: dict[str, Any], key: str) -> object:
+    """The value of a dotted key, or None."""
+    value: Any = config
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
