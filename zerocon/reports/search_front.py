@@ -13,9 +13,13 @@ from zerocon.reports.comparison import same_cases
 from zerocon.reports.frontier import Strand, frontier_of
 from zerocon.reports.frontier_plot import draw
 from zerocon.reports.frontier_table import chosen, front_of
-from zerocon.reports.measured import TERMINAL, print_table
-from zerocon.reports.runs import Run, find_runs
+from zerocon.reports.layout import UNLIMITED, Cell, Grid, label, ranks, value, wrapped
+from zerocon.reports.measured import TERMINAL
+from zerocon.reports.render import write
+from zerocon.reports.runs import Run, Sort, columns_of, find_runs
+from zerocon.reports.summary import Column, Group, summarize
 from zerocon.runs.origin import FILE
+from zerocon.runs.records import read_records
 from zerocon.runs.search import Found
 from zerocon.runs.trials import Trial
 from zerocon.search import Search
@@ -24,57 +28,97 @@ RESAMPLES = 100  # of intervals that are not shown here
 
 
 def describe(experiment: Experiment, found: Found, plot: Path, form: str = TERMINAL) -> None:
-    """How the trials ended, a row for each setting on the front, and where all are drawn."""
+    """How the trials ended, a row for each one on the front, and where all are drawn."""
     search = experiment.search
     assert search is not None
     console = Console(soft_wrap=True)
     for said in _counts(found):
         console.print(escape(said), highlight=False)
-    front = _runs(found, found.front)
-    if not front:
+    if not _places(found, found.front):
         console.print("There is no front: no trial came to an end.")
         return
-    print_table(front, rows=list(search.space), metrics=experiment.columns, form=form)
+    if form != TERMINAL:
+        console.print()  # between a paragraph and a table
+    width = console.width if form == TERMINAL else UNLIMITED
+    write(_front(found, search, experiment.columns, width), form, console)
     if len(search.objectives) == 2:
-        plot.parent.mkdir(parents=True, exist_ok=True)
         _draw(found, search, plot)
-        console.print(escape(f"All trials, by their numbers: {plot}"), highlight=False)
+        console.print(escape(f"\nAll trials, by their numbers: {plot}"), highlight=False)
 
 
 def _counts(found: Found) -> list[str]:
     states = [trial.state for trial in found.trials]
-    ended = ", ".join(
-        f"{states.count(s)} {s}" for s in ("done", "failed", "running") if s in states
-    )
-    said = [f"{len(states)} trials ({ended}); {_listed(found.front)} on the front ({found.folder})"]
+    ended = [f"{states.count(s)} {s}" for s in ("done", "failed", "running") if s in states]
+    front = len(found.front)
+    said = [f"{len(states)} trials ({', '.join(ended)}), {front} on the front; see {found.folder}"]
     said += [f"trial {t.number + 1} failed: {t.error}" for t in found.trials if t.error]
-    gone = [t for t in found.trials if t.run and not (found.root / t.run / FILE).exists()]
+    gone = [str(t.number + 1) for t in found.trials if t.run and not _is_there(found, t)]
     if gone:
-        said.append(f"the runs of {_listed(gone)} are gone, and so are they from what follows")
+        said.append(f"The runs of trials {', '.join(gone)} are gone; what follows is without them.")
     return said
 
 
-def _listed(trials: Sequence[Trial]) -> str:
-    return "trials " + (", ".join(str(trial.number + 1) for trial in trials) or "none")
+def _is_there(found: Found, trial: Trial) -> bool:
+    return (found.root / trial.run / FILE).exists()
 
 
-def _runs(found: Found, trials: Sequence[Trial]) -> list[Path]:
-    """Their directories, each once."""
-    places = dict.fromkeys(found.root / trial.run for trial in trials if trial.run)
-    return [place for place in places if (place / FILE).exists()]
+def _places(found: Found, trials: Sequence[Trial]) -> list[Path]:
+    """The directories of their runs, each once."""
+    there = [trial for trial in trials if trial.run and _is_there(found, trial)]
+    return list(dict.fromkeys(found.root / trial.run for trial in there))
+
+
+def _front(found: Found, search: Search, names: Sequence[str], width: int) -> list[Grid]:
+    """From one end of the front to the other: each trial's settings, and what they gave."""
+    runs = find_runs(_places(found, found.front))
+    columns = columns_of(runs, list(dict.fromkeys([*search.objectives, *names])))
+    known = [(run, summarize(read_records(run.directory), columns).overall) for run in runs]
+    first = search.objectives[0]
+    known.sort(key=lambda one: one[1].metrics[first].mean or 0.0)
+    runs, groups = [run for run, _ in known], [group for _, group in known]
+    settings = {_short(key, search): _settings(found, runs, key) for key in search.space}
+    results = {label(column, "\n"): _results(groups, column) for column in columns}
+    numbers = [(_numbers(found, run),) for run in runs]
+    tables = wrapped("", ("trial",), numbers, (), [()] * len(runs), settings | results, width)
+    said = f"means over {groups[0].cases} cases ± standard error"
+    notes = [said, Sort.of(runs[0]).words()]
+    last = tables[-1]
+    return [*tables[:-1], Grid(last.title, last.header, last.rows, notes, last.keys)]
+
+
+def _short(key: str, search: Search) -> str:
+    """The last part of a setting's name, where no other one ends the same."""
+    ends = [other.rpartition(".")[2] for other in search.space]
+    end = key.rpartition(".")[2]
+    return end if ends.count(end) == 1 else key
+
+
+def _settings(found: Found, runs: Sequence[Run], key: str) -> list[Cell]:
+    tried = {trial.run: trial.settings for trial in found.front}
+    return [Cell(tried[run.directory.name][key]) for run in runs]
+
+
+def _results(groups: Sequence[Group], column: Column) -> list[Cell]:
+    stats = [group.metrics[str(column["name"])] for group in groups]
+    places = ranks([stat.mean for stat in stats], column)
+    return [Cell(value(s, column), place) for s, place in zip(stats, places, strict=True)]
 
 
 def _draw(found: Found, search: Search, plot: Path) -> None:
-    runs = find_runs(_runs(found, found.trials))
+    runs = find_runs(_places(found, found.trials))
     x, y = (chosen(runs, name, (), "search.objectives") for name in search.objectives)
     cells, _ = same_cases(runs, (x, y), intersection=False)
-    points = {_numbers(found, run): [place] for place, run in enumerate(runs)}
-    trials = [Strand("trials", "", points)]
-    made = frontier_of(runs, (x, y), cells, trials, resamples=RESAMPLES)
+    best = {trial.run for trial in found.front}
+    kinds: dict[str, dict[str, list[int]]] = {}
+    for place, run in enumerate(runs):
+        kind = "trials on the front" if run.directory.name in best else "other trials"
+        kinds.setdefault(kind, {})[_numbers(found, run)] = [place]
+    groups = [Strand(kind, "", points) for kind, points in kinds.items()]
+    made = frontier_of(runs, (x, y), cells, groups, resamples=RESAMPLES)
     draw(plot, made.curves, x, y, front_of(made))
 
 
 def _numbers(found: Found, run: Run) -> str:
-    """Trials of the same settings are one point."""
+    """Trials of the same settings are one row and one point."""
     own = [trial for trial in found.trials if trial.run == run.directory.name]
     return ", ".join(str(trial.number + 1) for trial in own)

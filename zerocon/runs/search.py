@@ -58,7 +58,8 @@ def run_search(experiment: Experiment, more: Sequence[str] = (), most: int | Non
         trials.open(asked.better, asked.usual())
         most = most or asked.search.trials
         while trial := trials.next(most):
-            CONSOLE.print(f"trial {trial.number + 1} of {most}: {' '.join(trial.overrides)}")
+            said = f"trial {trial.number + 1} of {most}: {' '.join(trial.overrides)}"
+            CONSOLE.print(said, markup=False, highlight=False, soft_wrap=True)
             _try(trials, trial, asked)
         return Found(asked.root, asked.folder, trials.all(), trials.front())
 
