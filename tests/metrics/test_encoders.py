@@ -80,10 +80,11 @@ class Counting:
     fingerprint = "counting"
 
     def __init__(self) -> None:
-        self.pictures, self.sentences = 0, 0
+        self.pictures, self.passes, self.sentences = 0, 0, 0
 
     def images(self, pictures: Tensor) -> Tensor:
         self.pictures += len(pictures)
+        self.passes += 1
         return pictures.mean((2, 3))
 
     def texts(self, sentences: Sequence[str]) -> Tensor:
@@ -103,6 +104,7 @@ def test_metrics_that_share_an_encoder_run_it_once() -> None:
     ):
         metric(pictures)
     assert encoder.pictures == 2 * 3  # source, edited, region
+    assert encoder.passes == 1
     assert encoder.sentences == 2 * 2  # source, target
 
 

@@ -7,6 +7,7 @@ it, quirks included. Where both agree, a metric takes the setting and does the s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -88,10 +89,15 @@ class Pictures:
 
     def once(self, maker: object, what: str, compute: Callable[[], T]) -> T:
         """What `maker` finds in this batch; computed for the first metric that asks for it."""
-        key = (id(maker), what)
-        if key not in self._known:  # the maker is kept, so that no other gets its id
-            self._known[key] = (maker, compute())
-        return self._known[key][1]
+        if not self.knows(maker, what):
+            self.keep(maker, what, compute())
+        return self._known[id(maker), what][1]
+
+    def knows(self, maker: object, what: str) -> bool:
+        return (id(maker), what) in self._known
+
+    def keep(self, maker: object, what: str, found: object) -> None:
+        self._known[id(maker), what] = (maker, found)  # the maker, so that no other gets its id
 
 
 class Metric(Protocol):
@@ -128,13 +134,15 @@ def chosen(
 
 def check_range(name: str, values: Tensor, *, may_lack: bool = False) -> None:
     """Refuse what is not in 0..1; `may_lack` allows nan for what a case does not have."""
-    known = values[~values.isnan()] if may_lack else values
     if values.ndim != 4:
         raise ValueError(f"{name} must be [case, channel, side, side], not {list(values.shape)}")
-    if known.isnan().any():
+    if not values.numel():
+        return
+    known = values.nan_to_num(0.0, math.inf, -math.inf) if may_lack else values
+    low, high = torch.stack(known.aminmax()).tolist()  # in one pass; nan if any value is
+    if math.isnan(low):
         raise ValueError(f"{name} hold nan")
-    if known.numel() and not (known.min() >= 0 and known.max() <= 1):
-        low, high = known.min().item(), known.max().item()
+    if not 0 <= low <= high <= 1:
         raise ValueError(f"{name} must be in 0..1, but are in {low:.4g}..{high:.4g}")
 
 

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from typing import ClassVar
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from zerocon.metrics.base import Column, Pictures, ProtocolName, chosen, where_measured
-from zerocon.metrics.encoders import ClipEncoder, image_features, load_clip, text_features
+from zerocon.metrics.encoders import (
+    ClipEncoder,
+    Shown,
+    image_features,
+    load_clip,
+    see,
+    text_features,
+)
 
 LEVELS = "256 levels of 0..1"
 
@@ -26,6 +35,7 @@ class ClipMetric:
 
     known: tuple[Column, ...] = ()
     default: tuple[str, ...] = ()
+    looks_at: ClassVar[Mapping[str, tuple[Shown, ...]]] = {}  # column -> the pictures that it needs
 
     def __init__(
         self,
@@ -41,7 +51,9 @@ class ClipMetric:
         self.columns = chosen(self.known, columns, self.default, self.fingerprint)
 
     def __call__(self, pictures: Pictures) -> dict[str, Tensor]:
-        return {column.name: self.value(column.name, pictures) for column in self.columns}
+        names = [column.name for column in self.columns]
+        see(self.encoder, pictures, (shown for name in names for shown in self.looks_at[name]))
+        return {name: self.value(name, pictures) for name in names}
 
     def value(self, name: str, pictures: Pictures) -> Tensor:
         """One column's, [case]."""
@@ -60,6 +72,11 @@ class ClipScore(ClipMetric):
         Column("clip_source", "", "", 2, takes=LEVELS),
     )
     default = ("clip_whole", "clip_edited")
+    looks_at: ClassVar = {
+        "clip_whole": ("edited",),
+        "clip_edited": ("region",),
+        "clip_source": ("source",),
+    }
 
     def __call__(self, pictures: Pictures) -> dict[str, Tensor]:
         warn_of_cut_prompts(self.encoder, pictures)

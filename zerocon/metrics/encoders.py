@@ -6,7 +6,7 @@ Each is loaded once and shared: metrics that ask one for the same batch get one 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -96,6 +96,16 @@ def as_uint8(pictures: Tensor) -> Tensor:
 def image_features(encoder: ClipEncoder, pictures: Pictures, shown: Shown) -> Tensor:
     """[case, width]"""
     return pictures.once(encoder, shown, lambda: encoder.images(_shown(pictures, shown)))
+
+
+def see(encoder: ClipEncoder, pictures: Pictures, shown: Iterable[Shown]) -> None:
+    """One pass over all that is going to be asked for; two of half the size take longer."""
+    new: list[Shown] = [s for s in dict.fromkeys(shown) if not pictures.knows(encoder, s)]
+    if not new:
+        return
+    features = encoder.images(torch.cat([_shown(pictures, s) for s in new]))
+    for what, part in zip(new, features.chunk(len(new)), strict=True):
+        pictures.keep(encoder, what, part)
 
 
 def text_features(

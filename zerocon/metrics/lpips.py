@@ -76,7 +76,7 @@ def lpips_from(net: PublishedNet, trunk: Path | None) -> LPIPS:
         trunk_only = {k.removeprefix("features."): v for k, v in state.items() if "features." in k}
         kept = {places[name]: value for name, value in trunk_only.items() if name in places}
         model.net.load_state_dict(kept)
-    return model.eval().requires_grad_(False)
+    return evaluators.channels_last(model.eval().requires_grad_(False))
 
 
 class PerceptualDistance:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -46,6 +47,11 @@ class ClipChange(ClipMetric):
         Column("clip_image", "", "higher", 3, takes=LEVELS),
     )
     default = ("clip_direction", "clip_accuracy", "clip_image")
+    looks_at: ClassVar = {
+        "clip_direction": ("source", "edited"),
+        "clip_accuracy": ("edited",),
+        "clip_image": ("source", "edited"),
+    }
 
     def value(self, name: str, pictures: Pictures) -> Tensor:
         after = image_features(self.encoder, pictures, "edited")

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from lpips import LPIPS
 from open_clip import CLIP
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import BlipForConditionalGeneration, BlipProcessor, CLIPTokenizer, ViTModel
 
@@ -28,6 +28,8 @@ CAPTIONER_FOLDER = WEIGHTS / "captioner"
 CLIP_FOLDER = WEIGHTS / "eval_clip"
 STRUCTURE_FOLDER = WEIGHTS / "eval_structure"
 LPIPS_FOLDER = WEIGHTS / "eval_lpips"
+
+Model = TypeVar("Model", bound=nn.Module)
 
 __all__ = ["fingerprint", "load_captioner", "load_clip", "load_lpips", "load_structure"]
 
@@ -88,7 +90,8 @@ def load_clip(folder: Path = CLIP_FOLDER) -> ShapesClip:
     model = CLIP(**config["model_cfg"])
     model.load_state_dict(load_half(folder / eval_clip.WEIGHTS_FILE))
     tokenizer = CLIPTokenizer.from_pretrained(folder)
-    return ShapesClip(model.eval().requires_grad_(False), tokenizer, fingerprint(folder))
+    frozen = model.eval().requires_grad_(False)
+    return ShapesClip(channels_last(frozen), tokenizer, fingerprint(folder))
 
 
 @cache
@@ -101,7 +104,7 @@ def load_structure(folder: Path = STRUCTURE_FOLDER) -> ViTModel:
 def load_lpips(folder: Path | None = None) -> LPIPS:
     model = perceptual.build()
     model.load_state_dict(load_half((folder or LPIPS_FOLDER) / perceptual.WEIGHTS_FILE))
-    return model.eval().requires_grad_(False)
+    return channels_last(model.eval().requires_grad_(False))
 
 
 @cache
@@ -109,6 +112,11 @@ def load_captioner(folder: Path = CAPTIONER_FOLDER) -> Captioner:
     model = BlipForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
     processor = BlipProcessor.from_pretrained(folder)
     return Captioner(model.eval().requires_grad_(False), processor, fingerprint(folder))
+
+
+def channels_last(model: Model) -> Model:
+    """The order of numbers in memory with which convolutions take the least time."""
+    return model.to(memory_format=torch.channels_last)
 
 
 def read_state(file: Path) -> dict[str, Tensor]:
