@@ -36,12 +36,11 @@ from zerocon.methods.base import Method
 from zerocon.metrics.base import Metric
 from zerocon.pairing import objection
 from zerocon.runs.batching import AUTO, Shard
-from zerocon.runs.cache import GIB
+from zerocon.runs.cache import DEFAULT, GIB
 from zerocon.runs.provenance import NOT_IN_NAME, digest
 from zerocon.runs.trackers import Tracker
 
 CONF = Path(__file__).parent.parent / "conf"
-DEFAULT_CACHE = 10.0  # GiB
 
 Executor = Literal["local", "processes", "ray"]
 OnCodeChange = Literal["warn", "refuse", "rerun"]
@@ -56,7 +55,7 @@ class RunnerSettings:
     workers: int = 2
     ray_address: str | None = None
     shard: str = "1/1"
-    cache: float | bool = 10.0
+    cache: float | bool = DEFAULT
     on_code_change: OnCodeChange = "warn"
     gallery_cases: int = 40
     per_type: bool = False
@@ -76,7 +75,7 @@ class RunnerSettings:
 
     @property
     def cache_bytes(self) -> float:
-        gib = DEFAULT_CACHE if self.cache is True else float(self.cache)
+        gib = DEFAULT if self.cache is True else float(self.cache)
         return gib * GIB
 
 

@@ -19,7 +19,7 @@ from zerocon.conditions import Conditions, Draws
 from zerocon.inversions.base import Trajectory
 from zerocon.inversions.ddim import DDIMInversion
 from zerocon.runs import cache as module
-from zerocon.runs.cache import Cache, Entry, folders, key_of, prune
+from zerocon.runs.cache import Cache, Entry, allow, folders, kept, key_of, prune
 from zerocon.runs.inverting import Inverter
 
 STEPS = 3
@@ -192,6 +192,57 @@ def test_a_cache_that_cant_be_written_is_said_once(
         kept.write("b", entry())
     assert caplog.text.count("No space left") == 1
     assert kept.read("a") is None
+
+
+def counted(calls: list[int]) -> Entry:
+    calls.append(1)
+    return Entry(said={"lines": ["a", "ü"]})
+
+
+def test_words_are_kept_too(folder: Path) -> None:
+    calls: list[int] = []
+    found = [kept("kind", ["a picture"], lambda: counted(calls)) for _ in range(3)]
+    assert len(calls) == 1
+    assert [entry.said["lines"] for entry in found] == [["a", "ü"]] * 3
+    kept("kind", ["another"], lambda: counted(calls))
+    assert len(calls) == len(list(folder.iterdir())) == 2
+
+
+def test_a_bound_of_nothing_keeps_nothing(folder: Path) -> None:
+    calls: list[int] = []
+    allow(0)
+    for _ in range(2):
+        kept("kind", [], lambda: counted(calls))
+    assert len(calls) == 2
+    assert not folder.exists()
+
+
+def test_what_others_keep_stays_within_the_same_bound(folder: Path) -> None:
+    """A direction may not push out more of the inversions than the run's own bound asks for."""
+    cache().write("inversion", entry(8000))
+    allow(20_000)
+    kept("words", [1], Entry)
+    assert (folder / "inversion.safetensors").exists()
+    allow(2000)
+    kept("words", [2], Entry)
+    assert not (folder / "inversion.safetensors").exists()
+
+
+def test_a_folder_that_may_only_be_read_still_serves(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    calls: list[int] = []
+    kept("kind", ["there"], lambda: counted(calls))
+    monkeypatch.setattr(module, "write_atomic", refused)
+    monkeypatch.setattr(module.os, "utime", refused)
+    for content in ("there", "new", "newer"):
+        found = kept("kind", [content], lambda: counted(calls))
+        assert found.said["lines"] == ["a", "ü"]
+    assert len(calls) == 3
+    assert caplog.text.count("Permission denied") == 1
 
 
 def test_a_key_is_its_content() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Unpack, cast
@@ -15,6 +14,7 @@ from zerocon.checks import shown
 from zerocon.datasets.base import Choice, Row, gather, text
 from zerocon.datasets.images import read_image
 from zerocon.datasets.pie_bench import PieBench, relative
+from zerocon.runs.cache import base
 from zerocon.shapes.benchmark import COUNTS, SPLITS, write_benchmark
 from zerocon.shapes.scene import Scene
 
@@ -63,9 +63,7 @@ class ShapesPIE(PieBench):
 
 
 def default_root(size: int, split: str) -> Path:
-    cache = os.environ.get("ZEROCON_CACHE")
-    base = Path(cache) if cache else Path.home() / ".cache" / "zerocon"
-    return base / f"shapes_pie_v{VERSION}" / f"{split}_{size}"
+    return base() / f"shapes_pie_v{VERSION}" / f"{split}_{size}"
 
 
 def _scene(entry: Row, field: str) -> dict[str, Any]:

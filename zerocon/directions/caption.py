@@ -16,11 +16,13 @@ from zerocon.backbones.base import BackboneError
 from zerocon.cases import Case
 from zerocon.checks import one_of
 from zerocon.directions.base import Said
-from zerocon.directions.cache import cached_lines, name_of
 from zerocon.directions.concepts import changes, substituted
 from zerocon.directions.sentences import BankName, Sentences, check_model
+from zerocon.runs.cache import Entry, kept
 from zerocon.shapes.evaluators import Captioner, load_captioner
 from zerocon.shapes.packaged import fingerprint
+
+KIND = "captions_v1"
 
 
 @dataclass(frozen=True)
@@ -96,9 +98,10 @@ class Caption(Sentences):
 def _captioned(model: Captioner, case: Case) -> str:
     levels = (case.image * 255).round().to(torch.uint8).cpu().contiguous()
     picture = hashlib.sha256(levels.numpy().tobytes()).hexdigest()
-    name = name_of("caption", [model.fingerprint, list(levels.shape), picture])
+    decided = [model.fingerprint, list(levels.shape), picture]
     # Alone, so that a picture's caption can't depend on its batch-mates.
-    return cached_lines(name, lambda: model(case.image[None]))[0]
+    found = kept(KIND, decided, lambda: Entry(said={"captions": model(case.image[None])}))
+    return found.said["captions"][0]
 
 
 @cache

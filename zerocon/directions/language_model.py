@@ -12,11 +12,12 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from zerocon.backbones.base import BackboneError
-from zerocon.directions.cache import cached_lines, name_of
+from zerocon.runs.cache import Entry, kept
 from zerocon.shapes.packaged import fingerprint
 
 # The model goes on with the last line, so each of its sentences begins with the concept, and
 # a plain language model serves as well as one that was taught to follow instructions.
+KIND = "sentences_v1"
 PROMPT = """Captions of photographs, one a line:
 a brown horse standing in a field under a blue sky
 two children playing football in the street
@@ -35,8 +36,11 @@ class Writer:
 
     def continuations(self, concept: str, count: int, seed: int) -> list[str]:
         """How `count` sentences go on that begin with the concept; kept for the next time."""
-        name = name_of("sentences", [self.fingerprint, PROMPT, LONGEST, concept, count, seed])
-        return cached_lines(name, lambda: self._write(concept, count, seed))
+        decided = [self.fingerprint, PROMPT, LONGEST, concept, count, seed]
+        found = kept(
+            KIND, decided, lambda: Entry(said={"lines": self._write(concept, count, seed)})
+        )
+        return list(found.said["lines"])
 
     @torch.no_grad()
     def _write(self, concept: str, count: int, seed: int) -> list[str]:

@@ -18,11 +18,13 @@ from zerocon.cases import Case, CaseError
 from zerocon.checks import ConfigError, in_range, one_of
 from zerocon.directions.banks import banks_fingerprint, check_place, file_sentences
 from zerocon.directions.base import Said, check_strength, mean_embedding, steered
-from zerocon.directions.cache import cached_tensor, name_of
 from zerocon.directions.concepts import concepts
 from zerocon.directions.language_model import Writer, load_writer
 from zerocon.directions.templates import photo_sentences, shapes_sentences
+from zerocon.runs.cache import Entry, kept
+from zerocon.runs.code import code_of
 
+KIND = "directions_v2"
 BankName = Literal["prompts", "shapes", "shapes_elsewhere", "photo", "file", "language_model"]
 BANKS = ("prompts", "shapes", "shapes_elsewhere", "photo", "file", "language_model")
 
@@ -140,11 +142,14 @@ def difference(backbone: Backbone, said: Said) -> Tensor:
     """Δc, [token, width], in float32; kept for the next time."""
     decided = [
         backbone.fingerprint,
+        code_of(mean_embedding.__module__, type(backbone).__module__),
         [backbone.device.type, str(backbone.dtype)],
         sorted(set(said.sources)),
         sorted(set(said.targets)),
     ]
-    return cached_tensor(
-        name_of("delta", decided),
-        lambda: mean_embedding(backbone, said.targets) - mean_embedding(backbone, said.sources),
-    )
+
+    def compute() -> Entry:
+        target, source = (mean_embedding(backbone, bank) for bank in (said.targets, said.sources))
+        return Entry({"delta": (target - source).cpu()})  # as it comes from the disk
+
+    return kept(KIND, decided, compute).tensors["delta"]

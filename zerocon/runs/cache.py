@@ -12,9 +12,10 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 GIB = 2**30
+DEFAULT = 10.0  # GiB that the folder may take
 _ABANDONED = 3600.0  # seconds after which a half-written file has no writer any more
 _SCAN_EVERY = 20  # the folder is measured each time a twentieth of its bound was written
 
@@ -46,8 +48,8 @@ def key_of(content: Any) -> str:
 class Entry:
     """One value: its tensors, and what else is to be known, as plain JSON."""
 
-    tensors: Mapping[str, Tensor]
-    said: Mapping[str, Any]
+    tensors: Mapping[str, Tensor] = field(default_factory=dict["str", "Tensor"])
+    said: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass
@@ -109,6 +111,34 @@ class Cache:
         self.counts.damaged += 1
         self.counts.computed += 1
         log.warning("the cache's %s is damaged (%s); it is computed again", file.name, reason)
+
+
+class _Allowed:
+    """How large the folder may grow by what this process adds, in bytes."""
+
+    most = DEFAULT * GIB
+
+
+def allow(most: float) -> None:
+    """The bound of what `kept` adds from now on; with 0 it neither reads nor writes."""
+    _Allowed.most = most
+
+
+def kept(kind: str, content: Any, compute: Callable[[], Entry]) -> Entry:
+    """What `content`, plain JSON, decides: found among the entries of its kind, or computed."""
+    if not _Allowed.most:
+        return compute()
+    entries, key = _entries(base() / kind, _Allowed.most), key_of(content)
+    found = entries.read(key)
+    if found is None:
+        found = compute()
+        entries.write(key, found)
+    return found
+
+
+@cache
+def _entries(folder: Path, most: float) -> Cache:
+    return Cache(folder.name, most)
 
 
 def _packed(entry: Entry) -> bytes:

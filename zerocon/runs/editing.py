@@ -28,7 +28,7 @@ from zerocon.config import RunSettings
 from zerocon.directions.base import with_sources
 from zerocon.metrics.base import Metric, Pictures, full_precision
 from zerocon.runs.batching import AUTO
-from zerocon.runs.cache import Cache
+from zerocon.runs.cache import Cache, allow
 from zerocon.runs.costs import Costs
 from zerocon.runs.inverting import KIND, Inverter
 from zerocon.runs.pictures import case_pictures, from_uint8, to_uint8
@@ -121,6 +121,7 @@ class Editor:
     def __init__(self, settings: RunSettings, loaded: Loaded) -> None:
         self.settings, self.loaded, self.costs = settings, loaded, Costs()
         most = settings.runner.cache_bytes
+        allow(most)
         self.cache = Cache(KIND, most) if most else None
         self._invert = inverter_of(settings, self.cache)
         self._limit = settings.runner.batch_size  # halved when the memory is too small
