@@ -5,7 +5,7 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from zerocon.app import preflight, run_one
+from zerocon.app import exit_status, preflight, run_one
 
 STATUS: list[int] = []
 
@@ -18,4 +18,4 @@ def main(cfg: DictConfig) -> None:
 if __name__ == "__main__":
     preflight(sys.argv[1:])
     main()
-    sys.exit(max(STATUS, default=0))
+    sys.exit(exit_status(sys.argv[1:], STATUS))

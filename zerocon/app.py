@@ -17,22 +17,46 @@ from zerocon.checks import ConfigError
 from zerocon.config import compose_config, directory_of, plain, runner_settings, settings_from
 from zerocon.quiet import quiet, quiet_models
 from zerocon.runs.results import is_complete, report
+from zerocon.runs.status import status_of
 
+ONLY_TELLS = ("--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i")
 MOST_CHECKED = 64  # combinations of a sweep that are checked before it starts
 
 
 def preflight(arguments: Sequence[str]) -> None:
     """Compose every run that the command asks for; exit with 2 and plain words if one can't be."""
     quiet()
-    if any(a in ("--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i") for a in arguments):
+    if any(a in ONLY_TELLS for a in arguments):
         return
-    overrides = [a for a in arguments if not a.startswith("-")]
     try:
-        for combination in itertools.islice(combinations(overrides), MOST_CHECKED):
+        for combination in itertools.islice(combinations(_overrides(arguments)), MOST_CHECKED):
             _check(compose_config(combination))
     except ConfigError as error:
         sys.stderr.write(f"run.py: {error}\n")
         sys.exit(2)
+
+
+def exit_status(arguments: Sequence[str], here: Sequence[int]) -> int:
+    """The worst of the runs'; those that a launcher did elsewhere are known by their records."""
+    launched = any(a in ("-m", "--multirun") for a in arguments) and not here
+    if not launched or any(a in ONLY_TELLS for a in arguments):
+        return max(here, default=0)
+    return max(_elsewhere(compose_config(c)) for c in combinations(_overrides(arguments)))
+
+
+def _elsewhere(cfg: DictConfig) -> int:
+    """Say how far a run is that another process did; its exit status."""
+    config = plain(cfg)
+    directory, shard = directory_of(config), runner_settings(config).shard
+    status = status_of(directory)
+    Console().print(f"{directory}: {status.words()}", highlight=False, soft_wrap=True)
+    if not is_complete(directory, retry_failed=False, shard=shard):
+        return 2
+    return 1 if status.failed else 0
+
+
+def _overrides(arguments: Sequence[str]) -> list[str]:
+    return [a for a in arguments if not a.startswith("-")]
 
 
 def _check(cfg: DictConfig) -> None:

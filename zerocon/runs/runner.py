@@ -51,9 +51,10 @@ def execute(settings: RunSettings) -> Outcome:
     runner, directory = settings.runner, settings.directory
     heed_code(directory, runner.on_code_change)
     if not is_complete(directory, retry_failed=runner.retry_failed, shard=runner.shard):
-        with _hired(settings) as crew:
+        with _mirrored(settings) as tracker, _hired(settings) as crew:
             _begin(settings, crew.origin)
-            _mirrored(settings, crew)
+            work(settings, crew, tracker)
+            finish(settings, crew.dataset, tracker)
     whole = is_complete(directory, retry_failed=False)
     if not whole:
         CONSOLE.print(f"{directory}: {status_of(directory).words()}", highlight=False)
@@ -85,13 +86,13 @@ def _hired(settings: RunSettings) -> Generator[Crew]:
             note_session(settings.directory, started, one)
 
 
-def _mirrored(settings: RunSettings, crew: Crew) -> None:
-    """The work, with the tracker told of all of it, also of its bad end."""
+@contextmanager
+def _mirrored(settings: RunSettings) -> Generator[Tracker]:
+    """The tracker is told of all of it, also of a bad end, such as models that don't load."""
     tracker = Guarded(settings.tracker())
     tracker.start(settings.config, settings.directory.name, settings.name)
     try:
-        work(settings, crew, tracker)
-        finish(settings, crew.dataset, tracker)
+        yield tracker
     except BaseException as error:
         tracker.fail(f"{type(error).__name__}: {error}")
         raise

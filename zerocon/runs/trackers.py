@@ -141,8 +141,6 @@ class WandbTracker:
         self._run.log(progress | {f"case/{name}": value for name, value in numbers.items()})
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        if self._rows:
-            self._run.log({"cases/table": self._as_table()})
         self._run.summary.update(dict(summary))
         self._end(0)
 
@@ -151,6 +149,9 @@ class WandbTracker:
         self._end(1)
 
     def _end(self, exit_code: int) -> None:
+        """With the table of all that was done, whatever the end."""
+        if self._rows:
+            self._run.log({"cases/table": self._as_table()})
         self._run.finish(exit_code=exit_code)
         self._scratch.cleanup()
 
