@@ -5,6 +5,8 @@ import math
 import re
 import shutil
 import subprocess
+import weakref
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -153,6 +155,25 @@ def test_files_are_written_and_limited(tmp_path: Path) -> None:
         assert (255, 0, 0) in {color for _, color in five.getcolors(1 << 20) or []}
     write_gallery(tmp_path, [], COLUMNS, "an empty run")
     assert {path.name for path in tmp_path.iterdir()} == {"gallery.html", "gallery.png"}
+
+
+def test_a_long_run_is_not_in_memory_at_once(tmp_path: Path) -> None:
+    """Pictures that are read later are read for one case at a time, and let go."""
+    seen: list[weakref.ref[GalleryItem]] = []
+    at_once: list[int] = []
+
+    def later(index: int) -> GalleryItem:
+        made = item(index)
+        seen.append(weakref.ref(made))
+        at_once.append(sum(one() is not None for one in seen))
+        return made
+
+    many = [GalleryItem(item(i).record, later=partial(later, i)) for i in range(30)]
+    write_gallery(tmp_path, many, COLUMNS, "a run", png_cases=0)
+    assert len(seen) == 30
+    assert max(at_once) <= 2
+    page = (tmp_path / "gallery.html").read_text()
+    assert page == gallery_page([item(i) for i in range(30)], COLUMNS, "a run")
 
 
 CLICKS = """<script>

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -23,6 +23,7 @@ from zerocon.runs.records import Record
 
 __all__ = ["GalleryItem", "write_gallery"]
 
+_CARDS = "<!-- cards -->"  # no title or name has this: they are escaped
 _CRISP = ' class="small"'
 WORDS = {"higher": "higher is better", "lower": "lower is better", "": ""}
 
@@ -38,21 +39,31 @@ def write_gallery(
 ) -> None:
     """Write `gallery.png` and `gallery.html`, of the first cases when there are more."""
     write_atomic(directory / "gallery.png", contact_sheet(items[:png_cases], title))
-    page = gallery_page(items[:html_cases], columns, title, len(items))
-    write_atomic(directory / "gallery.html", page.encode(errors="replace"))
+    page = _page_in_pieces(items[:html_cases], columns, title, len(items))
+    write_atomic(directory / "gallery.html", (piece.encode(errors="replace") for piece in page))
 
 
-def gallery_page(
+def gallery_page(items: Sequence[GalleryItem], columns: Sequence[Column], title: str) -> str:
+    return "".join(_page_in_pieces(items, columns, title))
+
+
+def _page_in_pieces(
     items: Sequence[GalleryItem], columns: Sequence[Column], title: str, total: int | None = None
-) -> str:
+) -> Iterator[str]:
+    """Case by case: with all its pictures a page is too large to be held in memory."""
     template = Template((files("zerocon.reports") / "gallery_page.html").read_text("utf-8"))
-    return template.substitute(
+    frame = template.substitute(
         title=escape(title),
         subtitle=escape(_subtitle(items, total)),
         sorts="".join(_sort_option(column) for column in columns),
         types="".join(_type_option(name) for name in _edit_names(items)),
-        cards="\n".join(_card(item, index, columns) for index, item in enumerate(items)),
+        cards=_CARDS,
     )
+    before, _, after = frame.partition(_CARDS)
+    yield before
+    for index, item in enumerate(items):
+        yield "\n" * (index > 0) + _card(item, index, columns)
+    yield after
 
 
 def _subtitle(items: Sequence[GalleryItem], total: int | None) -> str:

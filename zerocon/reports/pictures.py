@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
@@ -31,10 +31,12 @@ class GalleryItem:
     edited: Picture | None = None
     ground_truth: Picture | None = None
     mask: Picture | None = None  # white = region to edit
+    later: Callable[[], GalleryItem] | None = None  # reads the pictures when they are looked at
 
 
 def shown(item: GalleryItem) -> dict[str, Image.Image]:
     """Caption -> picture, in the order in which they stand."""
+    item = item.later() if item.later else item
     source, mask = _opened(item.source), _opened(item.mask)
     pictures = {
         "source": source,

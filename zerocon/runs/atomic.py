@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
@@ -11,12 +12,15 @@ from uuid import uuid4
 PARTIAL = ".partial"
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write beside the target, then rename: a reader sees the old file or the new one."""
+def write_atomic(path: Path, data: bytes | Iterable[bytes]) -> None:
+    """Write beside the target, then rename: a reader sees the old file or the new one.
+
+    What comes in pieces is never in memory as a whole.
+    """
     partial = path.with_name(f".{uuid4().hex}{PARTIAL}")
     try:
         with partial.open("wb") as file:
-            file.write(data)
+            file.writelines([data] if isinstance(data, bytes) else data)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,8 @@ def write_reports(directory: Path, dataset: Dataset, title: str, *, png_cases: i
     origin, records = _read(directory)
     summary = summarize(records, origin.columns)
     write_summary(directory, summary, origin.columns)
-    items = [_gallery_item(directory, dataset, r) for r in records[:HTML_CASES]]
+    seen = records[:HTML_CASES]
+    items = [GalleryItem(r, later=partial(_gallery_item, directory, dataset, r)) for r in seen]
     items += [GalleryItem(record) for record in records[HTML_CASES:]]  # counted, not shown
     write_gallery(
         directory, items, origin.columns, title, png_cases=png_cases, html_cases=HTML_CASES
