@@ -167,8 +167,15 @@ def _styles() -> dict[str, _Style]:
     }
 
 
+@functools.lru_cache(256)  # the same few are asked for again and again while one picture is read
 def _backdrop(background: str, style: str, layout: float) -> Array:
-    return _styles()[style](_background(background, layout, *_ticks(), SIDE))
+    return _fixed(_styles()[style](_background(background, layout, *_ticks(), SIDE)))
+
+
+def _fixed(array: Array) -> Array:
+    """Many hold it: nobody may write into it."""
+    array.setflags(write=False)
+    return array
 
 
 @functools.cache
@@ -238,6 +245,7 @@ class _Patch:
         return np.asarray(below + (style(self.colors) - below) * self.alpha, dtype=np.float32)
 
 
+@functools.lru_cache(1024)
 def _patch(thing: Thing) -> _Patch:
     radius = RADIUS[thing.size]
     reach = int(1.2 * radius * SIDE) + 2
@@ -250,7 +258,7 @@ def _patch(thing: Thing) -> _Patch:
         colors = np.broadcast_to(np.array(COLOR_RGB[thing.color], np.float32), (*x.shape, 3))
     else:
         colors = _surface(thing, x, y, SIDE).astype(np.float32)
-    return _Patch((window[0], window[1]), alpha, colors)
+    return _Patch((window[0], window[1]), _fixed(alpha), _fixed(colors))
 
 
 def _change_in_error(pixels: Array, base: Array, thing: Thing, style: _Style) -> float:
