@@ -109,11 +109,12 @@ def _draw(found: Found, search: Search, plot: Path) -> None:
     x, y = (chosen(runs, name, (), "search.objectives") for name in search.objectives)
     cells, _ = same_cases(runs, (x, y), intersection=False)
     best = {trial.run for trial in found.front}
-    kinds: dict[str, dict[str, list[int]]] = {}
+    others, front = dict[str, list[int]](), dict[str, list[int]]()
     for place, run in enumerate(runs):
-        kind = "trials on the front" if run.directory.name in best else "other trials"
-        kinds.setdefault(kind, {})[_numbers(found, run)] = [place]
-    groups = [Strand(kind, "", points) for kind, points in kinds.items()]
+        points = front if run.directory.name in best else others
+        points[_numbers(found, run)] = [place]
+    kinds = {"other trials": others, "trials on the front": front}  # drawn last, on top
+    groups = [Strand(kind, "", points) for kind, points in kinds.items() if points]
     made = frontier_of(runs, (x, y), cells, groups, resamples=RESAMPLES)
     draw(plot, made.curves, x, y, front_of(made))
 
