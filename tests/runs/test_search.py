@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -297,6 +299,22 @@ def test_what_can_not_be_searched_is_said_at_once(
     assert not runs.begun
 
 
+def test_groups_can_be_searched(
+    tmp_path: Path, runs: MadeUp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen: list[str] = []
+
+    def execute(settings: RunSettings) -> Outcome:
+        chosen.append(type(settings.inversion).__name__)
+        return runs(settings)
+
+    monkeypatch.setattr(searching, "execute", execute)
+    found = run(tmp_path, 4, space={"inversion": {"choices": ["ddim", "regularized"]}})
+    classes = {"ddim": "DDIMInversion", "regularized": "RegularizedInversion"}
+    assert chosen == [classes[trial.settings["inversion"]] for trial in found.trials]
+    assert len(set(chosen)) == 2
+
+
 def test_runs_that_were_removed_are_missed(
     tmp_path: Path, runs: MadeUp, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -322,6 +340,13 @@ def test_the_command_searches_and_then_only_prints(
     main(command)
     assert "trial 1 of 2" not in capsys.readouterr().out
     assert (tmp_path / "tune_zerocon.md").read_text() == page
+
+
+def test_without_optuna_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    monkeypatch.delitem(sys.modules, "zerocon.runs.trials")
+    with pytest.raises(ConfigError, match=r"zerocon\[search\]"):
+        import_module("zerocon.runs.trials")
 
 
 def test_what_does_not_go_together_on_the_command_line() -> None:

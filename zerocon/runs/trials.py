@@ -17,14 +17,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import optuna
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
-from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
-
+from zerocon.checks import ConfigError
 from zerocon.runs.batching import Claims
 from zerocon.search import Choices, Dimension, Search
+
+try:
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+    from optuna.study import StudyDirection
+    from optuna.trial import FrozenTrial, TrialState
+except ImportError:
+    raise ConfigError("a search needs Optuna: pip install 'zerocon[search]'") from None
 
 JOURNAL = "trials.jsonl"
 NAME = "search"  # Optuna could keep several in one journal
