@@ -92,7 +92,9 @@ def recorded(root: Path, steps: int, *records: Record) -> None:
     (directory / "gallery.html").touch()
 
 
-def test_what_was_done_elsewhere_tells_the_exit_status(tmp_path: Path) -> None:
+def test_what_was_done_elsewhere_tells_the_exit_status(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     ok = [Record(case=case, status="ok") for case in "ab"]
     recorded(tmp_path, 2, *ok)
     recorded(tmp_path, 3, ok[0], Record(case="b", status="failed", error="no"))
@@ -102,6 +104,15 @@ def test_what_was_done_elsewhere_tells_the_exit_status(tmp_path: Path) -> None:
         return exit_status(["-m", f"runner.root={tmp_path}", f"method.steps={steps}"], here)
 
     assert [status("2"), status("2,3"), status("3,4"), status("5")] == [0, 1, 2, 2]
+    said = [line.partition(": ")[2] for line in capsys.readouterr().out.splitlines()]
+    assert said[1:3] == [
+        "done: 2 of 2 cases are recorded",
+        "failed: 2 of 2 cases are recorded, 1 of them failed",
+    ]
+    assert said[-2:] == [
+        "partial: 1 of 2 cases are recorded",
+        "it did not begin; its job's output says why",
+    ]
     assert status("2,3", here=(0, 0)) == 0
     assert exit_status(["method.steps=5"], ()) == 0  # no sweep: it tells itself
     assert exit_status(["-m", "--cfg", "job", "method.steps=5"], ()) == 0

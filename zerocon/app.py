@@ -49,7 +49,8 @@ def _elsewhere(cfg: DictConfig) -> int:
     config = plain(cfg)
     directory, shard = directory_of(config), runner_settings(config).shard
     status = status_of(directory)
-    Console().print(f"{directory}: {status.words()}", highlight=False, soft_wrap=True)
+    said = status.words() if status.cases else "it did not begin; its job's output says why"
+    Console().print(f"{directory}: {said}", highlight=False, soft_wrap=True)
     if not is_complete(directory, retry_failed=False, shard=shard):
         return 2
     return 1 if status.failed else 0
