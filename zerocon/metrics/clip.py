@@ -52,7 +52,11 @@ class ClipMetric:
 
     def __call__(self, pictures: Pictures) -> dict[str, Tensor]:
         names = [column.name for column in self.columns]
-        see(self.encoder, pictures, (shown for name in names for shown in self.looks_at[name]))
+        see(
+            self.encoder,
+            pictures,
+            (shown for name in names for shown in self.looks_at.get(name, ())),
+        )
         return {name: self.value(name, pictures) for name in names}
 
     def value(self, name: str, pictures: Pictures) -> Tensor:
