@@ -31,7 +31,6 @@ def add(commands: Any) -> None:
 
 
 def _experiment(options: argparse.Namespace) -> None:
-    from zerocon.checks import ConfigError
     from zerocon.experiments import names, read_experiment
 
     if options.name is None:
@@ -42,7 +41,14 @@ def _experiment(options: argparse.Namespace) -> None:
     experiment = read_experiment(options.name)
     if experiment.search is not None:
         _search(experiment, options)
-        return
+    else:
+        _run_all(experiment, options)
+
+
+def _run_all(experiment: Experiment, options: argparse.Namespace) -> None:
+    """Every run of the list, then what they say side by side."""
+    from zerocon.checks import ConfigError
+
     if options.trials is not None:
         raise ConfigError(f"--trials is for searches; {experiment.name} has its runs listed")
     _check_names(experiment, options.only)
