@@ -10,7 +10,7 @@ from PIL import Image
 
 from zerocon.shapes.benchmark import edits
 from zerocon.shapes.reader import attributes, edit_success, read
-from zerocon.shapes.render import render
+from zerocon.shapes.render import _background, _grid, _styled, _surface, coverage, render
 from zerocon.shapes.scene import Scene, Thing, random_scene
 
 CIRCLE = Thing("circle", "red", "plain", "big", "solid", "upright", 0.26, 0.5)
@@ -53,6 +53,42 @@ def test_noisy_pictures_are_read_too() -> None:
 @pytest.mark.slow
 def test_many_noisy_pictures_are_read_too() -> None:
     assert exact("noisy", 500, spoil=True) >= 0.97
+
+
+def repainted(scene: Scene, random: Random) -> np.ndarray:
+    """Its picture, but with stripes and dots that begin anywhere."""
+    x, y = _grid(64)
+    picture = _styled(_background(scene.background, scene.layout, x, y, 64), scene.style)
+    for thing in scene.things:
+        alpha = coverage(thing)[..., None]
+        at = replace(
+            thing, x=thing.x + random.uniform(0, 0.11), y=thing.y + random.uniform(0, 0.11)
+        )
+        picture = picture * (1 - alpha) + _styled(_surface(at, x, y, 64), scene.style) * alpha
+    return picture.round().astype(np.uint8)
+
+
+def test_stripes_and_dots_may_begin_anywhere() -> None:
+    scenes = [random_scene(Random(f"anywhere {i}")) for i in range(60)]
+    textured = [s for s in scenes if any(t.material != "plain" for t in s.things)]
+    found = [read(repainted(s, Random(i))) for i, s in enumerate(textured)]
+    right = [f.described() == s.described() for f, s in zip(found, textured, strict=True)]
+    assert len(right) > 25
+    assert np.mean(right) >= 0.95
+
+
+def test_a_thing_with_ragged_edges_is_one_thing() -> None:
+    scene = Scene((replace(CIRCLE, x=0.5),), "white", "photo", 0.5)
+    blots = [replace(CIRCLE, x=0.5 + dx, y=0.5 + dy, size="small") for dx, dy in OFF_CENTRE]
+    picture = np.minimum(render(scene), np.minimum.reduce([render(alone(b)) for b in blots]))
+    assert [t.color for t in read(picture).things] == ["red"]
+
+
+OFF_CENTRE = ((0.13, 0.03), (-0.12, 0.05))
+
+
+def alone(thing: Thing) -> Scene:
+    return Scene((thing,), "white", "photo", 0.5)
 
 
 def test_places_and_layout_are_found_to_a_part_of_a_pixel() -> None:

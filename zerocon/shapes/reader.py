@@ -2,12 +2,14 @@
 
 No network is involved. First the background and the style, with the things as outliers; then
 one thing at a time, over every look and every place at once (correlations by FFT); then each
-number and each word in turn, as long as the picture gets closer.
+number and each word in turn, as long as the picture gets closer. What a drawn picture does not
+explain is looked at once more: a painted dot or stripe need not lie where the renderer puts it.
 """
 
 from __future__ import annotations
 
 import functools
+import heapq
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +20,8 @@ from numpy.typing import NDArray
 
 from zerocon.shapes.render import (
     COLOR_RGB,
+    DOT_SPACING,
+    STRIPE,
     _background,
     _grid,
     _inside,
@@ -52,10 +56,13 @@ FEW = 8  # so many outliers are noise, not a thing
 NEARLY = 1.3  # backgrounds this close to the best one are tried as well
 THING_COST = 20_000.0  # squared error that one more thing must save
 EXPLAINED = 0.1  # … and which share of what it would save in a perfect picture
-APART = 0.28  # the least distance between two things; the world's is 0.44
+PART = 0.35  # a thing beside its neighbour that would save less than this share is part of it
+NEIGHBOURS = 0.44  # the least distance between two things in the world
+APART = 0.28  # the least distance between two things that are looked for
 LOW, HIGH = 14, 50  # the pixels that a thing's centre can lie in
 SAME_PLACE = 0.12  # how far a thing may move and still be the one that was to be edited
 CANDIDATES = 4
+LIKELY = 12  # so many outlines are moved to where they fit best
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,10 @@ def read(image: NDArray[np.uint8], hints: Sequence[Scene] = ()) -> Scene:
     # Searching the whole picture takes longest; a hint that leaves nothing open saves it.
     if not fits or _unexplained(pixels, _best(fits)) > FEW:
         fits += [_improved(pixels, _guess(pixels, *b)) for b in _backgrounds(pixels)]
-    return _tidy(_best(fits))
+    best = _best(fits)
+    if _unexplained(pixels, best) > FEW:
+        best = _repainted(pixels, best)
+    return _tidy(best)
 
 
 def edit_success(image: NDArray[np.uint8], source: Scene, target: Scene) -> bool:
@@ -136,7 +146,11 @@ def _place(thing: Thing) -> Place:
 
 
 def _near(a: Thing, b: Thing) -> bool:
-    return (a.x - b.x) ** 2 + (a.y - b.y) ** 2 <= SAME_PLACE**2
+    return _distance2(a, b) <= SAME_PLACE**2
+
+
+def _distance2(a: Thing, b: Thing) -> float:
+    return (a.x - b.x) ** 2 + (a.y - b.y) ** 2
 
 
 def _checked(image: NDArray[np.uint8]) -> Array:
@@ -246,7 +260,8 @@ class _Patch:
 
 
 @functools.lru_cache(1024)
-def _patch(thing: Thing) -> _Patch:
+def _patch(thing: Thing, origin: Place | None = None) -> _Patch:
+    """`origin` is where its stripes or dots begin; without it, at the thing's centre."""
     radius = RADIUS[thing.size]
     reach = int(1.2 * radius * SIDE) + 2
     column, row = int(thing.x * SIDE), int(thing.y * SIDE)
@@ -257,13 +272,16 @@ def _patch(thing: Thing) -> _Patch:
     if thing.material == "plain":
         colors = np.broadcast_to(np.array(COLOR_RGB[thing.color], np.float32), (*x.shape, 3))
     else:
-        colors = _surface(thing, x, y, SIDE).astype(np.float32)
+        at = replace(thing, x=origin[0], y=origin[1]) if origin else thing
+        colors = _surface(at, x, y, SIDE).astype(np.float32)
     return _Patch((window[0], window[1]), _fixed(alpha), _fixed(colors))
 
 
-def _change_in_error(pixels: Array, base: Array, thing: Thing, style: _Style) -> float:
+def _change_in_error(
+    pixels: Array, base: Array, thing: Thing, style: _Style, origin: Place | None = None
+) -> float:
     """How the squared error changes when the thing is drawn on `base`: below 0 is better."""
-    patch = _patch(thing)
+    patch = _patch(thing, origin)
     wanted = pixels[patch.window]
     with_it = wanted - patch.over(base, style)
     without = wanted - base[patch.window]
@@ -400,14 +418,16 @@ def _guess(pixels: Array, background: str, style_name: str, layout: float) -> Sc
     return Scene(tuple(things), background, style_name, layout)
 
 
-def _is_there(base: Array, thing: Thing, style: _Style, change: float) -> bool:
+def _is_there(
+    base: Array, thing: Thing, style: _Style, change: float, share: float = EXPLAINED
+) -> bool:
     patch = _patch(thing)
     drawn = patch.over(base, style) - base[patch.window]
-    return -change > max(THING_COST, EXPLAINED * float(np.vdot(drawn, drawn)))
+    return -change > max(THING_COST, share * float(np.vdot(drawn, drawn)))
 
 
-def _drawn(base: Array, thing: Thing, style: _Style) -> Array:
-    patch = _patch(thing)
+def _drawn(base: Array, thing: Thing, style: _Style, origin: Place | None = None) -> Array:
+    patch = _patch(thing, origin)
     result = base.copy()
     result[patch.window] = patch.over(base, style)
     return result
@@ -419,16 +439,17 @@ def _placed(
     thing: Thing,
     style: _Style,
     steps: Sequence[float] = (0.5, 0.25),
+    origin: Place | None = None,
 ) -> tuple[float, Thing]:
     """The thing moved to where it fits best: (change in error, thing)."""
-    least = _change_in_error(pixels, base, thing, style)
+    least = _change_in_error(pixels, base, thing, style, origin)
     for step in steps:
         moved = True
         while moved:
             moved = False
             for dx, dy in ((step, 0), (-step, 0), (0, step), (0, -step)):
                 other = replace(thing, x=_kept(thing.x + dx * PIXEL), y=_kept(thing.y + dy * PIXEL))
-                change = _change_in_error(pixels, base, other, style)
+                change = _change_in_error(pixels, base, other, style, origin)
                 if change < least:
                     least, thing, moved = change, other, True
     return least, thing
@@ -515,3 +536,86 @@ def _variants(thing: Thing) -> Iterator[Thing]:
             yield _thing(other, thing.color, thing.x, thing.y)
     for color in COLORS:
         yield replace(thing, color=color)
+
+
+# Painted things: their dots and stripes need not lie where the renderer puts them.
+
+
+@dataclass(frozen=True)
+class _Painted:
+    thing: Thing
+    origin: Place  # of its stripes or dots, wherever its outline is
+
+    def on(self, base: Array, style: _Style) -> Array:
+        return _drawn(base, self.thing, style, self.origin)
+
+
+def _repainted(pixels: Array, scene: Scene) -> Scene:
+    """The scene with each thing's look chosen anew; two things that are one badly drawn, as one."""
+    style = _styles()[scene.style]
+    base = _backdrop(scene.background, scene.style, scene.layout)
+    things = _all_repainted(pixels, base, [_Painted(t, _place(t)) for t in scene.things], style)
+    if len(things) == 2 and _distance2(things[0].thing, things[1].thing) < NEIGHBOURS**2:
+        for one, other in (things, things[::-1]):
+            (alone,) = _all_repainted(pixels, base, [one], style)
+            with_it = alone.on(base, style)
+            change = _change_in_error(pixels, with_it, other.thing, style, other.origin)
+            if not _is_there(with_it, other.thing, style, change, PART):
+                things = [alone]
+                break
+    return replace(scene, things=tuple(painted.thing for painted in things))
+
+
+def _all_repainted(
+    pixels: Array, base: Array, things: Sequence[_Painted], style: _Style
+) -> list[_Painted]:
+    done = list(things)
+    for index in range(len(done)):
+        below = base
+        for other in done[:index] + done[index + 1 :]:
+            below = other.on(below, style)
+        done[index] = _best_painted(pixels, below, done[index], style)
+    return done
+
+
+def _best_painted(pixels: Array, base: Array, painted: _Painted, style: _Style) -> _Painted:
+    """The surface that fits the outline, then the outline that fits the surface, and again."""
+
+    def error(other: _Painted) -> float:
+        return _change_in_error(pixels, base, other.thing, style, other.origin)
+
+    def moved(other: _Painted) -> _Painted:
+        _, thing = _placed(pixels, base, other.thing, style, (2.0, 0.5), other.origin)
+        return replace(other, thing=thing)
+
+    for _ in range(3):
+        before = painted
+        painted = min((painted, *_surfaces(painted.thing)), key=error)
+        likely = heapq.nsmallest(LIKELY, _outlines(painted), key=error)
+        painted = min((painted, *map(moved, likely)), key=error)
+        if painted == before:
+            break
+    return painted
+
+
+def _surfaces(thing: Thing) -> Iterator[_Painted]:
+    materials = MATERIALS if thing.fill == "solid" else ("plain",)
+    for color, material in itertools.product(COLORS, materials):
+        other = replace(thing, color=color, material=material)
+        for right, down in _SHIFTS[material]:
+            yield _Painted(other, (thing.x + right, thing.y + down))
+
+
+def _outlines(painted: _Painted) -> Iterator[_Painted]:
+    thing = painted.thing
+    for look in _templates().looks:
+        if look[2] == "hollow" or look[3] == thing.material:
+            yield _Painted(_thing(look, thing.color, thing.x, thing.y), painted.origin)
+
+
+_QUARTERS = (0.0, 0.25, 0.5, 0.75)
+_SHIFTS: dict[str, tuple[Place, ...]] = {
+    "plain": ((0.0, 0.0),),
+    "striped": tuple((q * STRIPE, 0.0) for q in _QUARTERS),
+    "dotted": tuple((q * DOT_SPACING, r * DOT_SPACING) for q in _QUARTERS for r in _QUARTERS),
+}
