@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from zerocon.shapes.scene import COLORS, SHAPES, Scene, Thing
@@ -30,6 +32,20 @@ def test_the_answers_lie_where_the_things_are() -> None:
     assert 12 <= int(answers[1, 0].sum()) <= 20
     assert answers[1, 1, 8, 4] == ELSEWHERE  # the second scene has nothing on the left
     assert answers[0, -1].unique().numel() == answers[0, -2].unique().numel() == 1
+
+
+def test_positions_near_things_count_more_and_a_picture_as_much_as_before() -> None:
+    weight = Lessons(SCENES).emphasis(torch.tensor([0, 1]), 16)
+    torch.testing.assert_close(weight.mean((1, 2, 3)), torch.ones(2))
+    assert weight[0, 0, 8, 12] > weight[0, 0, 8, 4] > weight[0, 0, 0, 0]  # small, big, nothing
+    assert weight[1, 0, 8, 4] == weight[1, 0, 0, 0]  # the second scene has nothing on the left
+
+
+def test_scenes_with_a_shape_hard_to_draw_come_more_often() -> None:
+    crosses = [replace(LEFT, shape="cross"), replace(RIGHT, shape="cross")]
+    scenes = [*SCENES, Scene((crosses[0], RIGHT), "gray", "photo", 0.5)]
+    scenes.append(Scene(tuple(crosses), "gray", "photo", 0.5))
+    assert Lessons(scenes).odds().tolist() == [1, 1, 3, 9]
 
 
 def test_asking_leaves_the_network_as_it_was() -> None:

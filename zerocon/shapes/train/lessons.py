@@ -17,6 +17,8 @@ from torch.nn import functional as F
 from zerocon.shapes.scene import RADIUS, SCENE_ATTRIBUTES, THING_ATTRIBUTES, Scene
 
 SIZES = [2, *(len(v) for v in (THING_ATTRIBUTES | SCENE_ATTRIBUTES).values())]
+THINGS = 0.6  # the weight of a thing's positions is this over its radius, beside 1 elsewhere
+HARD = ("cross",)  # shapes whose pictures came out wrong most often
 ELSEWHERE = -100  # what `cross_entropy` leaves out
 
 
@@ -44,6 +46,29 @@ class Lessons:
             answers.append(here.amax(1).clamp(min=ELSEWHERE).long())
         wide = self.wide[rows][:, :, None, None].expand(-1, -1, side, side)
         return torch.cat([torch.stack(answers, 1), wide], dim=1)
+
+    def emphasis(self, rows: Tensor, side: int) -> Tensor:
+        """How much the error counts at every position, [scene, 1, side, side], 1 on average.
+
+        A small thing is a few of a latent's 256 positions, and lost in their mean. Only for
+        times at which the noisy picture shows where the things are: weights that depend on
+        what can't be known would pull the answer towards scenes with a thing at the position.
+        """
+        things = self.things[rows][:, :, :, None, None]
+        ticks = (torch.arange(side) + 0.5) / side
+        y, x = ticks[:, None], ticks[None, :]
+        away = ((x - things[:, :, 0]).square() + (y - things[:, :, 1]).square()).sqrt()
+        radius = things[:, :, 2]
+        near = (away < radius + 1 / side) & (radius > 0)
+        weight = 1 + (near * (THINGS / radius.abs())).amax(1, keepdim=True)
+        return weight / weight.mean((2, 3), keepdim=True)
+
+    def odds(self) -> Tensor:
+        """How often a scene is drawn: three times, for each thing whose outline is hard to learn."""
+        hard = torch.tensor([s in HARD for s in THING_ATTRIBUTES["shape"]])
+        shapes = self.things[:, :, 3 + list(THING_ATTRIBUTES).index("shape")].long()
+        there = self.things[:, :, 2] > 0
+        return 3.0 ** (hard[shapes] & there).sum(1)
 
 
 def _thing_row(scene: Scene, index: int) -> list[float]:
