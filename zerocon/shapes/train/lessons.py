@@ -64,7 +64,7 @@ class Lessons:
         return weight / weight.mean((2, 3), keepdim=True)
 
     def odds(self) -> Tensor:
-        """How often a scene is drawn: three times, for each thing whose outline is hard to learn."""
+        """How often a scene is drawn: three times, for each thing that is hard to draw."""
         hard = torch.tensor([s in HARD for s in THING_ATTRIBUTES["shape"]])
         shapes = self.things[:, :, 3 + list(THING_ATTRIBUTES).index("shape")].long()
         there = self.things[:, :, 2] > 0
