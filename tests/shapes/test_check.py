@@ -53,6 +53,7 @@ def test_the_weights_stay_small() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_the_whole_check_says_what_is_written() -> None:
     found = check.check()
     assert found.keys() == SAID.keys()
