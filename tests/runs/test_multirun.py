@@ -32,11 +32,19 @@ def rows(run: OfflineRun) -> int:
     return sum(len(table["data"]) for table in run.tables)
 
 
+def by_settings(folder: Path) -> list[OfflineRun]:
+    """W&B names runs by the second they began in, and two may share it."""
+    return sorted(
+        offline_runs(folder),
+        key=lambda run: (run.config["method"]["steps"], run.config["backbone"]["path"] or ""),
+    )
+
+
 def test_four_runs_of_which_two_break(tmp_path: Path) -> None:
     nowhere = str(tmp_path / "nowhere")
     done = multirun(tmp_path, "method.steps=2,3", f"backbone.path=null,{nowhere}", "tracker=wandb")
     assert done.returncode == 2, done.stderr
-    runs = offline_runs(tmp_path)
+    runs = by_settings(tmp_path)
     asked = [(r.config["method"]["steps"], r.config["backbone"]["path"]) for r in runs]
     assert asked == [(2, None), (2, nowhere), (3, None), (3, nowhere)]
     assert {run.group for run in runs} == {"run"}
@@ -67,7 +75,7 @@ def test_what_a_broken_run_did_is_told(tmp_path: Path, monkeypatch: pytest.Monke
                 execute(settings)
         else:
             execute(settings)
-    first, broken, last = offline_runs(tmp_path)
+    first, broken, last = by_settings(tmp_path)
     assert [(run.exit_code, rows(run)) for run in (first, broken, last)] == [(0, 2), (1, 1), (0, 2)]
     assert broken.summary["error"] == "OSError: no space left on device"
     assert broken.config["method"]["steps"] == 3
