@@ -162,10 +162,10 @@ def _words(runs: Sequence[Run]) -> list[str]:
     found = {
         name: values for several in methods.values() for name, values in varying(several).items()
     }
-    return [name for name, values in found.items() if not all(map(_is_number, values))]
+    return [name for name, values in found.items() if not all(map(is_number, values))]
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
     try:
         float(text)
     except ValueError:
@@ -202,11 +202,11 @@ def points_of(curves: Sequence[Strand], cells: Cells, columns: tuple[Column, Col
     """Every point's values; where it has several runs, each case's mean over them."""
     values = [cells.values[str(column["name"])] for column in columns]
     positions = [members for curve in curves for members in curve.points.values()]
-    x, y = (np.stack([_mean_of_runs(v[members]) for members in positions]) for v in values)
+    x, y = (np.stack([mean_of_runs(v[members]) for members in positions]) for v in values)
     return Points(x, y, columns)
 
 
-def _mean_of_runs(values: Floats) -> Floats:
+def mean_of_runs(values: Floats) -> Floats:
     """[run, case] -> [case]"""
     there = np.isfinite(values)
     total = np.where(there, values, 0.0).sum(0)

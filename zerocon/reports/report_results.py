@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from zerocon.reports.frontier import mean_of_runs
 from zerocon.reports.layout import ranks
 from zerocon.reports.report_html import cell, head, head_of, notes, table, worded
 from zerocon.reports.report_variants import Variants
@@ -61,14 +62,8 @@ def _of_size(values: Floats, resamples: int) -> list[Estimate]:
 
 def gathered(values: Floats, groups: Iterable[Sequence[int]]) -> Floats:
     """[run, case] -> [group, case]: each case's mean over the runs of a group."""
-    rows = [_mean_of_runs(values[list(group)]) for group in groups]
+    rows = [mean_of_runs(values[list(group)]) for group in groups]
     return np.stack(rows) if rows else values[:0]
-
-
-def _mean_of_runs(values: Floats) -> Floats:
-    there = np.isfinite(values)
-    total = np.where(there, values, 0.0).sum(0)
-    return np.divide(total, there.sum(0), out=np.full_like(total, np.nan), where=there.any(0))
 
 
 @dataclass(frozen=True)

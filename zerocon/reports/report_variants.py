@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from zerocon.reports.frontier import is_number
 from zerocon.reports.runs import NO_VALUE, Run, check_field, natural, varying
 
 SEED, METHOD = "seed", "method"
@@ -88,12 +89,4 @@ def short_names(settings: Sequence[str]) -> dict[str, str]:
 
 
 def numeric(values: Sequence[str]) -> bool:
-    return bool(values) and all(map(_is_number, values))
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    return bool(values) and all(map(is_number, values))

@@ -16,6 +16,7 @@ from zerocon.reports.frontier_table import chosen, front_of
 from zerocon.reports.layout import UNLIMITED, Cell, Grid, label, ranks, value, wrapped
 from zerocon.reports.measured import TERMINAL
 from zerocon.reports.render import write
+from zerocon.reports.report_variants import short_names
 from zerocon.reports.runs import Run, Sort, columns_of, find_runs
 from zerocon.reports.summary import Column, Group, summarize
 from zerocon.runs.origin import FILE
@@ -76,7 +77,8 @@ def _front(found: Found, search: Search, names: Sequence[str], width: int) -> li
     first = search.objectives[0]
     known.sort(key=lambda one: one[1].metrics[first].mean or 0.0)
     runs, groups = [run for run, _ in known], [group for _, group in known]
-    settings = {_short(key, search): _settings(found, runs, key) for key in search.space}
+    shorts = short_names(list(search.space))
+    settings = {shorts[key]: _settings(found, runs, key) for key in search.space}
     results = {label(column, "\n"): _results(groups, column) for column in columns}
     numbers = [(_numbers(found, run),) for run in runs]
     tables = wrapped("", ("trial",), numbers, (), [()] * len(runs), settings | results, width)
@@ -84,13 +86,6 @@ def _front(found: Found, search: Search, names: Sequence[str], width: int) -> li
     notes = [said, Sort.of(runs[0]).words()]
     last = tables[-1]
     return [*tables[:-1], Grid(last.title, last.header, last.rows, notes, last.keys)]
-
-
-def _short(key: str, search: Search) -> str:
-    """The last part of a setting's name, where no other one ends the same."""
-    ends = [other.rpartition(".")[2] for other in search.space]
-    end = key.rpartition(".")[2]
-    return end if ends.count(end) == 1 else key
 
 
 def _settings(found: Found, runs: Sequence[Run], key: str) -> list[Cell]:

@@ -36,9 +36,7 @@ class Lessons:
     def answers(self, rows: Tensor, side: int) -> Tensor:
         """Class numbers at every position, [scene, question, side, side]."""
         things = self.things[rows][:, :, :, None, None]
-        ticks = (torch.arange(side) + 0.5) / side
-        y, x = ticks[:, None], ticks[None, :]
-        away = ((x - things[:, :, 0]).square() + (y - things[:, :, 1]).square()).sqrt()
+        away = _away(things, side)
         there = away < things[:, :, 2]  # [scene, thing, y, x]
         answers = [there.any(1).long()]
         for k in range(len(THING_ATTRIBUTES)):
@@ -55,9 +53,7 @@ class Lessons:
         what can't be known would pull the answer towards scenes with a thing at the position.
         """
         things = self.things[rows][:, :, :, None, None]
-        ticks = (torch.arange(side) + 0.5) / side
-        y, x = ticks[:, None], ticks[None, :]
-        away = ((x - things[:, :, 0]).square() + (y - things[:, :, 1]).square()).sqrt()
+        away = _away(things, side)
         radius = things[:, :, 2]
         near = (away < radius + 1 / side) & (radius > 0)
         weight = 1 + (near * (THINGS / radius.abs())).amax(1, keepdim=True)
@@ -69,6 +65,13 @@ class Lessons:
         shapes = self.things[:, :, 3 + list(THING_ATTRIBUTES).index("shape")].long()
         there = self.things[:, :, 2] > 0
         return 3.0 ** (hard[shapes] & there).sum(1)
+
+
+def _away(things: Tensor, side: int) -> Tensor:
+    """How far every position lies from each thing's centre, [scene, thing, side, side]."""
+    ticks = (torch.arange(side) + 0.5) / side
+    y, x = ticks[:, None], ticks[None, :]
+    return ((x - things[:, :, 0]).square() + (y - things[:, :, 1]).square()).sqrt()
 
 
 def _thing_row(scene: Scene, index: int) -> list[float]:
