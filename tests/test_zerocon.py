@@ -190,6 +190,7 @@ def test_cost_is_what_the_documentation_says(backbone: StableDiffusionBackbone) 
     inversion = BASE.steps
     assert spent.forward - before.forward == BASE.steps * (1 + 1 + 2) + inversion
     assert spent.backward - before.backward == BASE.steps
+    assert spent.reference - before.reference == BASE.steps
 
 
 def test_a_case_that_overflows_moves_nowhere() -> None:

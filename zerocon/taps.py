@@ -158,6 +158,11 @@ class Taps:
         finally:
             self.rows = before
 
+    def count(self, role: str) -> int:
+        """How many rows of the next forward passes have this role."""
+        rows = self.rows.get(role)
+        return rows.stop - rows.start if rows else 0
+
     @contextmanager
     def active(self, tap: _Tap) -> Generator[None]:
         self.stack.append(tap)

@@ -226,6 +226,7 @@ def test_failures_costs_and_where_it_came_from(sweep: list[Run]) -> None:
         "seconds": {"inversion": 1.0, "editing": 9.0},
         "unet_forward": {"inversion": 200, "editing": 400},
         "unet_backward": {"inversion": 0, "editing": 100},
+        "unet_reference": {"inversion": 0, "editing": 50},
         "peak_bytes": 512 * 2**20,
     }
     line = json.dumps(spent) + "\n"
@@ -235,7 +236,7 @@ def test_failures_costs_and_where_it_came_from(sweep: list[Run]) -> None:
     row = re.search(r'<section id="cost">.*?<tbody>\s*<tr>(.*?)</tr>', page, re.DOTALL)
     assert row
     cells = re.findall(r'data-v="([^"]*)"', row[1])  # forward of both sessions / 4 cases
-    assert cells == ["20", "2", "18", "1200", "200", "300", "512", "2"]
+    assert cells == ["20", "2", "18", "1200", "400", "100", "200", "300", "512", "2"]
     assert "0123456789ab" in page
     assert "shapes b0" in page
 

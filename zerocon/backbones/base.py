@@ -19,10 +19,14 @@ class BackboneError(Exception):
 
 @dataclass
 class Evaluations:
-    """How many rows have gone through the U-Net, and how many came back for a gradient."""
+    """How many rows have gone through the U-Net, and how many came back for a gradient.
+
+    `reference`: those of the rows forward that were a source beside its edit.
+    """
 
     forward: int = 0
     backward: int = 0
+    reference: int = 0
 
 
 class Backbone(Protocol):

@@ -125,6 +125,7 @@ class StableDiffusionBackbone:
 
     def eps(self, z: Tensor, time: int, cond: Tensor) -> Tensor:
         self.evaluations.forward += len(z)
+        self.evaluations.reference += self.taps.count("source")
         if torch.is_grad_enabled() and (z.requires_grad or cond.requires_grad):
             self.evaluations.backward += len(z)
         predicted = self._predicted(z, time, cond)

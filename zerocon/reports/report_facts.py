@@ -82,6 +82,8 @@ _COSTS = (
     "seconds, inversion",
     "seconds, editing",
     "U-Net forward",
+    "of it inversion",
+    "of it the source beside the edit",
     "U-Net backward",
     "forward per case",
     "peak memory (MiB)",
@@ -117,14 +119,17 @@ def _costs(run: Run, records: Sequence[Record]) -> list[float | None]:
     sessions = read_sessions(run.directory)
     of_cases = sum(record.seconds for record in records)
     if not sessions:
-        return [of_cases, *[None] * 7]
+        return [of_cases, *[None] * (len(_COSTS) - 1)]
     inversion, editing = (_sum(sessions, "seconds", stage) for stage in ("inversion", "editing"))
     forward, backward = (_sum(sessions, f"unet_{way}") for way in ("forward", "backward"))
+    inverting = _sum(sessions, "unet_forward", "inversion")
+    beside = _sum(sessions, "unet_reference", "editing")
     peak = max(float(session.get("peak_bytes") or 0) for session in sessions) / _MIB
     fine = sum(record.ok for record in records)
     each = forward / fine if fine else None
     seconds = inversion + editing
-    return [seconds, inversion, editing, forward, backward, each, peak or None, len(sessions)]
+    rows = [forward, inverting, beside, backward, each]
+    return [seconds, inversion, editing, *rows, peak or None, len(sessions)]
 
 
 def _sum(sessions: Sequence[Mapping[str, Any]], what: str, stage: str | None = None) -> float:

@@ -27,21 +27,25 @@ class Costs:
         self.seconds = dict[str, float].fromkeys(STAGES, 0.0)
         self.forward = dict[str, int].fromkeys(STAGES, 0)
         self.backward = dict[str, int].fromkeys(STAGES, 0)
+        self.reference = dict[str, int].fromkeys(STAGES, 0)  # of the forward: the source's rows
 
     @contextmanager
     def of(self, stage: str, backbone: Backbone) -> Generator[None]:
         counted = backbone.evaluations
-        forward, backward, started = counted.forward, counted.backward, _now(backbone)
+        forward, backward, reference = counted.forward, counted.backward, counted.reference
+        started = _now(backbone)
         yield
         self.seconds[stage] += _now(backbone) - started
         self.forward[stage] += counted.forward - forward
         self.backward[stage] += counted.backward - backward
+        self.reference[stage] += counted.reference - reference
 
     def told(self, backbone: Backbone) -> dict[str, Any]:
         return {
             "seconds": {stage: round(value, 3) for stage, value in self.seconds.items()},
             "unet_forward": self.forward,
             "unet_backward": self.backward,
+            "unet_reference": self.reference,
             "peak_bytes": _peak(backbone.device),
         }
 
