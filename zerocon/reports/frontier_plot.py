@@ -41,7 +41,8 @@ def draw(path: Path, curves: Sequence[Curve], x: Column, y: Column, front: Float
     axes = figure.subplots()
     axes.margins(0.08)
     for position, curve in enumerate(curves):
-        _curve(axes, curve, COLORS[position % len(COLORS)], MARKERS[position % len(MARKERS)])
+        again, place = divmod(position, len(COLORS))  # a colour's second time has another marker
+        _curve(axes, curve, COLORS[place], MARKERS[(place + again) % len(MARKERS)])
     _front(axes, front, x, y)
     for axis, column, turn in (
         (axes.xaxis, x, axes.invert_xaxis),
