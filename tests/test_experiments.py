@@ -59,6 +59,15 @@ def test_a_sweep_is_every_combination() -> None:
     }
 
 
+def test_a_curve_is_a_name_with_its_runs() -> None:
+    experiment = Experiment(
+        "curves", "", "", "", runs={"a": {2: ["seed=2"], 7.5: ["seed=3"]}, "b": ["seed=4"]}
+    )
+    assert experiment.all_runs() == {"a_2": ["seed=2"], "a_7.5": ["seed=3"], "b": ["seed=4"]}
+    assert experiment.curves() == {"a_2": "a", "a_7.5": "a", "b": "b"}
+    assert Experiment("none", "", "", "", runs={"b": ["seed=4"]}).curves() is None
+
+
 def test_unknown_experiments_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no experiment 'nonsense'; there are: .*first_methods"):
         read_experiment("nonsense")

@@ -1,10 +1,10 @@
 """Named sets of runs that answer a question: `experiments/*.yaml`.
 
 A file says its `question`, what was `expected`, its `cost`, the `overrides` that all its
-runs share, and its `runs`, each a name with overrides of its own; or a `sweep`, settings with
-their values, of which every combination is a run. `columns` are the metrics that answer the
-question, `plot` what `zerocon frontier` draws of them. Or a `search` (zerocon/search.py), which
-chooses each run's settings by how the earlier runs did.
+runs share, and its `runs`, each a name with overrides of its own, or the name of a curve with the
+runs along it; or a `sweep`, settings with their values, of which every combination is a run; or
+a `search` (zerocon/search.py), which chooses each run's settings by how the earlier runs did.
+`columns` are the metrics that answer the question, `plot` what `zerocon frontier` draws of them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ class Experiment:
     question: str
     expected: str
     cost: str
-    runs: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    runs: dict[str, list[str] | dict[Any, list[str]]] = field(
+        default_factory=dict[str, list[str] | dict[Any, list[str]]]
+    )
     sweep: dict[str, list[Any]] = field(default_factory=dict[str, list[Any]])
     overrides: list[str] = field(default_factory=list[str])
     columns: list[str] = field(default_factory=list[str])
@@ -50,7 +52,23 @@ class Experiment:
 
     def all_runs(self) -> dict[str, list[str]]:
         """Every run by its name, with its own overrides."""
-        return {**self.runs, **self._swept()}
+        listed = {name: own for points in self._points().values() for name, own in points.items()}
+        return {**listed, **self._swept()}
+
+    def curves(self) -> dict[str, str] | None:
+        """The curve of every run by the run's name, where the file says so."""
+        if not any(isinstance(own, dict) for own in self.runs.values()):
+            return None
+        return {name: curve for curve, points in self._points().items() for name in points}
+
+    def _points(self) -> dict[str, dict[str, list[str]]]:
+        """Of each name under `runs`, its runs: one, or those along a curve."""
+        return {
+            name: {f"{name}_{_word(point)}": overrides for point, overrides in own.items()}
+            if isinstance(own, dict)
+            else {name: own}
+            for name, own in self.runs.items()
+        }
 
     def settings(
         self, more: Sequence[str] = (), only: Sequence[str] | None = None

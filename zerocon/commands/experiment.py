@@ -108,7 +108,12 @@ def _answers(experiment: Experiment, directories: Sequence[Path], folder: Path) 
     if not experiment.plot:
         return [table]
     plot = folder / f"{experiment.name}.png"
-    points = _printed(lambda: frontier(directories, **experiment.plot, plot=plot, form="markdown"))
+    curves = experiment.curves()
+    points = _printed(
+        lambda: frontier(
+            directories, **experiment.plot, curve_of=curves, plot=plot, form="markdown"
+        )
+    )
     return [table, points, *_shown(plot)]
 
 

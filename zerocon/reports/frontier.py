@@ -8,7 +8,7 @@ some point of the curve is at least as good in both metrics.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -138,14 +138,24 @@ def box(gains: Floats) -> tuple[Floats, Floats]:
     return worst - MARGIN * side, ideal
 
 
-def strands(runs: Sequence[Run], by: Sequence[str], along: Sequence[str]) -> list[Strand]:
-    """The runs as curves; without `by` and `along`, by what varies between the runs."""
+def strands(
+    runs: Sequence[Run],
+    by: Sequence[str],
+    along: Sequence[str],
+    curve_of: Mapping[str, str] | None = None,
+) -> list[Strand]:
+    """The runs as curves; without `by` and `along`, by what varies between the runs.
+
+    `curve_of` tells the curve of a run by the run's name instead.
+    """
     for name in (*by, *along):
         check_field(runs, name)
-    keys = list(by) or ["method", *_words(runs)]
+    keys = ["name"] if curve_of else list(by) or ["method", *_words(runs)]
     curves: dict[tuple[str, ...], list[int]] = {}
     for position, run in enumerate(runs):
-        curves.setdefault(tuple(run.field(key) for key in keys), []).append(position)
+        values = tuple(run.field(key) for key in keys)
+        label = (curve_of[values[0]],) if curve_of else values
+        curves.setdefault(label, []).append(position)
     ordered = sorted(curves.items(), key=_naturally)
     return [_strand(_name(keys, label), runs, members, along) for label, members in ordered]
 

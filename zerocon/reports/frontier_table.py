@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,7 @@ def frontier(
     y: str | None = None,
     by: Sequence[str] = (),
     along: Sequence[str] = (),
+    curve_of: Mapping[str, str] | None = None,
     intersection: bool = False,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -43,7 +44,7 @@ def frontier(
     one_of("--format", form, CHOICES)
     runs = find_runs(patterns)
     columns = chosen(runs, x, PRESERVATION, "--x"), chosen(runs, y, SUCCESS, "--y")
-    curves = strands(runs, by, along)
+    curves = strands(runs, by, along, curve_of)
     cells, notes = same_cases(runs, columns, intersection=intersection)
     made = frontier_of(runs, columns, cells, curves, resamples=resamples, seed=seed)
     if plot is not None:
