@@ -38,6 +38,21 @@ def test_every_yaml_composes_and_binds_to_its_class(choice: str) -> None:
     compose_settings([choice, *NEEDED.get(choice, [])])
 
 
+@pytest.mark.parametrize(
+    ("backbone", "guidance", "xa_weight"), [("shapes", 4.0, 0.3), ("sd15", 7.5, 0.1)]
+)
+def test_a_backbone_brings_its_usual_settings(
+    backbone: str, guidance: float, xa_weight: float
+) -> None:
+    usual = compose_settings([f"backbone={backbone}"])
+    assert isinstance(usual.method, ZeroCon)
+    assert (usual.method.guidance, usual.method.loss.xa_weight) == (guidance, xa_weight)
+    assert "usual" not in usual.config
+    given = compose_settings([f"backbone={backbone}", "method.guidance=3", "loss.xa_weight=0.2"])
+    assert isinstance(given.method, ZeroCon)
+    assert (given.method.guidance, given.method.loss.xa_weight) == (3.0, 0.2)
+
+
 def test_the_default_run() -> None:
     settings = compose_settings(["loss.cut_weight=0.5"])
     assert isinstance(settings.method, ZeroCon)

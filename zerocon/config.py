@@ -348,7 +348,9 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
         container = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=False)
     except OmegaConfBaseException as error:
         raise ConfigError(f"the config can't be resolved: {error}") from error
-    return cast("dict[str, Any]", container)
+    resolved = cast("dict[str, Any]", container)
+    resolved.pop("usual", None)  # the settings that were filled from it are what counts
+    return resolved
 
 
 def compose_settings(overrides: Sequence[str]) -> RunSettings:
