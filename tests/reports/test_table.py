@@ -56,6 +56,15 @@ def test_nothing_is_cut_off_and_nothing_is_too_wide(width: int, count: int, per_
         assert name in text or (per_type and count == 1)
 
 
+def test_more_runs_than_metrics_get_a_row_each() -> None:
+    few, many = (
+        grids({(f"run-{i}",): run(i) for i in range(count)}, COLUMNS, False, 10**4)
+        for count in (len(COLUMNS), len(COLUMNS) + 1)
+    )
+    assert few[0].rows[0][0].text.startswith("psnr_background")
+    assert [row[0].text for row in many[0].rows] == [f"run-{i}" for i in range(len(COLUMNS) + 1)]
+
+
 def test_one_run_says_what_was_left_out() -> None:
     metrics = [{"psnr_background": v} for v in (1.0, 2.0, math.inf, math.nan)]
     records = [Record(case=str(i), status="ok", metrics=m) for i, m in enumerate(metrics)]

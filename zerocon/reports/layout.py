@@ -1,6 +1,6 @@
 """Summaries laid out as tables that fit the page.
 
-A few runs stand side by side, a metric per row. When they do not fit beside each other, or
+A few runs stand side by side, a metric per row. When they are more than the metrics, do not fit, or
 the rows are settings, each gets a row and the metrics become columns, in as many tables as
 the width asks for.
 """
@@ -100,7 +100,7 @@ def _fitted(title: str, rows: Rows, columns: Sequence[Column], width: int) -> li
     if len(rows.groups) == 1:
         return [_alone(title, rows, columns)]
     beside = _metric_per_row(title, rows, columns)
-    if width_of(beside) <= width:
+    if len(rows.groups) <= len(columns) and width_of(beside) <= width:
         return [beside]
     return _row_per_run(title, rows, columns, width)
 
