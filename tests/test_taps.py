@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
+import shutil
+from dataclasses import replace as changed
 from typing import Any
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 
@@ -275,4 +278,39 @@ def test_taps_work_on_a_compiled_network(parts: Parts) -> None:
         torch.testing.assert_close(ours, expected)
     compiled = all_three()[0]
     assert math.isclose((compiled - eager[0]).abs().max().item(), 0.0, abs_tol=1e-6)
+    assert backbone.taps.stack == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.skipif(shutil.which("g++") is None, reason="generates C++")
+def test_taps_work_where_inductor_generates_code(parts: Parts) -> None:
+    """Of a smaller network: each recording is a program of its own, and a minute's work."""
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        sample_size=16,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=32,
+        attention_head_dim=2,
+        norm_num_groups=4,
+    )
+    backbone = tiny_backbone(changed(parts, unet=unet))
+    z, cond = inputs()
+
+    def both() -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            plain = backbone.eps(z, TIME, cond)
+        moving = z.clone().requires_grad_()
+        with record(backbone.taps, "cross", "probs") as seen:
+            predict(backbone, TIME, {"target": (moving, cond)})
+            loss = sum((m.square().sum() for m in seen.of("target")), torch.zeros(()))
+        return plain, torch.autograd.grad(loss, moving)[0]
+
+    expected = both()
+    backbone.unet.compile(fullgraph=True)
+    for ours, theirs in zip(both(), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
     assert backbone.taps.stack == []
