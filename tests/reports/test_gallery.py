@@ -7,13 +7,13 @@ import shutil
 import subprocess
 import weakref
 from functools import partial
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.reports.page import Page
 from zerocon.reports.gallery import GalleryItem, gallery_page, write_gallery
 from zerocon.reports.pictures import changed_words, data_uri, enlarged, overlay, shown
 from zerocon.runs.records import Record
@@ -57,26 +57,6 @@ def failed(error: str = "the mask is empty") -> GalleryItem:
 
 def items() -> list[GalleryItem]:
     return [*(item(index) for index in range(4)), failed()]
-
-
-class Page(HTMLParser):
-    """The tags of a page; an unclosed one is an error."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.feed(html)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in {"meta", "img", "input"}:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
 
 
 def test_the_page_asks_for_nothing_from_outside() -> None:

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import pytest
 from PIL import Image
 
 from tests.reports.made_up import write_run
+from tests.reports.page import Page
 from zerocon.checks import ConfigError
 from zerocon.reports.report import report_page, write_report
 from zerocon.reports.report_cases import dataset_of
@@ -88,31 +88,6 @@ def sweep(tmp_path: Path) -> list[Run]:
 def lookups(runs: Sequence[Run]) -> dict[str, Callable[[str], Mapping[str, Image.Image]]]:
     white = Image.new("RGB", (16, 16), "white")
     return {dataset_of(runs[0]): lambda case: {"source": noise(16, int(case)), "mask": white}}
-
-
-class Page(HTMLParser):
-    """The tags of a page, and the text of its cells; an unclosed tag is an error."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.feed(html)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in {"meta", "img", "input", "br"}:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def of(self, tag: str, kind: str = "") -> list[dict[str, str | None]]:
-        return [
-            attrs for name, attrs in self.tags if name == tag and kind in (attrs.get("class") or "")
-        ]
 
 
 def test_the_page_has_every_part_and_asks_for_nothing(sweep: list[Run]) -> None:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from zerocon.commands.table import add_choices, add_runs
+from zerocon.commands.table import add_bootstrap, add_choices, add_runs
 
 
 def add(commands: Any) -> None:
@@ -16,11 +16,7 @@ def add(commands: Any) -> None:
     add_runs(compare)
     add_choices(compare)
     compare.add_argument("--per-type", action="store_true", help="each edit type, too")
-    compare.add_argument(
-        "--intersection", action="store_true", help="only the cases that all runs have"
-    )
-    compare.add_argument("--resamples", type=int, default=10_000, help="of the bootstrap")
-    compare.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    add_bootstrap(compare)
     compare.set_defaults(handler=_compare)
 
 

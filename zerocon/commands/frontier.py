@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from zerocon.commands.table import add_format, add_runs, names
+from zerocon.commands.table import add_bootstrap, add_format, add_runs, names
 
 
 def add(commands: Any) -> None:
@@ -25,11 +25,7 @@ def add(commands: Any) -> None:
         "--along", type=names, default=(), metavar="FIELD,…",
         help="the setting that a curve goes along; of several, the first that varies in it",
     )  # fmt: skip
-    frontier.add_argument(
-        "--intersection", action="store_true", help="only the cases that all runs have"
-    )
-    frontier.add_argument("--resamples", type=int, default=10_000, help="of the bootstrap")
-    frontier.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    add_bootstrap(frontier)
     frontier.add_argument(
         "--plot", type=Path, default=Path("frontier.png"), help="a PNG, PDF or SVG"
     )

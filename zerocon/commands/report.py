@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zerocon.commands.table import add_runs, names
+from zerocon.commands.table import add_metrics, add_runs, names
 
 if TYPE_CHECKING:
     from zerocon.reports.report_cases import Lookup
@@ -21,9 +21,7 @@ def add(commands: Any) -> None:
     add_runs(report)
     report.add_argument("--out", type=Path, default=Path("report.html"), help="the page to write")
     report.add_argument("--title", default="", help="default: the runs' names")
-    report.add_argument(
-        "--metrics", type=names, default=(), metavar="NAME,…", help="only these columns"
-    )
+    add_metrics(report)
     report.add_argument(
         "--along", type=names, default=(), metavar="FIELD,…",
         help="the one or two settings to plot over; default: what differs, if that is so few",

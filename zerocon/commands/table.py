@@ -29,10 +29,14 @@ def add_runs(command: Any) -> None:
 
 
 def add_choices(command: Any) -> None:
+    add_metrics(command)
+    add_format(command)
+
+
+def add_metrics(command: Any) -> None:
     command.add_argument(
         "--metrics", type=names, default=(), metavar="NAME,…", help="only these columns"
     )
-    add_format(command)
 
 
 def add_format(command: Any) -> None:
@@ -44,6 +48,14 @@ def add_format(command: Any) -> None:
         "--markdown", action="store_const", const="markdown", dest="format",
         help="short for --format markdown",
     )  # fmt: skip
+
+
+def add_bootstrap(command: Any) -> None:
+    command.add_argument(
+        "--intersection", action="store_true", help="only the cases that all runs have"
+    )
+    command.add_argument("--resamples", type=int, default=10_000, help="of the bootstrap")
+    command.add_argument("--seed", type=int, default=0, help="of the bootstrap")
 
 
 def names(text: str) -> tuple[str, ...]:
