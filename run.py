@@ -16,6 +16,8 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    preflight(sys.argv[1:])
-    main()
-    sys.exit(exit_status(sys.argv[1:], STATUS))
+    status = preflight(sys.argv[1:])
+    if status is None:
+        main()
+        status = exit_status(sys.argv[1:], STATUS)
+    sys.exit(status)

@@ -86,7 +86,8 @@ def recorded(root: Path, steps: int, *records: Record) -> None:
     config = plain(compose_config([f"runner.root={root}", f"method.steps={steps}"]))
     directory = directory_of(config)
     directory.mkdir(parents=True)
-    Origin("run", ["a", "b"], [], "masked", {}, {}, {}, False, {}).write(directory)
+    named = {"name": "made up", "fingerprint": "0"}
+    Origin("run", ["a", "b"], [], "masked", named, named, {}, False, {}).write(directory)
     with RecordLog(directory) as log:
         log.append_all(records)
     (directory / "gallery.html").touch()
@@ -116,6 +117,24 @@ def test_what_was_done_elsewhere_tells_the_exit_status(
     assert status("2,3", here=(0, 0)) == 0
     assert exit_status(["method.steps=5"], ()) == 0  # no sweep: it tells itself
     assert exit_status(["-m", "--cfg", "job", "method.steps=5"], ()) == 0
+
+
+def test_a_finished_sweep_is_reported_without_hydra(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ok = [Record(case=case, status="ok") for case in "ab"]
+    recorded(tmp_path, 2, *ok)
+    recorded(tmp_path, 3, *ok)
+    recorded(tmp_path, 4, ok[0], Record(case="b", status="failed", error="no"))
+    root = f"runner.root={tmp_path}"
+    assert preflight(["-m", root, "method.steps=2,3"]) == 0
+    said = capsys.readouterr().out
+    assert "method.steps=2" in said
+    assert said.count("2 cases, 0 failed") == 2
+    assert preflight(["-m", root, "method.steps=2,4", "runner.retry_failed=false"]) == 1
+    assert preflight(["-m", root, "method.steps=2,4"]) is None  # the failed case is tried again
+    assert preflight(["-m", root, "method.steps=2,5"]) is None
+    assert preflight(["-m", root, "method.steps=2", "hydra.verbose=true"]) is None  # Hydra's to do
 
 
 def started_by_the_agent(sweep: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -14,7 +15,7 @@ from rich.console import Console
 from zerocon.backbones.base import BackboneError
 from zerocon.cases import DatasetError
 from zerocon.checks import ConfigError
-from zerocon.config import compose_config, directory_of, plain, runner_settings, settings_from
+from zerocon.config import compose_config, directory_of, plain, runner_settings, settings_of
 from zerocon.quiet import quiet, quiet_models
 from zerocon.runs.results import is_complete, report
 from zerocon.runs.status import status_of
@@ -23,17 +24,54 @@ ONLY_TELLS = ("--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i")
 MOST_CHECKED = 64  # combinations of a sweep that are checked before it starts
 
 
-def preflight(arguments: Sequence[str]) -> None:
-    """Compose every run that the command asks for; exit with 2 and plain words if one can't be."""
+def preflight(arguments: Sequence[str]) -> int | None:
+    """Compose every run that the command asks for; exit with 2 and plain words if one can't be.
+
+    When all of them are finished they are reported here, without a second look by Hydra; the
+    exit status then, else nothing.
+    """
     quiet()
     if any(a in ONLY_TELLS for a in arguments):
-        return
+        return None
     try:
-        for combination in itertools.islice(combinations(_overrides(arguments)), MOST_CHECKED):
-            _check(compose_config(combination))
+        runs = _checked(_overrides(arguments))
     except ConfigError as error:
         sys.stderr.write(f"run.py: {error}\n")
         sys.exit(2)
+    if runs is None or not _is_plain(arguments):
+        return None
+    return max(_told(overrides, config) for overrides, config in runs)
+
+
+def _checked(overrides: Sequence[str]) -> list[tuple[Sequence[str], dict[str, Any]]] | None:
+    """The configs of the command's runs if all are finished; the first others are checked."""
+    finished: list[tuple[Sequence[str], dict[str, Any]]] = []
+    every = True
+    for number, combination in enumerate(combinations(overrides)):
+        if number >= MOST_CHECKED and not every:
+            break
+        config = plain(compose_config(combination))
+        # A run that is complete was checked when it began; building it again would take time.
+        if _is_complete(config):
+            finished.append((combination, config))
+        else:
+            settings_of(config)
+            every = False
+    return finished if every else None
+
+
+def _is_plain(arguments: Sequence[str]) -> bool:
+    """Nothing is said to Hydra itself but that this is a sweep."""
+    flags = {a for a in arguments if a.startswith("-")} - {"-m", "--multirun"}
+    return not flags and not any(a.lstrip("+~").startswith("hydra") for a in arguments)
+
+
+def _told(overrides: Sequence[str], config: dict[str, Any]) -> int:
+    """Report a finished run; its exit status."""
+    console = Console()
+    if overrides:
+        console.print(" ".join(overrides), highlight=False, soft_wrap=True, markup=False)
+    return 1 if _reported(config, console) else 0
 
 
 def exit_status(arguments: Sequence[str], here: Sequence[int]) -> int:
@@ -60,14 +98,7 @@ def _overrides(arguments: Sequence[str]) -> list[str]:
     return [a for a in arguments if not a.startswith("-")]
 
 
-def _check(cfg: DictConfig) -> None:
-    """A run that is complete was checked when it began; building it again would only take time."""
-    if not _is_complete(cfg):
-        settings_from(cfg)
-
-
-def _is_complete(cfg: DictConfig) -> bool:
-    config = plain(cfg)
+def _is_complete(config: dict[str, Any]) -> bool:
     runner = runner_settings(config)
     return is_complete(
         directory_of(config),
@@ -104,12 +135,17 @@ def run_one(cfg: DictConfig) -> int:
 
 def _failures(cfg: DictConfig) -> int:
     """Do the run, or what is left of it, and report; how many cases failed."""
-    if _is_complete(cfg):
-        config = plain(cfg)
-        per_type = runner_settings(config).per_type
-        return report(directory_of(config), Console(), per_type=per_type)[1]
+    config = plain(cfg)
+    if _is_complete(config):
+        return _reported(config, Console())
     # Imported late: all that a finished run needs is its records.
     from zerocon.runs.runner import execute
 
     quiet_models()
-    return execute(settings_from(cfg)).failed
+    return execute(settings_of(config)).failed
+
+
+def _reported(config: dict[str, Any], console: Console) -> int:
+    """Print a finished run's table; how many cases failed."""
+    per_type = runner_settings(config).per_type
+    return report(directory_of(config), console, per_type=per_type)[1]
