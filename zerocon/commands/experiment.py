@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 
 def add(commands: Any) -> None:
-    experiment = commands.add_parser("experiment", help="named sets of runs that answer a question")
+    experiment = commands.add_parser(
+        "experiment", aliases=["experiments"], help="named sets of runs that answer a question"
+    )
     experiment.add_argument("name", nargs="?", help="default: list them")
     experiment.add_argument("overrides", nargs="*", help="for every run, as for run.py")
     experiment.add_argument("--only", nargs="+", metavar="RUN", help="only these of its runs")
