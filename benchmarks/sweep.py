@@ -87,8 +87,8 @@ def measure(folder: Path, given: argparse.Namespace) -> None:
         times["sweep"] = run(folder / "sweep", weights, given.cases, given.steps)
     for weight in weights[:: max(1, given.variants // given.separate)][: given.separate]:
         if (name := f"separate {weight}") not in times:
-            alone = folder / name.replace(" ", "-")
-            times[name] = run(alone, [weight], given.cases, given.steps, "runner.cache=0")
+            own = folder / name.replace(" ", "-")
+            times[name] = run(own, [weight], given.cases, given.steps, "runner.cache=0")
     again = run(folder / "sweep", weights, given.cases, given.steps)
     imports = timed([sys.executable, "-c", IMPORTS], folder)
     alone = [seconds for name, seconds in times.known.items() if name.startswith("separate")]
@@ -115,8 +115,7 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = (given.folder or Path(temporary)).absolute()
-        for name in ("sweep", "."):
-            (folder / name).mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         measure(folder, given)
 
 

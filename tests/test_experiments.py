@@ -65,6 +65,8 @@ def test_a_curve_is_a_name_with_its_runs() -> None:
     )
     assert experiment.all_runs() == {"a_2": ["seed=2"], "a_7.5": ["seed=3"], "b": ["seed=4"]}
     assert experiment.curves() == {"a_2": "a", "a_7.5": "a", "b": "b"}
+    swept = Experiment("both", "", "", "", runs={"a": {2: []}}, sweep={"seed": [1]})
+    assert swept.curves() == {"a_2": "a", "seed_1": "seed_1"}
     assert Experiment("none", "", "", "", runs={"b": ["seed=4"]}).curves() is None
 
 

@@ -35,12 +35,12 @@ def preflight(arguments: Sequence[str]) -> int | None:
         return None
     try:
         runs = _checked(_overrides(arguments))
+        if runs is None or not _is_plain(arguments):
+            return None
+        return max(_told(overrides, config) for overrides, config in runs)
     except ConfigError as error:
         sys.stderr.write(f"run.py: {error}\n")
         sys.exit(2)
-    if runs is None or not _is_plain(arguments):
-        return None
-    return max(_told(overrides, config) for overrides, config in runs)
 
 
 def _checked(overrides: Sequence[str]) -> list[tuple[Sequence[str], dict[str, Any]]] | None:

@@ -59,7 +59,8 @@ class Experiment:
         """The curve of every run by the run's name, where the file says so."""
         if not any(isinstance(own, dict) for own in self.runs.values()):
             return None
-        return {name: curve for curve, points in self._points().items() for name in points}
+        listed = {name: curve for curve, points in self._points().items() for name in points}
+        return {name: listed.get(name, name) for name in self.all_runs()}
 
     def _points(self) -> dict[str, dict[str, list[str]]]:
         """Of each name under `runs`, its runs: one, or those along a curve."""
