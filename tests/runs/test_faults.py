@@ -129,9 +129,12 @@ def _execute(settings: RunSettings) -> None:
 
 
 def content(directory: Path) -> dict[str, Any]:
-    """All that has to be the same: the records but for their order, and the pictures' bytes."""
+    """All that has to be the same: the records but for their order, and the pictures' bytes.
+
+    Not the half of a picture that a kill has just left: it is swept away when it is older.
+    """
     lines = {r.case: (r.status, r.sha256, dict(r.metrics)) for r in read_records(directory)}
-    pictures = {p.name: p.read_bytes() for p in (directory / "images").iterdir()}
+    pictures = {p.name: p.read_bytes() for p in (directory / "images").glob("case*.png")}
     return {"records": lines, "pictures": pictures}
 
 
