@@ -9,6 +9,7 @@ import pytest
 from zerocon.app import combinations, preflight
 from zerocon.checks import ConfigError
 from zerocon.config import CONF, compose_settings
+from zerocon.methods.pnp import PnP
 from zerocon.methods.sdedit import SDEdit
 from zerocon.methods.zerocon import ZeroCon
 
@@ -47,6 +48,17 @@ def test_a_backbone_brings_its_usual_settings(backbone: str, guidance: float) ->
     given = compose_settings([f"backbone={backbone}", "method.guidance=3"])
     assert isinstance(given.method, ZeroCon)
     assert given.method.guidance == 3.0
+
+
+@pytest.mark.parametrize(
+    ("backbone", "site"), [("shapes", "up.2.1.res"), ("sd15", "up.1.1.res"), ("sdxl", "up.1.1.res")]
+)
+def test_plug_and_play_takes_features_where_they_suit_the_backbone(
+    backbone: str, site: str
+) -> None:
+    method = compose_settings([f"backbone={backbone}", "method=pnp"]).method
+    assert isinstance(method, PnP)
+    assert method.feature_sites == site
 
 
 def test_the_default_run() -> None:
