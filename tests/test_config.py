@@ -51,7 +51,7 @@ def test_a_backbone_brings_its_usual_settings(backbone: str, guidance: float) ->
 
 
 @pytest.mark.parametrize(
-    ("backbone", "site"), [("shapes", "up.2.1.res"), ("sd15", "up.1.1.res"), ("sdxl", "up.1.1.res")]
+    ("backbone", "site"), [("shapes", "up.2.1.res"), ("sd15", "up.1.1.res"), ("sdxl", "up.0.1.res")]
 )
 def test_plug_and_play_takes_features_where_they_suit_the_backbone(
     backbone: str, site: str

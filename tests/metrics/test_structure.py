@@ -49,9 +49,28 @@ def test_keys_are_those_that_the_last_layer_computes(vit: ViTModel) -> None:
 
 
 def test_keys_leave_no_hook_behind(vit: ViTModel) -> None:
-    before = [dict(m._forward_hooks) for m in vit.modules()]
+    def hooks() -> list[object]:
+        return [(dict(m._forward_hooks), dict(m._forward_pre_hooks)) for m in vit.modules()]
+
+    before = hooks()
     last_layer(vit, noise(1, side=32))
-    assert [dict(m._forward_hooks) for m in vit.modules()] == before
+    assert hooks() == before
+
+
+def test_the_last_layer_runs_to_its_end_for_the_class_token_only(vit: ViTModel) -> None:
+    ran: list[str] = []
+    for name, module in vit.named_modules():
+        if name.endswith((".fc1", ".intermediate.dense")):
+            module.register_forward_hook(lambda *_, name=name: ran.append(name))
+    pixels = noise(2, side=32)
+    wanted = vit(pixel_values=pixels).last_hidden_state[:, 0]
+    every = list(ran)
+    ran.clear()
+    seen = last_layer(vit, pixels)
+    assert ran == every[:-1]
+    torch.testing.assert_close(seen.token, wanted)
+    assert seen.token is seen.token
+    assert ran == every
 
 
 def test_identical_pictures_are_at_no_distance(vit: ViTModel) -> None:

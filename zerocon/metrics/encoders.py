@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, cast
 
@@ -133,7 +133,12 @@ class Seen:
     """What a ViT makes of pictures."""
 
     keys: Tensor  # the last layer's, heads side by side, class token first, [case, position, width]
-    token: Tensor  # the class token at the end, [case, width]
+    finish: Callable[[], Tensor]
+
+    @cached_property
+    def token(self) -> Tensor:
+        """The class token at the end, [case, width]; computed when first asked for."""
+        return self.finish()
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,23 +168,39 @@ class VitEncoder:
         return pictures.once(self, what, lambda: self(_shown(pictures, shown), levels=levels))
 
 
+class _Entered(Exception):  # noqa: N818 - nothing went wrong
+    """The last layer is about to run: what the layers before it made is there."""
+
+
 @torch.no_grad()
 def last_layer(vit: ViTModel, pixels: Tensor) -> Seen:
-    """Of pixels as the ViT wants them."""
-    sites = [m for n, m in vit.named_modules() if n.endswith((".k_proj", ".key"))]
+    """Of pixels as the ViT wants them; of its last layer only what is asked for is computed."""
+    sites = [name for name, _ in vit.named_modules() if name.endswith((".k_proj", ".key"))]
     if not sites:
         raise ValueError(f"{type(vit).__name__} has no layer named k_proj or key to read keys at")
-    found: list[Tensor] = []
+    layer: Any = vit.get_submodule(sites[-1].partition(".attention.")[0])
+    entered: list[tuple[Any, dict[str, Any]]] = []
 
-    def keep(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        found.append(output)
+    def enter(_module: nn.Module, args: Any, named: dict[str, Any]) -> None:
+        entered.append((args, named))
+        raise _Entered
 
-    handle = sites[-1].register_forward_hook(keep)
+    handle = layer.register_forward_pre_hook(enter, with_kwargs=True)
     try:
-        states = vit(pixel_values=pixels).last_hidden_state
+        vit(pixel_values=pixels)
+    except _Entered:
+        pass
     finally:
         handle.remove()
-    return Seen(found[0], states[:, 0])
+    args, named = entered[0]
+
+    @torch.no_grad()
+    def finish() -> Tensor:
+        states = layer(*args, **named)
+        states = states[0] if isinstance(states, tuple) else states  # transformers 4 wraps them
+        return vit.layernorm(states)[:, 0]
+
+    return Seen(vit.get_submodule(sites[-1])(layer.layernorm_before(args[0])), finish)
 
 
 def resized(pictures: Tensor, side: int) -> Tensor:
