@@ -145,13 +145,15 @@ def word_heat(maps: Sequence[Tensor], words: Tensor) -> Tensor:
 
 
 def blend_mask(source: Tensor, target: Tensor, threshold: float, side: int) -> Tensor:
-    """1 where either heat is large, [case, 1, side, side]; everywhere if there is no heat."""
-    large = [_large(heat, threshold, side) for heat in (source, target)]
+    """1 at and beside where either heat is large, [case, 1, side, side]; everywhere without any."""
+    beside = [F.max_pool2d(heat, 3, stride=1, padding=1) for heat in (source, target)]
     nowhere = (source.amax((1, 2, 3)) <= 0) & (target.amax((1, 2, 3)) <= 0)
-    return large[0] | large[1] | nowhere[:, None, None, None]
+    return hot(*beside, threshold, side) | nowhere[:, None, None, None]
 
 
-def _large(heat: Tensor, threshold: float, side: int) -> Tensor:
-    widened = F.interpolate(F.max_pool2d(heat, 3, stride=1, padding=1), size=(side, side))
+def hot(source: Tensor, target: Tensor, threshold: float, side: int) -> Tensor:
+    """1 where either heat is large, [case, 1, side, side]."""
+    larger = [F.interpolate(heat, size=(side, side)) for heat in (source, target)]
     # Of no heat at all the share is not a number, and that is not large.
-    return widened / widened.amax((2, 3), keepdim=True) > threshold
+    shares = [heat / heat.amax((2, 3), keepdim=True) for heat in larger]
+    return (shares[0] > threshold) | (shares[1] > threshold)

@@ -18,6 +18,7 @@ from zerocon.methods.p2p import P2P
 OFF = P2P(steps=4, guidance=3.0, cross=0.0, self_attention=0.0, local_blend=False)
 CROSS = with_fields(OFF, cross=0.5)
 CHANGED = 3  # "a big red ..." -> "a big blue ...": start, a, big, red
+CIRCLE, GRAY = 4, 7  # "... circle on a gray ..."
 
 
 def test_with_nothing_replaced_it_is_word_swap(backbone: StableDiffusionBackbone) -> None:
@@ -126,22 +127,30 @@ def test_blending_starts_after_its_share_of_the_steps(backbone: StableDiffusionB
     assert not same(start.run(with_fields(method, blend_start=1.0)), source, 1e-2)
 
 
+@pytest.mark.parametrize("spares", [None, ["gray"]])
 def test_a_mask_by_hand_from_the_edited_maps_of_all_steps(
-    backbone: StableDiffusionBackbone, monkeypatch: pytest.MonkeyPatch
+    backbone: StableDiffusionBackbone, monkeypatch: pytest.MonkeyPatch, spares: list[str] | None
 ) -> None:
-    method = P2P(steps=2, guidance=3.0, blend_start=0.5, blend_threshold=0.9)
+    method = P2P(steps=2, guidance=3.0, blend_start=0.5, blend_threshold=0.9, blend_spares=spares)
     start = given(backbone, method, [0])
     passes = watched(monkeypatch, p2p, "down.*.cross@1/4,up.*.cross@1/4", "probs")
     edited = start.run(method)
     assert len(passes[0].after) == 5
-    near = []
-    for role in ("source", "target"):
-        heat = sum(
-            roles[role][0, :, :, 4].mean(0) for seen in passes for roles in seen.after.values()
-        )
-        widest = torch.nn.functional.max_pool2d(torch.as_tensor(heat).view(1, 4, 4), 3, 1, 1)[0]
-        near.append(widest.repeat_interleave(4, 0).repeat_interleave(4, 1) / widest.max() > 0.9)
+
+    def heat(role: str, token: int) -> torch.Tensor:
+        maps = [roles[role][0, :, :, token] for seen in passes for roles in seen.after.values()]
+        return torch.stack([m.mean(0) for m in maps]).sum(0).view(1, 4, 4)
+
+    def large(heat: torch.Tensor) -> torch.Tensor:
+        return (heat[0] / heat.max() > 0.9).repeat_interleave(4, 0).repeat_interleave(4, 1)
+
+    roles = ("source", "target")
+    near = [large(torch.nn.functional.max_pool2d(heat(role, CIRCLE), 3, 1, 1)) for role in roles]
     mask = near[0] | near[1]
+    if spares:
+        spared = large(heat("source", GRAY)) | large(heat("target", GRAY))
+        assert (mask & spared).any()
+        mask = mask & ~spared
     assert 0 < mask.sum() < mask.numel()
     source = start.run(DDIM(steps=2, guidance=3.0, prompt="source"))
     assert same(edited[0][:, ~mask], source[0][:, ~mask])

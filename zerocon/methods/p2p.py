@@ -14,6 +14,7 @@ from zerocon.alignment import (
     TOKENS,
     Alignment,
     blend_mask,
+    hot,
     marks,
     refined,
     replaced,
@@ -49,33 +50,53 @@ class Edit:
 
 
 class LocalBlend:
-    """Puts the source back where the blend words got little attention in the steps so far."""
+    """Puts the source back where the blend words got little attention in the steps so far.
 
-    def __init__(self, words: Sequence[Words], sites: str, threshold: float, start: int) -> None:
+    And where the words `spared` (each as its tokens) got much.
+    """
+
+    def __init__(
+        self,
+        words: Sequence[Words],
+        spared: Sequence[Sequence[int]],
+        sites: str,
+        threshold: float,
+        start: int,
+    ) -> None:
+        blend = [w.source_blend for w in words], [w.target_blend for w in words]
+        spare = [
+            [_places(spared, w.source) for w in words],
+            [_places(spared, w.target) for w in words],
+        ]
         self.marks = {
-            "source": marks([w.source_blend for w in words]),
-            "target": marks([w.target_blend for w in words]),
+            (use, role): marks(places)
+            for use, both in (("blend", blend), ("spare", spare))
+            for role, places in zip(("source", "target"), both, strict=True)
         }
         self.sites, self.threshold, self.start = sites, threshold, start
-        self.heat: dict[str, Tensor] = {}  # summed over the steps, [case, 1, y, x]
+        self.heat: dict[tuple[str, str], Tensor] = {}  # summed over the steps, [case, 1, y, x]
 
     @contextmanager
     def looking(self, taps: Taps) -> Generator[None]:
         """Add up the maps of the step inside, as they are after the edit."""
-        if not self.marks["source"].any() and not self.marks["target"].any():
+        if not self.marks["blend", "source"].any() and not self.marks["blend", "target"].any():
             yield
             return
         with record(taps, self.sites, "probs") as seen:
             yield
-        for role, words in self.marks.items():
-            heat = word_heat(seen.of(role), words)
-            self.heat[role] = self.heat[role] + heat if role in self.heat else heat
+        for key, words in self.marks.items():
+            heat = word_heat(seen.of(key[1]), words)
+            self.heat[key] = self.heat[key] + heat if key in self.heat else heat
 
     def __call__(self, step: int, source: Tensor, edited: Tensor) -> Tensor:
         if step < self.start or not self.heat:
             return edited
-        sides = self.heat["source"], self.heat["target"]
-        return torch.where(blend_mask(*sides, self.threshold, edited.shape[-1]), edited, source)
+        blend, spare = (
+            (self.heat[use, "source"], self.heat[use, "target"]) for use in ("blend", "spare")
+        )
+        inside = blend_mask(*blend, self.threshold, edited.shape[-1])
+        inside &= ~hot(*spare, self.threshold, edited.shape[-1])
+        return torch.where(inside, edited, source)
 
 
 @dataclass(frozen=True)
@@ -85,7 +106,7 @@ class P2P:
     `edit`: `replace` words one for one; `refine` a prompt by new words; `reweight` the words of
     one prompt. `cross_words` gives words of the target their own first and last share of the
     steps, `reweight` a factor; `blend_weight` is the factor of the case's blend word. The edit
-    stays where the blend words get attention (`local_blend`).
+    stays where the blend words get attention (`local_blend`), but off the words `blend_spares`.
     """
 
     needs_inversion: ClassVar[bool] = True
@@ -102,6 +123,7 @@ class P2P:
     reweight: dict[str, float] | None = None
     blend_weight: float = 1.0
     local_blend: bool = True
+    blend_spares: list[str] | None = None
     blend_sites: str = "down.*.cross@1/4,up.*.cross@1/4"
     blend_threshold: float = 0.3
     blend_start: float = 0.2
@@ -142,6 +164,7 @@ class P2P:
         edit = self._edit(backbone, conditions, steps)
         blend = LocalBlend(
             conditions.words if self.local_blend else (),
+            [backbone.tokens(word)[1:-1] for word in self.blend_spares or ()],
             self.blend_sites,
             self.blend_threshold,
             start=int(self.blend_start * steps),
@@ -210,6 +233,11 @@ class P2P:
                     take = shared("source", "target")
                     open_taps.enter_context(replace(taps, self.self_sites, what, take))
             yield
+
+
+def _places(phrases: Sequence[Sequence[int]], tokens: Sequence[int]) -> list[int]:
+    """Where any of the phrases stands."""
+    return [place for phrase in phrases for place in places_of(phrase, tokens)]
 
 
 def _at_places(backbone: Backbone, by_word: Mapping[str, Said], words: Words) -> dict[int, Said]:
