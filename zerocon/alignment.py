@@ -146,9 +146,9 @@ def word_heat(maps: Sequence[Tensor], words: Tensor) -> Tensor:
 
 def blend_mask(source: Tensor, target: Tensor, threshold: float, side: int) -> Tensor:
     """1 at and beside where either heat is large, [case, 1, side, side]; everywhere without any."""
-    beside = [F.max_pool2d(heat, 3, stride=1, padding=1) for heat in (source, target)]
     nowhere = (source.amax((1, 2, 3)) <= 0) & (target.amax((1, 2, 3)) <= 0)
-    return hot(*beside, threshold, side) | nowhere[:, None, None, None]
+    near = hot(_widened(source), _widened(target), threshold, side)
+    return near | nowhere[:, None, None, None]
 
 
 def hot(source: Tensor, target: Tensor, threshold: float, side: int) -> Tensor:
@@ -157,3 +157,7 @@ def hot(source: Tensor, target: Tensor, threshold: float, side: int) -> Tensor:
     # Of no heat at all the share is not a number, and that is not large.
     shares = [heat / heat.amax((2, 3), keepdim=True) for heat in larger]
     return (shares[0] > threshold) | (shares[1] > threshold)
+
+
+def _widened(heat: Tensor) -> Tensor:
+    return F.max_pool2d(heat, 3, stride=1, padding=1)
