@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from zerocon.backbones.shapes import Shapes
 from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
+from zerocon.checks import ConfigError
 from zerocon.conditions import Conditions, Draws
 from zerocon.datasets.shapes import ShapesPIE
 from zerocon.diffusion import Schedule, add_noise, ddim_step, noise_scale
@@ -109,12 +111,28 @@ def test_direct_keeps_the_sources_row_on_its_trajectory(backbone: StableDiffusio
     source = walk.start
     for i in range(4):
         wrong = torch.randn_like(source)  # whatever guidance makes of the source's noise
-        edited = walk.step(i, source, wrong)
+        other = torch.randn_like(source), torch.randn_like(source)
         alpha, below = walk.schedule.alphas[i : i + 2]
-        torch.testing.assert_close(edited, ddim_step(source, wrong, alpha, below))
-        source = walk.source_step(i, source, wrong)
+        left = ddim_step(source, wrong, alpha, below)
+        source, edited = walk.both_steps(i, (source, wrong), other)
+        torch.testing.assert_close(edited, ddim_step(*other, alpha, below))
         assert torch.equal(source, walk.latents[3 - i])
+        pulled = dataclasses.replace(walk, pulled=True)
+        _, moved = pulled.both_steps(i, (pulled.before(i), wrong), other)
+        torch.testing.assert_close(moved - edited, source - left, rtol=0, atol=1e-5)
     torch.testing.assert_close(source, clean, rtol=0, atol=1e-5)
+
+
+def test_direct_over_the_regularized_walk(backbone: StableDiffusionBackbone) -> None:
+    method = DDIM(steps=3, guidance=1.0)
+    _, walk, _ = walked(backbone, DirectInversion(walk="regularized", moves="both"), method, [0, 1])
+    _, expected, _ = walked(backbone, RegularizedInversion(), method, [0, 1])
+    assert torch.equal(walk.latents, expected.latents)
+    assert (walk.pinned, walk.pulled) == (True, True)
+    assert DirectInversion(walk="regularized").uses_draws
+    assert not DirectInversion().uses_draws
+    with pytest.raises(ConfigError, match=r"leave inversion\.prompt and"):
+        DirectInversion(walk="regularized", prompt="empty")
 
 
 def test_negative_prompt_makes_guidance_of_the_source_vanish(

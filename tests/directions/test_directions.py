@@ -306,8 +306,17 @@ def test_an_edit_of_what_the_caption_does_not_mention() -> None:
     one = Case(one.id, one.image, "some flowers", "some leaves")
     assert Caption().said([one])[0].targets == ("some leaves",)
     assert Caption().said([one])[0].sources == (before,)
-    (said,) = Caption(unplaced="pair").said([one])
-    assert (said.base, said.sources, said.targets) == (before, ("some flowers",), ("some leaves",))
+
+
+@pytest.mark.usefixtures("perfect")
+def test_the_prompts_direction_from_the_caption() -> None:
+    one, before, _ = shown(6)
+    (said,) = Caption(between="prompts").said([one])
+    assert (said.base, said.sources) == (before, (one.source_prompt,))
+    assert said.targets == (one.target_prompt,)
+    alone = Case(one.id, one.image, "", "some leaves")
+    (said,) = Caption(between="prompts").said([alone])
+    assert (said.base, said.sources, said.targets) == (before, (before,), ("some leaves",))
 
 
 @pytest.mark.usefixtures("perfect")

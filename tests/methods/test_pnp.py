@@ -94,6 +94,24 @@ def test_a_replayed_source_is_sampled_again_unless_it_is_pinned(
     assert same(start.run(method), start.run(with_fields(method, source="trajectory")))
 
 
+def test_a_late_source_is_a_replayed_step_ahead_and_so_is_the_start(
+    backbone: StableDiffusionBackbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = PnP(steps=3, guidance=3.0, source="late")
+    start = given(backbone, method, [0])
+    passes = watched(monkeypatch, pnp, "up.1.1.self", "keys")
+    start.run(method)
+    seen = [p for p in passes if "source" in p.rows]
+    assert [set(p.rows) for p in passes if "source" not in p.rows] == 3 * [{"replay"}]
+    z = start.trajectory.start
+    for step, one in enumerate(seen):
+        with torch.no_grad():
+            eps = backbone.eps(z, start.trajectory.schedule.times[step], start.conditions.source)
+        z = start.trajectory.step(step, z, eps)
+        assert same(one.rows["source"][0], z)
+        assert same(one.rows["target"][0], z) == (step == 0)
+
+
 def test_a_negative_prompt_of_its_own(
     backbone: StableDiffusionBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:

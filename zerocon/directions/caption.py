@@ -32,21 +32,22 @@ class Caption(Sentences):
     source prompt the caption takes its place, and the target prompt is the target sentence.
 
     `source`: what c is the embedding of, for the whole run: the `caption`, or the `given` source
-    prompt where there is one. `unplaced`: when the caption doesn't mention what is edited, the
-    target sentence is the `target` prompt, or both sentences are the given `pair`. `captioner`:
-    a BLIP model's folder or hub id; null: the shapes world's own.
+    prompt where there is one. When the caption doesn't mention what is edited, the target prompt
+    is the target sentence. `between`: what the sentences are made of, the `captions` before and
+    after the exchange or, where both are given, the two `prompts`. `captioner`: a BLIP model's
+    folder or hub id; null: the shapes world's own.
     """
 
     bank: BankName = "prompts"
     source: Literal["caption", "given"] = "caption"
-    unplaced: Literal["target", "pair"] = "target"
+    between: Literal["captions", "prompts"] = "captions"
     captioner: str | None = None
     captioner_revision: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         one_of("direction.source", self.source, ("caption", "given"))
-        one_of("direction.unplaced", self.unplaced, ("target", "pair"))
+        one_of("direction.between", self.between, ("captions", "prompts"))
         if self.captioner is not None:
             pin = "direction.captioner_revision"
             check_model("direction.captioner", self.captioner, pin, self.captioner_revision)
@@ -82,12 +83,10 @@ class Caption(Sentences):
         """One source and one target sentence."""
         if not case.source_prompt:
             return caption, case.target_prompt
-        edited = substituted(caption, changes(case.source_prompt, case.target_prompt))
-        if edited is not None:
-            return caption, edited
-        if self.unplaced == "pair":
+        if self.between == "prompts":
             return case.source_prompt, case.target_prompt
-        return caption, case.target_prompt
+        edited = substituted(caption, changes(case.source_prompt, case.target_prompt))
+        return caption, case.target_prompt if edited is None else edited
 
     def _captioner(self) -> Captioner:
         if self.captioner is None:

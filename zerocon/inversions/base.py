@@ -30,6 +30,7 @@ class Trajectory:
     negatives: Tensor | None = None  # the ∅ of each step, [step, case, token, width]
     noises: Tensor | None = None  # of a sampler that adds noise, [step, case, …]
     pinned: bool = False  # the source's row is put back onto the latents after each step
+    pulled: bool = False  # and the edited row moves by as much
     proximal: float | None = None  # quantile below which guidance's differences are dropped
     shrink: bool = False  # and the others come closer to zero by that limit
 
@@ -62,9 +63,15 @@ class Trajectory:
             return ddim_step(z, eps, alpha, below)
         return noisy_step(z, eps, self.noises[step], alpha, below)
 
-    def source_step(self, step: int, z: Tensor, eps: Tensor) -> Tensor:
-        """One sampling step of the source's own row."""
-        return self.before(step + 1) if self.pinned else self.step(step, z, eps)
+    def both_steps(
+        self, step: int, source: tuple[Tensor, Tensor], edited: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """One sampling step of the source's own row and of the edited one, each (z, ε)."""
+        theirs, ours = self.step(step, *source), self.step(step, *edited)
+        if not self.pinned:
+            return theirs, ours
+        kept = self.before(step + 1)
+        return kept, ours + (kept - theirs) if self.pulled else ours
 
 
 def proximal(difference: Tensor, quantile: float, *, shrink: bool = False) -> Tensor:

@@ -79,10 +79,11 @@ class MasaCtrl:
             }
             with self._mutual(backbone.taps, i, conditions.words):
                 eps = predict(backbone, time, rows)
-            guided = trajectory.guided(eps["source_negative"], eps["source"], self.guidance)
-            source = trajectory.source_step(i, source, guided)
-            guided = trajectory.guided(eps["negative"], eps["target"], self.guidance)
-            z = trajectory.step(i, z, guided)
+            guided = (
+                trajectory.guided(eps["source_negative"], eps["source"], self.guidance),
+                trajectory.guided(eps["negative"], eps["target"], self.guidance),
+            )
+            source, z = trajectory.both_steps(i, (source, guided[0]), (z, guided[1]))
         return z
 
     @contextmanager

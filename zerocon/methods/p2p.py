@@ -180,10 +180,11 @@ class P2P:
             }
             with self._controlled(backbone.taps, edit, i, steps), blend.looking(backbone.taps):
                 eps = predict(backbone, time, rows)
-            guided = trajectory.guided(eps["source_negative"], eps["source"], self._source_guidance)
-            source = trajectory.source_step(i, source, guided)
-            guided = trajectory.guided(eps["negative"], eps["target"], self.guidance)
-            z = trajectory.step(i, z, guided)
+            guided = (
+                trajectory.guided(eps["source_negative"], eps["source"], self._source_guidance),
+                trajectory.guided(eps["negative"], eps["target"], self.guidance),
+            )
+            source, z = trajectory.both_steps(i, (source, guided[0]), (z, guided[1]))
             z = blend(i, source, z)
         return z
 

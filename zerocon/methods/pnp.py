@@ -26,7 +26,9 @@ class PnP:
     For the first share `attention` of the steps the edit attends with the source's queries and
     keys, for the first share `features` it has the source's features. `source`: the latents that
     inversion passed (`trajectory`), or those that sampling under the source prompt passes on its
-    way back (`replayed`), as in PIE-Bench's DDIM runs; then it matters whether inversion pins it.
+    way back (`replayed`); then it matters whether inversion pins it. PIE-Bench's DDIM runs have
+    these one step `late`: every step, and with the first the edit's own start, takes the latent
+    that replaying the step has led to.
     """
 
     needs_inversion: ClassVar[bool] = True
@@ -39,14 +41,14 @@ class PnP:
     attention_sites: str = "up.1.1.self,up.1.2.self,up.2.*.self,up.3.*.self"
     feature_sites: str = "up.1.1.res"
     negative_prompt: str = ""
-    source: Literal["trajectory", "replayed"] = "trajectory"
+    source: Literal["trajectory", "replayed", "late"] = "trajectory"
 
     def __post_init__(self) -> None:
         in_range("method.steps", self.steps, 1, 1000)
         in_range("method.guidance", self.guidance, 0, 100)
         in_range("method.attention", self.attention, 0, 1)
         in_range("method.features", self.features, 0, 1)
-        one_of("method.source", self.source, ("trajectory", "replayed"))
+        one_of("method.source", self.source, ("trajectory", "replayed", "late"))
         read_patterns(self.attention_sites)
         read_patterns(self.feature_sites)
 
@@ -64,25 +66,30 @@ class PnP:
         own = None
         if self.negative_prompt:
             own = backbone.embed([self.negative_prompt]).expand_as(conditions.negative)
-        replays = self.source == "replayed"
         source = z = trajectory.start
         for i, time in enumerate(trajectory.schedule.times):
             negative = trajectory.negative(i, conditions.negative) if own is None else own
+            if self.source == "late":
+                eps = predict(backbone, time, {"replay": (source, conditions.source)})
+                replay = source, eps["replay"]
+                source, _ = trajectory.both_steps(i, replay, replay)
+                z = source if i == 0 else z
             rows = {
                 "source": (source, conditions.negative),
                 "negative": (z, negative),
                 "target": (z, conditions.target),
-                **({"replay": (source, conditions.source)} if replays else {}),
             }
+            if self.source == "replayed":
+                rows["replay"] = source, conditions.source
             with self._injected(backbone.taps, i, len(trajectory.schedule)):
                 eps = predict(backbone, time, rows)
-            source = (
-                trajectory.source_step(i, source, eps["replay"])
-                if replays
-                else trajectory.before(i + 1)
-            )
-            guided = trajectory.guided(eps["negative"], eps["target"], self.guidance)
-            z = trajectory.step(i, z, guided)
+            edited = z, trajectory.guided(eps["negative"], eps["target"], self.guidance)
+            if self.source == "replayed":
+                source, z = trajectory.both_steps(i, (source, eps["replay"]), edited)
+            else:
+                z = trajectory.step(i, *edited)
+            if self.source == "trajectory":
+                source = trajectory.before(i + 1)
         return z
 
     @contextmanager

@@ -82,9 +82,8 @@ class ZeroCon:
             moment = Moment(i, len(trajectory.schedule), draws, changed)
             weights = self.loss.weights(i, len(trajectory.schedule))
             with self.loss.watching(backbone.taps, weights, stop=False) as watch:
-                eps = self._source_noise(backbone, time, source, texts, trajectory)
+                theirs = self._source_noise(backbone, time, source, texts, trajectory)
                 reference = {role: watch(role) for role in self._source_roles()}
-            source = trajectory.source_step(i, source, eps)
 
             before = {"negative": z, "target": z}
             moved = self._moved(backbone, time, before, texts, reference, weights, moment)
@@ -92,7 +91,8 @@ class ZeroCon:
             pairs = {role: (latents, texts[role]) for role, latents in at.items()}
             noise = predict(backbone, time, pairs)
             eps = trajectory.guided(noise["negative"], noise["target"], self.guidance)
-            z = trajectory.step(i, moved["negative"], eps)  # the same latent, in the paper
+            ours = moved["negative"], eps  # the same latent in both roles, in the paper
+            source, z = trajectory.both_steps(i, (source, theirs), ours)
         return z
 
     def _source_roles(self) -> tuple[str, ...]:
