@@ -9,6 +9,7 @@ import pytest
 from zerocon.app import combinations, preflight
 from zerocon.checks import ConfigError
 from zerocon.config import CONF, compose_settings
+from zerocon.methods.dds import DDS
 from zerocon.methods.pnp import PnP
 from zerocon.methods.sdedit import SDEdit
 from zerocon.methods.zerocon import ZeroCon
@@ -59,6 +60,14 @@ def test_plug_and_play_takes_features_where_they_suit_the_backbone(
     method = compose_settings([f"backbone={backbone}", "method=pnp"]).method
     assert isinstance(method, PnP)
     assert method.feature_sites == site
+
+
+@pytest.mark.parametrize(("backbone", "side"), [("shapes", 16), ("sd15", 64)])
+@pytest.mark.parametrize("name", ["dds", "cds"])
+def test_descents_go_as_far_on_every_backbone(backbone: str, side: int, name: str) -> None:
+    method = compose_settings([f"backbone={backbone}", f"method={name}"]).method
+    assert isinstance(method, DDS)
+    assert method.scale / side**2 == 2000 / 64**2
 
 
 def test_the_default_run() -> None:
