@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ from zerocon.checks import ConfigError
 from zerocon.metrics.base import Pictures, check_range
 from zerocon.shapes import evaluators
 from zerocon.shapes.packaged import file_fingerprint, module_fingerprint
+from zerocon.taps import Enough
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)
@@ -168,10 +170,6 @@ class VitEncoder:
         return pictures.once(self, what, lambda: self(_shown(pictures, shown), levels=levels))
 
 
-class _Entered(Exception):  # noqa: N818 - nothing went wrong
-    """The last layer is about to run: what the layers before it made is there."""
-
-
 @torch.no_grad()
 def last_layer(vit: ViTModel, pixels: Tensor) -> Seen:
     """Of pixels as the ViT wants them; of its last layer only what is asked for is computed."""
@@ -183,13 +181,12 @@ def last_layer(vit: ViTModel, pixels: Tensor) -> Seen:
 
     def enter(_module: nn.Module, args: Any, named: dict[str, Any]) -> None:
         entered.append((args, named))
-        raise _Entered
+        raise Enough
 
     handle = layer.register_forward_pre_hook(enter, with_kwargs=True)
     try:
-        vit(pixel_values=pixels)
-    except _Entered:
-        pass
+        with suppress(Enough):
+            vit(pixel_values=pixels)
     finally:
         handle.remove()
     args, named = entered[0]
