@@ -71,7 +71,7 @@ def test_a_curve_is_a_name_with_its_runs() -> None:
 
 
 def test_unknown_experiments_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no experiment 'nonsense'; there are: .*first_methods"):
+    with pytest.raises(ConfigError, match=r"no experiment 'nonsense'; there are: .*all_methods"):
         read_experiment("nonsense")
     (tmp_path / "broken.yaml").write_text("question: why?\nrunz: {}\n")
     with pytest.raises(ConfigError, match="runz"):

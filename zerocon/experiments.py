@@ -4,7 +4,8 @@ A file says its `question`, what was `expected`, its `cost`, the `overrides` tha
 runs share, and its `runs`, each a name with overrides of its own, or the name of a curve with the
 runs along it; or a `sweep`, settings with their values, of which every combination is a run; or
 a `search` (zerocon/search.py), which chooses each run's settings by how the earlier runs did.
-`columns` are the metrics that answer the question, `plot` what `zerocon frontier` draws of them.
+`columns` are the metrics that answer the question, with their `intervals` if it says so, and
+`plot` is what `zerocon frontier` draws of them.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class Experiment:
     sweep: dict[str, list[Any]] = field(default_factory=dict[str, list[Any]])
     overrides: list[str] = field(default_factory=list[str])
     columns: list[str] = field(default_factory=list[str])
+    intervals: bool = False  # of the means, for their standard errors
     plot: dict[str, Any] = field(default_factory=dict[str, Any])
     search: Search | None = None
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from made_up import LPIPS, PSNR, failed, method, ok, write_run
 
@@ -15,6 +16,7 @@ from zerocon.checks import ConfigError
 from zerocon.cli import main
 from zerocon.reports.measured import print_table
 from zerocon.reports.published import SETS, published_rows
+from zerocon.reports.statistics import bootstrap_means
 
 ROOT = Path(__file__).parents[2]
 
@@ -72,6 +74,45 @@ def test_csv_has_full_precision_and_every_count(
     assert float(overall["psnr_bg s.e. (dB)"]) == pytest.approx(1 / 3, rel=1e-12)
     assert (first["edit_type"], second["failed"]) == ("0 kind 0", "1")
     assert second["psnr_bg (dB)"] == ""
+
+
+def test_intervals_are_of_the_cases_in_every_form(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep(tmp_path)
+    asked = (str(tmp_path), "--rows", "method.guidance", "--intervals", "--per-type")
+    rows = list(csv.DictReader(io.StringIO(printed(capsys, *asked, "--format", "csv"))))
+    assert [(r["edit_type"], r["psnr_bg n"]) for r in rows[:3]] == [
+        ("all", "4"),
+        ("0 kind 0", "2"),
+        ("1 kind 1", "2"),
+    ]
+    # Of the cases' means over the seeds: 2.5, 3.5, 4.5, 5.5; of type 0 2.5 and 4.5
+    low, high = bootstrap_means(np.array([2.5, 3.5, 4.5, 5.5])[:, None])
+    assert float(rows[0]["psnr_bg low (dB)"]) == pytest.approx(low[0])
+    assert float(rows[0]["psnr_bg high (dB)"]) == pytest.approx(high[0])
+    of_type = [float(rows[1][f"psnr_bg {end} (dB)"]) for end in ("low", "high")]
+    assert of_type == [2.5, 4.5]
+
+    text = printed(capsys, *asked, "--markdown")
+    assert f"| 2.0 | 2 | 4 | 0 | 4.00 [{low[0]:.2f}, {high[0]:.2f}] |" in text
+    assert "mean [95% interval from 10,000 resamples of the cases]" in text
+    assert "±" not in text
+    alone = printed(capsys, str(tmp_path / "run-2.0-0"), "--intervals")
+    assert "mean [95%]" in alone
+    assert "[2.00, 5.00]" in alone
+
+
+def test_one_case_has_no_interval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = write_run(tmp_path / "run", [ok("a", psnr_bg=1.0)], columns=[PSNR])
+    (row,) = csv.DictReader(
+        io.StringIO(printed(capsys, str(run), "--intervals", "--format", "csv"))
+    )
+    assert (row["psnr_bg (dB)"], row["psnr_bg low (dB)"], row["psnr_bg high (dB)"]) == (
+        "1.0",
+        "",
+        "",
+    )
 
 
 def test_different_sorts_never_share_a_column(

@@ -37,6 +37,20 @@ def test_the_interval_covers_also_where_a_success_is_all_or_nothing() -> None:
     assert 0.93 <= ((low <= 0.2) & (high >= 0.2)).mean() <= 0.97
 
 
+def test_the_interval_does_not_depend_on_what_is_resampled_beside() -> None:
+    """Of successes many resamples have just the mean; the sums' rounding must not hide that."""
+    successes = np.repeat([1.0, 0.0], [94, 6])[:, None]
+    alone = bootstrap_means(successes)
+    for others in (1, 2, 5, 16):
+        beside = np.hstack([successes, np.random.default_rng(0).normal(size=(100, others))])
+        low, high = bootstrap_means(beside)
+        assert (low[0], high[0]) == pytest.approx((alone[0][0], alone[1][0]), rel=1e-12)
+    resampled = np.array([[0.3], [0.1 + 0.2], [0.2], [0.4]])
+    both = interval(resampled, np.array([0.3]), 100, 0.95)
+    exact = interval(np.array([[3.0], [3.0], [2.0], [4.0]]), np.array([3.0]), 100, 0.95)
+    assert np.ravel(both) == pytest.approx(np.ravel(exact) / 10)
+
+
 @pytest.mark.parametrize("cases", [40, 100])
 def test_without_an_effect_the_test_rejects_as_often_as_it_says(cases: int) -> None:
     random = np.random.default_rng(cases + 1)

@@ -62,7 +62,7 @@ def _run_all(experiment: Experiment, options: argparse.Namespace) -> None:
     print(f"{experiment.question.strip()}\nExpected: {experiment.expected.strip()}")
     outcomes = [execute(settings) for settings in runs]
     directories = [outcome.directory for outcome in outcomes]
-    print_table(directories, metrics=experiment.columns)
+    print_table(directories, metrics=experiment.columns, intervals=experiment.intervals)
     if options.write:
         only = ["--only", *options.only] if options.only else []
         command = [options.name, *options.overrides, *only]
@@ -106,7 +106,8 @@ def _answers(experiment: Experiment, directories: Sequence[Path], folder: Path) 
     from zerocon.reports.frontier_table import frontier
     from zerocon.reports.measured import print_table
 
-    table = _printed(lambda: print_table(directories, metrics=experiment.columns, form="markdown"))
+    shown: dict[str, Any] = {"metrics": experiment.columns, "intervals": experiment.intervals}
+    table = _printed(lambda: print_table(directories, **shown, form="markdown"))
     if not experiment.plot:
         return [table]
     plot = folder / f"{experiment.name}.png"

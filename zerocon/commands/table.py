@@ -11,6 +11,10 @@ def add(commands: Any) -> None:
     table = commands.add_parser("table", help="the results of runs, side by side")
     add_runs(table)
     table.add_argument("--per-type", action="store_true", help="one table for each edit type, too")
+    table.add_argument(
+        "--intervals", action="store_true",
+        help="of each mean its 95%% interval, from resamples of the cases, for its standard error",
+    )  # fmt: skip
     add_choices(table)
     table.add_argument(
         "--rows", type=names, default=(), metavar="FIELD,…",
@@ -71,6 +75,7 @@ def _table(options: argparse.Namespace) -> None:
         rows=options.rows,
         metrics=options.metrics,
         per_type=options.per_type,
+        intervals=options.intervals,
         published=options.published,
         form=options.format,
     )

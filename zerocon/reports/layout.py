@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from rich.cells import cell_len
 
+from zerocon.reports.statistics import LEVEL, RESAMPLES
 from zerocon.reports.summary import Column, Group, Statistic, Summary
 
 ARROWS = {"higher": "↑", "lower": "↓", "": ""}
@@ -114,7 +115,7 @@ def _alone(title: str, rows: Rows, columns: Sequence[Column]) -> Grid:
         for stat in (_statistic(group, column),)
         for left_out in (_left_out(stat.infinite, stat.nan),)
     ]
-    header = ["metric", "mean ± s.e.", "n", "left out"]
+    header = ["metric", _short(_has_intervals([group])), "n", "left out"]
     if not any(line[3].text for line in lines):
         header, lines = header[:3], [line[:3] for line in lines]
     return Grid(f"{title} · {name}" if title else name, header, lines, [_counts(group)])
@@ -217,8 +218,26 @@ def value(stat: Statistic, column: Column) -> str:
     if stat.mean is None:
         return NOTHING
     digits = int(column["digits"])
-    spread = f" ± {stat.stderr:.{digits}f}" if stat.stderr is not None else ""
+    if stat.interval is not None:
+        low, high = stat.interval
+        spread = f" [{low:.{digits}f}, {high:.{digits}f}]"
+    else:
+        spread = f" ± {stat.stderr:.{digits}f}" if stat.stderr is not None else ""
     return f"{stat.mean:.{digits}f}{spread}"
+
+
+def _has_intervals(groups: Iterable[Group]) -> bool:
+    return any(stat.interval for group in groups for stat in group.metrics.values())
+
+
+def _short(intervals: bool) -> str:
+    return f"mean [{LEVEL:.0%}]" if intervals else "mean ± s.e."
+
+
+def _in_full(intervals: bool) -> str:
+    if not intervals:
+        return "mean ± standard error"
+    return f"mean [{LEVEL:.0%} interval from {RESAMPLES:,} resamples of the cases]"
 
 
 def _left_out(infinite: int, nan: int) -> str:
@@ -233,7 +252,7 @@ def _counts(group: Group) -> str:
 def _notes(groups: Mapping[Label, Group], columns: Sequence[Column]) -> list[str]:
     """Where means are over fewer cases than went well."""
     notes = [_note(column, [_statistic(g, column) for g in groups.values()]) for column in columns]
-    return ["mean ± standard error", *filter(None, notes)]
+    return [_in_full(_has_intervals(groups.values())), *filter(None, notes)]
 
 
 def _note(column: Column, stats: Sequence[Statistic]) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from zerocon.checks import one_of
+from zerocon.reports.estimates import with_intervals
 from zerocon.reports.layout import UNLIMITED, Grid, Label, grids
 from zerocon.reports.published import SETS, published_grids, published_rows
 from zerocon.reports.render import FORMATS, write
@@ -51,6 +52,7 @@ class Block:
     columns: Sequence[Column]
     lines: Mapping[Label, Line]
     notes: Sequence[str]
+    intervals: bool
 
     def grids(self, *, per_type: bool, width: int) -> list[Grid]:
         tables = grids(
@@ -70,6 +72,7 @@ def print_table(
     rows: Sequence[str] = (),
     metrics: Sequence[str] = (),
     per_type: bool = False,
+    intervals: bool = False,
     published: str | None = None,
     form: str = TERMINAL,
 ) -> None:
@@ -77,7 +80,8 @@ def print_table(
     one_of("--format", form, CHOICES)
     if published is not None:
         one_of("--published", published, sorted(SETS))
-    blocks = measured(find_runs(patterns), rows, metrics, per_type=per_type)
+    runs = find_runs(patterns)
+    blocks = measured(runs, rows, metrics, per_type=per_type, intervals=intervals)
     if form == CSV:
         sys.stdout.write("\n".join([*map(csv_of, blocks), *_published_csv(published, blocks)]))
         return
@@ -92,11 +96,14 @@ def measured(
     metrics: Sequence[str] = (),
     *,
     per_type: bool = False,
+    intervals: bool = False,
 ) -> list[Block]:
     for field in rows:
         check_field(runs, field)
     columns_of(runs, metrics)  # a metric that no run has
-    return [_block(s, of_sort, rows, metrics, per_type) for s, of_sort in sorts(runs).items()]
+    return [
+        _block(s, of_sort, rows, metrics, per_type, intervals) for s, of_sort in sorts(runs).items()
+    ]
 
 
 def tables_of(
@@ -141,7 +148,12 @@ def _with_notes(tables: Sequence[Grid], notes: Sequence[str]) -> list[Grid]:
 
 
 def _block(
-    sort: Sort, runs: Sequence[Run], rows: Sequence[str], metrics: Sequence[str], per_type: bool
+    sort: Sort,
+    runs: Sequence[Run],
+    rows: Sequence[str],
+    metrics: Sequence[str],
+    per_type: bool,
+    intervals: bool,
 ) -> Block:
     all_columns = columns_of(runs)
     columns = [c for c in all_columns if not metrics or c["name"] in metrics]
@@ -149,6 +161,10 @@ def _block(
     positions = {id(run): i for i, several in enumerate(gathered.values()) for run in several}
     store = Store(runs, columns)
     summaries = store.summaries([positions[id(run)] for run in runs], per_type=per_type)
+    if intervals:
+        place = {id(run): i for i, run in enumerate(runs)}
+        groups = [[place[id(run)] for run in several] for several in gathered.values()]
+        summaries = with_intervals(summaries, store.cells(), groups)
     lines = {
         label: Line(several, summary)
         for (label, several), summary in zip(gathered.items(), summaries, strict=True)
@@ -158,7 +174,7 @@ def _block(
         *_unfinished(runs, store.recorded()),
         *_origin_notes(sort, runs),
     ]
-    return Block(sort, tuple(rows) or ("",), columns, lines, notes)
+    return Block(sort, tuple(rows) or ("",), columns, lines, notes, intervals)
 
 
 def _gathered(runs: Sequence[Run], rows: Sequence[str]) -> dict[Label, list[Run]]:
@@ -212,14 +228,16 @@ def _named(names: Sequence[str]) -> str:
 
 
 def csv_of(block: Block) -> str:
-    """Full precision: for each metric its mean, standard error and n."""
+    """Full precision: for each metric its mean, standard error and n, and the mean's interval."""
     header = ["kind", *(key or "run" for key in block.keys), "edit_type"]
     header += ["runs", "cases", "failed", "dataset", "protocol", "judges", "backbone"]
     for column in block.columns:
         unit = f" ({column['unit']})" if column["unit"] else ""
         header += [f"{column['name']}{unit}", f"{column['name']} s.e.{unit}", f"{column['name']} n"]
+        if block.intervals:
+            header += [f"{column['name']} {end}{unit}" for end in ("low", "high")]
     lines = [
-        [*_csv_start(block, label, line, kind, group), *_csv_numbers(group, block.columns)]
+        [*_csv_start(block, label, line, kind, group), *_csv_numbers(group, block)]
         for label, line in block.lines.items()
         for kind, group in (("all", line.summary.overall), *line.summary.edit_types.items())
     ]
@@ -235,9 +253,15 @@ def _csv_start(block: Block, label: Label, line: Line, kind: str, group: Group) 
     return ["measured", *label, name, *counts, sort.dataset, sort.protocol, judges, backbones]
 
 
-def _csv_numbers(group: Group, columns: Sequence[Column]) -> list[object]:
-    stats = [group.metrics.get(str(column["name"]), Statistic(None, None, 0)) for column in columns]
-    return [part for stat in stats for part in (stat.mean, stat.stderr, stat.n)]
+def _csv_numbers(group: Group, block: Block) -> list[object]:
+    nothing = Statistic(None, None, 0)
+    numbers: list[object] = []
+    for column in block.columns:
+        stat = group.metrics.get(str(column["name"]), nothing)
+        numbers += [stat.mean, stat.stderr, stat.n]
+        if block.intervals:
+            numbers += stat.interval or (None, None)
+    return numbers
 
 
 def _published_csv(name: str | None, blocks: Sequence[Block]) -> list[str]:

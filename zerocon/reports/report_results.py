@@ -2,68 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from zerocon.reports.frontier import mean_of_runs
+from zerocon.reports.estimates import Estimate, estimates
 from zerocon.reports.layout import ranks
 from zerocon.reports.report_html import cell, head, head_of, notes, table, worded
 from zerocon.reports.report_variants import Variants
-from zerocon.reports.statistics import LEVEL, RESAMPLES, Floats, bootstrap_means
+from zerocon.reports.statistics import LEVEL, RESAMPLES
 from zerocon.reports.store import Cells
 from zerocon.reports.summary import Column
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over cases; nan where there is none, or too few cases for an interval."""
-
-    mean: float
-    low: float
-    high: float
-    n: int
-
-    def worded(self, column: Column) -> tuple[str, str]:
-        """The mean, and its interval."""
-        if not self.n:
-            return worded(None, column), ""
-        if self.n < 2:
-            return worded(self.mean, column), ""
-        return worded(
-            self.mean, column
-        ), f"{worded(self.low, column)} … {worded(self.high, column)}"
-
-
-def estimates(values: Floats, resamples: int = RESAMPLES) -> list[Estimate]:
-    """Of each row of [point, case]. Infinities have no mean and are left out."""
-    there = np.isfinite(values)
-    counts = there.sum(1)
-    found: dict[int, Estimate] = {}
-    for n in np.unique(counts):  # rows of one size share their resamples
-        which = np.flatnonzero(counts == n)
-        together = values[which][there[which]].reshape(len(which), n)  # [point, n]
-        found |= dict(zip(which.tolist(), _of_size(together, resamples), strict=True))
-    return [found[point] for point in range(len(values))]
-
-
-def _of_size(values: Floats, resamples: int) -> list[Estimate]:
-    n, nan = values.shape[1], float("nan")
-    if n < 2:
-        means = values[:, 0].tolist() if n else [nan] * len(values)
-        return [Estimate(mean, nan, nan, n) for mean in means]
-    low, high = bootstrap_means(values.T, resamples=resamples)
-    return [
-        Estimate(float(m), float(a), float(b), n)
-        for m, a, b in zip(values.mean(1), low, high, strict=True)
-    ]
-
-
-def gathered(values: Floats, groups: Iterable[Sequence[int]]) -> Floats:
-    """[run, case] -> [group, case]: each case's mean over the runs of a group."""
-    rows = [mean_of_runs(values[list(group)]) for group in groups]
-    return np.stack(rows) if rows else values[:0]
 
 
 @dataclass(frozen=True)
@@ -108,9 +56,18 @@ def _metric_cells(found: Sequence[Estimate], column: Column) -> list[str]:
     places = ranks([one.mean if one.n else None for one in found], column)
     cells: list[str] = []
     for one, rank in zip(found, places, strict=True):
-        mean, between = one.worded(column)
+        mean, between = _worded(one, column)
         cells.append(cell(mean, value=one.mean, rank=rank, under=between))
     return cells
+
+
+def _worded(one: Estimate, column: Column) -> tuple[str, str]:
+    """The mean, and its interval."""
+    if not one.n:
+        return worded(None, column), ""
+    if one.n < 2:
+        return worded(one.mean, column), ""
+    return worded(one.mean, column), f"{worded(one.low, column)} … {worded(one.high, column)}"
 
 
 def _how() -> list[str]:

@@ -27,6 +27,7 @@ class Statistic:
     n: int
     nan: int = 0
     infinite: int = 0
+    interval: tuple[float, float] | None = None  # of the mean, where it was asked for
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,14 @@ def _natural(text: str) -> list[tuple[bool, int, str]]:
     return [(p.isdecimal(), int(p) if p.isdecimal() else 0, p) for p in parts]
 
 
+def _without_intervals(fields: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """A summary is made of the records alone; intervals are resampled by those who show them."""
+    return {name: value for name, value in fields if name != "interval"}
+
+
 def write_summary(directory: Path, summary: Summary, columns: Sequence[Column]) -> Path:
-    content = {"schema": 1, "columns": [dict(column) for column in columns]} | asdict(summary)
+    stated = asdict(summary, dict_factory=_without_intervals)
+    content = {"schema": 1, "columns": [dict(column) for column in columns]} | stated
     path = directory / FILE_NAME
     write_atomic(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
     return path
