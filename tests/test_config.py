@@ -10,6 +10,7 @@ from zerocon.app import combinations, preflight
 from zerocon.checks import ConfigError
 from zerocon.config import CONF, compose_settings
 from zerocon.methods.dds import DDS
+from zerocon.methods.p2p import P2P
 from zerocon.methods.pnp import PnP
 from zerocon.methods.sdedit import SDEdit
 from zerocon.methods.zerocon import ZeroCon
@@ -60,6 +61,22 @@ def test_plug_and_play_takes_features_where_they_suit_the_backbone(
     method = compose_settings([f"backbone={backbone}", "method=pnp"]).method
     assert isinstance(method, PnP)
     assert method.feature_sites == site
+
+
+@pytest.mark.parametrize(
+    ("backbone", "sites", "blend"),
+    [
+        ("shapes", "self@1/2,self@1/4,self@1/8", "down.*.cross@1/2,up.*.cross@1/2"),
+        ("sd15", "self@1/4,self@1/8", "down.*.cross@1/4,up.*.cross@1/4"),
+        ("sdxl", "self@1/4,self@1/8", "down.*.cross@1/4,up.*.cross@1/4"),
+    ],
+)
+def test_prompt_to_prompt_looks_where_it_suits_the_backbone(
+    backbone: str, sites: str, blend: str
+) -> None:
+    method = compose_settings([f"backbone={backbone}", "method=p2p"]).method
+    assert isinstance(method, P2P)
+    assert (method.self_sites, method.blend_sites) == (sites, blend)
 
 
 @pytest.mark.parametrize(("backbone", "side"), [("shapes", 16), ("sd15", 64)])
