@@ -11,10 +11,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from zerocon.cases import CaseError
-from zerocon.losses import grid_side
 
 TOKENS = 77  # that CLIP reads
 
@@ -125,39 +123,3 @@ def word_schedule(
         first, last = by_place.get(place, window)
         alphas[int(first * (steps + 1)) : int(last * (steps + 1)), place] = 1.0
     return alphas[:steps]
-
-
-def marks(places: Sequence[Sequence[int]], length: int = TOKENS) -> Tensor:
-    """1 at each case's places, [case, token]."""
-    marked = torch.zeros(len(places), length)
-    for row, own in enumerate(places):
-        for place in own:
-            marked[row, place] = 1.0
-    return marked
-
-
-def word_heat(maps: Sequence[Tensor], words: Tensor) -> Tensor:
-    """The attention to the marked tokens, over heads and layers of one size, [case, 1, y, x]."""
-    columns = words[:, None, :, None].to(maps[0])
-    heat = torch.cat([(m @ columns).squeeze(-1) for m in maps], dim=1).mean(1)  # [case, position]
-    side = grid_side(heat)
-    return heat.unflatten(1, (1, side, side))
-
-
-def blend_mask(source: Tensor, target: Tensor, threshold: float, side: int) -> Tensor:
-    """1 at and beside where either heat is large, [case, 1, side, side]; everywhere without any."""
-    nowhere = (source.amax((1, 2, 3)) <= 0) & (target.amax((1, 2, 3)) <= 0)
-    near = hot(_widened(source), _widened(target), threshold, side)
-    return near | nowhere[:, None, None, None]
-
-
-def hot(source: Tensor, target: Tensor, threshold: float, side: int) -> Tensor:
-    """1 where either heat is large, [case, 1, side, side]."""
-    larger = [F.interpolate(heat, size=(side, side)) for heat in (source, target)]
-    # Of no heat at all the share is not a number, and that is not large.
-    shares = [heat / heat.amax((2, 3), keepdim=True) for heat in larger]
-    return (shares[0] > threshold) | (shares[1] > threshold)
-
-
-def _widened(heat: Tensor) -> Tensor:
-    return F.max_pool2d(heat, 3, stride=1, padding=1)

@@ -9,9 +9,10 @@ import torch
 
 from tests.methods.edits import given, same, watched
 from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
+from zerocon.heat import within
 from zerocon.methods import masactrl
 from zerocon.methods.ddim import DDIM
-from zerocon.methods.masactrl import MasaCtrl, within
+from zerocon.methods.masactrl import MasaCtrl
 
 METHOD = MasaCtrl(steps=4, guidance=3.0, first_step=1)
 LAST_SIX = {f"up.{b}.{k}.self" for b in (2, 3) for k in range(3)}

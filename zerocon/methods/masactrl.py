@@ -9,16 +9,15 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from zerocon.alignment import marks, word_heat
 from zerocon.backbones.base import Backbone
 from zerocon.checks import in_range, one_of
 from zerocon.conditions import Conditions, Draws, Words
+from zerocon.heat import Grounds
 from zerocon.inversions.base import Trajectory
 from zerocon.methods.base import Used
 from zerocon.passes import predict
-from zerocon.taps import Seen, Site, Taps, read_patterns, record, replace
+from zerocon.taps import Site, Taps, read_patterns, record, replace
 
 # Whose keys and values each of the edit's rows attends to.
 TAKEN_FROM = {"negative": "source_negative", "target": "source"}
@@ -94,44 +93,10 @@ class MasaCtrl:
                     open_taps.enter_context(replace(taps, self.sites, what, _the_sources))
                 if self.masked and words:
                     seen = open_taps.enter_context(record(taps, self.mask_sites, "probs"))
-                    grounds = Grounds(words, seen, self.mask_threshold)
+                    grounds = Grounds(words, seen, self.mask_threshold, tuple(TAKEN_FROM))
                     open_taps.enter_context(replace(taps, self.sites, "probs", grounds))
             yield
 
 
 def _the_sources(_site: Site, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {role: rows[whose] for role, whose in TAKEN_FROM.items()}
-
-
-class Grounds:
-    """Keeps the edit's attention between foregrounds and between backgrounds."""
-
-    def __init__(self, words: Sequence[Words], seen: Seen, threshold: float) -> None:
-        self.source = marks([w.source_blend for w in words])
-        self.target = marks([w.target_blend for w in words])
-        self.seen, self.threshold = seen, threshold
-
-    def __call__(self, _site: Site, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        ran = self.seen.sites[: len(self.seen)]  # in this pass, before this site
-        if not ran:
-            return {}
-        side = round(rows["target"].shape[-1] ** 0.5)
-        theirs = self._foreground("source", self.source, ran, side)
-        ours = self._foreground("target", self.target, ran, side)
-        kept = ours[:, :, None] == theirs[:, None, :]  # [case, edit's position, source's position]
-        named = self.source.any(1) & self.target.any(1)
-        kept = kept | ~named[:, None, None].to(kept.device)
-        return {role: within(rows[role], kept[:, None]) for role in TAKEN_FROM}
-
-    def _foreground(self, role: str, words: Tensor, ran: Sequence[Site], side: int) -> Tensor:
-        """Where the words get attention, [case, position]."""
-        heat = word_heat([self.seen[site.name][role] for site in ran], words)
-        low, high = heat.amin((2, 3), keepdim=True), heat.amax((2, 3), keepdim=True)
-        share = (heat - low) / (high - low).clamp(min=1e-12)
-        return F.interpolate(share, size=(side, side)).flatten(1) >= self.threshold
-
-
-def within(probs: Tensor, kept: Tensor) -> Tensor:
-    """Attention among the kept positions only; evenly to all where none is kept."""
-    limits = torch.finfo(probs.dtype)
-    return probs.clamp(min=limits.tiny).log().masked_fill(~kept, limits.min).softmax(-1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeVar
@@ -10,25 +10,15 @@ from typing import ClassVar, Literal, TypeVar
 import torch
 from torch import Tensor
 
-from zerocon.alignment import (
-    TOKENS,
-    Alignment,
-    blend_mask,
-    hot,
-    marks,
-    refined,
-    replaced,
-    same_places,
-    word_heat,
-    word_schedule,
-)
+from zerocon.alignment import TOKENS, Alignment, refined, replaced, same_places, word_schedule
 from zerocon.backbones.base import Backbone
 from zerocon.checks import ConfigError, in_range, one_of
 from zerocon.conditions import Conditions, Draws, Words
+from zerocon.heat import LocalBlend
 from zerocon.inversions.base import Trajectory
 from zerocon.methods.base import Used
 from zerocon.passes import predict
-from zerocon.taps import Site, Taps, read_patterns, record, replace, shared
+from zerocon.taps import Site, Taps, read_patterns, replace, shared
 from zerocon.words import places_of
 
 Said = TypeVar("Said")
@@ -47,56 +37,6 @@ class Edit:
         edited = self.alignment.applied(source, target) * self.scales[:, None, None, :]
         alpha = self.alphas[step][:, None, None, :]
         return edited * alpha + target * (1 - alpha)
-
-
-class LocalBlend:
-    """Puts the source back where the blend words got little attention in the steps so far.
-
-    And where the words `spared` (each as its tokens) got much.
-    """
-
-    def __init__(
-        self,
-        words: Sequence[Words],
-        spared: Sequence[Sequence[int]],
-        sites: str,
-        threshold: float,
-        start: int,
-    ) -> None:
-        blend = [w.source_blend for w in words], [w.target_blend for w in words]
-        spare = [
-            [_places(spared, w.source) for w in words],
-            [_places(spared, w.target) for w in words],
-        ]
-        self.marks = {
-            (use, role): marks(places)
-            for use, both in (("blend", blend), ("spare", spare))
-            for role, places in zip(("source", "target"), both, strict=True)
-        }
-        self.sites, self.threshold, self.start = sites, threshold, start
-        self.heat: dict[tuple[str, str], Tensor] = {}  # summed over the steps, [case, 1, y, x]
-
-    @contextmanager
-    def looking(self, taps: Taps) -> Generator[None]:
-        """Add up the maps of the step inside, as they are after the edit."""
-        if not self.marks["blend", "source"].any() and not self.marks["blend", "target"].any():
-            yield
-            return
-        with record(taps, self.sites, "probs") as seen:
-            yield
-        for key, words in self.marks.items():
-            heat = word_heat(seen.of(key[1]), words)
-            self.heat[key] = self.heat[key] + heat if key in self.heat else heat
-
-    def __call__(self, step: int, source: Tensor, edited: Tensor) -> Tensor:
-        if step < self.start or not self.heat:
-            return edited
-        blend, spare = (
-            (self.heat[use, "source"], self.heat[use, "target"]) for use in ("blend", "spare")
-        )
-        inside = blend_mask(*blend, self.threshold, edited.shape[-1])
-        inside &= ~hot(*spare, self.threshold, edited.shape[-1])
-        return torch.where(inside, edited, source)
 
 
 @dataclass(frozen=True)
@@ -234,11 +174,6 @@ class P2P:
                     take = shared("source", "target")
                     open_taps.enter_context(replace(taps, self.self_sites, what, take))
             yield
-
-
-def _places(phrases: Sequence[Sequence[int]], tokens: Sequence[int]) -> list[int]:
-    """Where any of the phrases stands."""
-    return [place for phrase in phrases for place in places_of(phrase, tokens)]
 
 
 def _at_places(backbone: Backbone, by_word: Mapping[str, Said], words: Words) -> dict[int, Said]:
