@@ -54,7 +54,10 @@ def draw(path: Path, curves: Sequence[Curve], x: Column, y: Column, front: Float
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=9, loc="best")
+    if len(curves) > len(COLORS):  # too many to be clear of the points
+        figure.legend(frameon=False, fontsize=9, loc="outside right upper")
+    else:
+        axes.legend(frameon=False, fontsize=9, loc="best")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
 
