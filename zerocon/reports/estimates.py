@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from zerocon.reports.frontier import mean_of_runs
-from zerocon.reports.statistics import RESAMPLES, Floats, bootstrap_means
+from zerocon.reports.statistics import Floats, bootstrap_means
 from zerocon.reports.store import Cells
-from zerocon.reports.summary import Group, Summary
+from zerocon.reports.summary import RESAMPLES, Group, Summary
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,10 @@ def gathered(values: Floats, groups: Iterable[Sequence[int]]) -> Floats:
 
 
 def with_intervals(
-    summaries: Sequence[Summary], cells: Cells, groups: Sequence[Sequence[int]]
+    summaries: Sequence[Summary], cells: Cells, rows: Sequence[int]
 ) -> list[Summary]:
-    """The summaries of rows, each of some runs, with an interval of every mean."""
+    """The summaries with an interval of every mean; `rows` says to which one each run belongs."""
+    groups = [np.flatnonzero(np.equal(rows, row)).tolist() for row in range(len(summaries))]
     values = {name: gathered(of_runs, groups) for name, of_runs in cells.values.items()}
     types = np.array(cells.edit_types)
     kinds = {kind for summary in summaries for kind in summary.edit_types}

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from zerocon.checks import ConfigError
 from zerocon.reports.frontier_plot import Curve
 from zerocon.reports.runs import Run, check_field, natural, varying
-from zerocon.reports.statistics import LEVEL, RESAMPLES, Floats, interval, resampling
+from zerocon.reports.statistics import Floats, interval, resampling
 from zerocon.reports.store import Cells
-from zerocon.reports.summary import Column
+from zerocon.reports.summary import LEVEL, RESAMPLES, Column
 
 MARGIN = 0.1  # how far beyond the worst point the box reaches, in parts of its side
 

@@ -19,8 +19,8 @@ from zerocon.reports.layout import NOTHING, UNLIMITED, Cell, Grid, label
 from zerocon.reports.measured import CHOICES, CSV, TERMINAL
 from zerocon.reports.render import write
 from zerocon.reports.runs import Run, Sort, columns_of, find_runs, varying
-from zerocon.reports.statistics import LEVEL, RESAMPLES, Floats
-from zerocon.reports.summary import Column
+from zerocon.reports.statistics import Floats
+from zerocon.reports.summary import LEVEL, RESAMPLES, Column
 
 PRESERVATION = ("lpips_bg", "structure", "psnr_bg", "lpips_whole")
 SUCCESS = ("edit_success", "clip_accuracy", "clip_edited", "clip_whole")

@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 
 from rich.cells import cell_len
 
-from zerocon.reports.statistics import LEVEL, RESAMPLES
-from zerocon.reports.summary import Column, Group, Statistic, Summary
+from zerocon.reports.summary import LEVEL, RESAMPLES, Column, Group, Statistic, Summary
 
 ARROWS = {"higher": "↑", "lower": "↓", "": ""}
 NOTHING = "–"

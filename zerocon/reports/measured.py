@@ -12,7 +12,6 @@ from pathlib import Path
 from rich.console import Console
 
 from zerocon.checks import one_of
-from zerocon.reports.estimates import with_intervals
 from zerocon.reports.layout import UNLIMITED, Grid, Label, grids
 from zerocon.reports.published import SETS, published_grids, published_rows
 from zerocon.reports.render import FORMATS, write
@@ -160,11 +159,12 @@ def _block(
     gathered = _gathered(runs, rows)
     positions = {id(run): i for i, several in enumerate(gathered.values()) for run in several}
     store = Store(runs, columns)
-    summaries = store.summaries([positions[id(run)] for run in runs], per_type=per_type)
+    places = [positions[id(run)] for run in runs]
+    summaries = store.summaries(places, per_type=per_type)
     if intervals:
-        place = {id(run): i for i, run in enumerate(runs)}
-        groups = [[place[id(run)] for run in several] for several in gathered.values()]
-        summaries = with_intervals(summaries, store.cells(), groups)
+        from zerocon.reports.estimates import with_intervals  # resampling takes a second to load
+
+        summaries = with_intervals(summaries, store.cells(), places)
     lines = {
         label: Line(several, summary)
         for (label, several), summary in zip(gathered.items(), summaries, strict=True)
@@ -228,7 +228,7 @@ def _named(names: Sequence[str]) -> str:
 
 
 def csv_of(block: Block) -> str:
-    """Full precision: for each metric its mean, standard error and n, and the mean's interval."""
+    """Full precision: of each metric mean, standard error and n, and the interval if asked for."""
     header = ["kind", *(key or "run" for key in block.keys), "edit_type"]
     header += ["runs", "cases", "failed", "dataset", "protocol", "judges", "backbone"]
     for column in block.columns:

@@ -31,9 +31,8 @@ from zerocon.reports.report_html import details, grid_table, notes, plot, sectio
 from zerocon.reports.report_results import Results, results_of, results_table
 from zerocon.reports.report_variants import Variants, numeric, variants_of
 from zerocon.reports.runs import Run, columns_of, differences, sorts
-from zerocon.reports.statistics import LEVEL, RESAMPLES
 from zerocon.reports.store import Cells, Store
-from zerocon.reports.summary import Column
+from zerocon.reports.summary import LEVEL, RESAMPLES, Column
 from zerocon.runs.atomic import write_atomic
 from zerocon.runs.records import FILE_NAME, Record, read_records
 

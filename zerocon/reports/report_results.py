@@ -9,9 +9,8 @@ from zerocon.reports.estimates import Estimate, estimates
 from zerocon.reports.layout import ranks
 from zerocon.reports.report_html import cell, head, head_of, notes, table, worded
 from zerocon.reports.report_variants import Variants
-from zerocon.reports.statistics import LEVEL, RESAMPLES
 from zerocon.reports.store import Cells
-from zerocon.reports.summary import Column
+from zerocon.reports.summary import LEVEL, RESAMPLES, Column
 
 
 @dataclass(frozen=True)

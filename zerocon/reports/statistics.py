@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
 
+from zerocon.reports.summary import LEVEL, RESAMPLES
+
 Floats = NDArray[np.float64]
 
-RESAMPLES = 10_000
-LEVEL = 0.95
 _ROUNDING = 1e-9  # of the spread: less apart is the same number
 _AT_ONCE = 4_000_000  # numbers of the resampling weights in memory at a time
 

@@ -14,6 +14,8 @@ from zerocon.runs.atomic import write_atomic
 from zerocon.runs.records import Record
 
 FILE_NAME = "summary.json"
+LEVEL = 0.95  # of every interval
+RESAMPLES = 10_000  # of the cases, that an interval is made of
 
 Column = Mapping[str, Any]  # {"name", "unit", "better": "higher" | "lower" | "", "digits"}
 
