@@ -25,11 +25,11 @@ from typing import Any
 import torch
 
 from zerocon.app import quiet
-from zerocon.cases import Case
-from zerocon.config import compose_config, metrics_of, plain
+from zerocon.config.settings import compose_config, metrics_of, plain
+from zerocon.core.cases import Case
 from zerocon.datasets.shapes import ShapesPIE
 from zerocon.metrics.base import Metric
-from zerocon.runs.editing import score
+from zerocon.runs.worker import score
 
 LARGEST = 700
 

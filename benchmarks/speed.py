@@ -17,7 +17,7 @@ import torch
 
 from zerocon.app import quiet
 from zerocon.backbones.shapes import Shapes
-from zerocon.conditions import Conditions, Draws
+from zerocon.core.conditions import Conditions, Draws
 from zerocon.inversions.ddim import DDIMInversion
 from zerocon.methods.ddim import DDIM
 

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from zerocon.runs.sessions import read_sessions
+from zerocon.ledger.sessions import read_sessions
 
 ROOT = Path(__file__).parent.parent
 IMPORTS = "import zerocon.app, hydra"  # what a finished run needs

@@ -12,7 +12,7 @@ import torch
 
 from tests.tiny import tiny_backbone, tiny_parts
 from zerocon.backbones.stable_diffusion import Parts, StableDiffusionBackbone
-from zerocon.runs.cache import DEFAULT, GIB, allow
+from zerocon.ledger.cache import DEFAULT, GIB, allow
 
 # Tests run on as many workers as there are cores; more threads would only wait for each other.
 torch.set_num_threads(1)

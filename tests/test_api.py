@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 import zerocon
-from zerocon.checks import ConfigError
 from zerocon.cli import main
+from zerocon.core.checks import ConfigError
 from zerocon.shapes.render import render
 from zerocon.shapes.scene import Scene, Thing
 

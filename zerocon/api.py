@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from zerocon.cases import Case
-from zerocon.checks import ConfigError
+from zerocon.core.cases import Case
+from zerocon.core.checks import ConfigError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from zerocon.backbones.base import Backbone
-    from zerocon.config import RunSettings
+    from zerocon.config.settings import RunSettings
 
 
 def edit(
@@ -41,7 +41,7 @@ def edit(
 
 def settings_of_edit(source: str, overrides: Sequence[str]) -> RunSettings:
     """Of a run of one picture; the prompts are needed, or something that writes them."""
-    from zerocon.config import compose_settings
+    from zerocon.config.settings import compose_settings
 
     chosen = any(o.startswith("direction=") for o in overrides)
     automatic = [] if source or chosen else ["direction=caption"]
@@ -63,7 +63,7 @@ def request(picture: Any, side: int, source: str, target: str) -> Case:
 
 
 def edited(settings: RunSettings, backbone: Backbone, case: Case) -> Image.Image:
-    from zerocon.runs.editing import edit as edit_batch
-    from zerocon.runs.pictures import to_uint8
+    from zerocon.core.pictures import to_uint8
+    from zerocon.runs.worker import edit as edit_batch
 
     return Image.fromarray(to_uint8(edit_batch(settings, backbone, [case]))[0])

@@ -13,12 +13,18 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from zerocon.backbones.base import BackboneError
-from zerocon.cases import DatasetError
-from zerocon.checks import ConfigError
-from zerocon.config import compose_config, directory_of, plain, runner_settings, settings_of
-from zerocon.quiet import quiet, quiet_models
+from zerocon.config.settings import (
+    compose_config,
+    directory_of,
+    plain,
+    runner_settings,
+    settings_of,
+)
+from zerocon.core.cases import DatasetError
+from zerocon.core.checks import ConfigError
+from zerocon.core.quiet import quiet, quiet_models
+from zerocon.ledger.status import status_of
 from zerocon.runs.results import is_complete, report
-from zerocon.runs.status import status_of
 
 ONLY_TELLS = ("--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i")
 MOST_CHECKED = 64  # combinations of a sweep that are checked before it starts

@@ -9,15 +9,15 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from zerocon import commands as commands_package
-from zerocon.quiet import quiet
+from zerocon.core.quiet import quiet
 
 Handler = Callable[[argparse.Namespace], None]
 
 _ERRORS = {
     "zerocon.backbones.base": "BackboneError",
-    "zerocon.cases": "DatasetError",
-    "zerocon.checks": "ConfigError",
-    "zerocon.runs.records": "RecordError",
+    "zerocon.core.cases": "DatasetError",
+    "zerocon.core.checks": "ConfigError",
+    "zerocon.ledger.records": "RecordError",
 }
 
 

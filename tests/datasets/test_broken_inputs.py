@@ -20,7 +20,7 @@ import pytest
 from parquet_files import PICTURE, cell, encoded, write_parquet
 from PIL import Image
 
-from zerocon.cases import CaseError, Dataset, DatasetError
+from zerocon.core.cases import CaseError, Dataset, DatasetError
 from zerocon.datasets.celebamask_hq import CelebAMaskHQ
 from zerocon.datasets.check import Report, check_cases
 from zerocon.datasets.emu_edit import EmuEdit

@@ -11,7 +11,7 @@ import torch
 from parquet_files import PICTURE, cell, write_parquet
 from PIL import Image
 
-from zerocon.cases import CaseError, DatasetError
+from zerocon.core.cases import CaseError, DatasetError
 from zerocon.datasets.emu_edit import EmuEdit
 from zerocon.datasets.magicbrush import MagicBrush
 from zerocon.datasets.pie_bench_pp import PieBenchPP

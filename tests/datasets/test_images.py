@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from zerocon.cases import CaseError
+from zerocon.core.cases import CaseError
 from zerocon.datasets import images
 from zerocon.datasets.images import decode_rle, read_image, resize_mask, with_border
 

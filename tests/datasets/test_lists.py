@@ -11,7 +11,7 @@ import pytest
 from parquet_files import write_parquet
 from PIL import Image
 
-from zerocon.cases import CaseError, DatasetError
+from zerocon.core.cases import CaseError, DatasetError
 from zerocon.datasets.celebamask_hq import CelebAMaskHQ
 from zerocon.datasets.check import Report, check_cases
 from zerocon.datasets.folder import Folder

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from zerocon.cases import CaseError, DatasetError
+from zerocon.core.cases import CaseError, DatasetError
 from zerocon.datasets.pie_bench import PieBench
 from zerocon.datasets.shapes import ShapesPIE
 from zerocon.shapes.benchmark import write_benchmark

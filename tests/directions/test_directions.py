@@ -17,8 +17,8 @@ from tokenizers.pre_tokenizers import Whitespace
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
-from zerocon.cases import Case, CaseError
-from zerocon.checks import ConfigError
+from zerocon.core.cases import Case, CaseError
+from zerocon.core.checks import ConfigError
 from zerocon.directions import caption as captioned
 from zerocon.directions import sentences
 from zerocon.directions.base import mean_embedding, with_sources

@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 
 from zerocon.backbones.base import Backbone
-from zerocon.cases import Case
-from zerocon.conditions import Conditions, Draws
+from zerocon.core.cases import Case
+from zerocon.core.conditions import Conditions, Draws
+from zerocon.core.forward import Rows, predict
+from zerocon.core.taps import What, record
+from zerocon.core.words import words_of
 from zerocon.inversions.base import Trajectory
 from zerocon.inversions.ddim import DDIMInversion
 from zerocon.inversions.none import NoInversion
 from zerocon.methods.base import Method
-from zerocon.passes import Rows, predict
-from zerocon.taps import What, record
-from zerocon.words import words_of
 
 SHAPES = ("circle", "square", "house", "star", "heart", "ring", "cross", "moon")
 COLOURS = ("blue", "green", "yellow", "purple", "white", "black", "orange", "pink")

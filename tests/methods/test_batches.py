@@ -7,7 +7,7 @@ import torch
 
 from tests.methods.edits import given
 from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
-from zerocon.guidance import Losses
+from zerocon.losses.terms import Losses
 from zerocon.methods.base import Method
 from zerocon.methods.cds import CDS
 from zerocon.methods.dds import DDS

@@ -8,8 +8,8 @@ import pytest
 
 from tests.methods.edits import given, same
 from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
-from zerocon.guidance import Losses
 from zerocon.inversions.direct import DirectInversion
+from zerocon.losses.terms import Losses
 from zerocon.methods.base import Method
 from zerocon.methods.masactrl import MasaCtrl
 from zerocon.methods.p2p import P2P

@@ -9,16 +9,16 @@ import torch
 
 from tests.methods.edits import given, same, watched
 from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
-from zerocon.checks import ConfigError
-from zerocon.conditions import Draws
-from zerocon.diffusion import add_noise
-from zerocon.guidance import Losses
-from zerocon.losses import patch_nce, pooled
+from zerocon.core.checks import ConfigError
+from zerocon.core.conditions import Draws
+from zerocon.core.diffusion import add_noise
+from zerocon.core.forward import predict
+from zerocon.core.taps import record
+from zerocon.losses.functions import patch_nce, pooled
+from zerocon.losses.terms import Losses
 from zerocon.methods import dds
 from zerocon.methods.cds import CDS
 from zerocon.methods.dds import DDS
-from zerocon.passes import predict
-from zerocon.taps import record
 
 CUT = Losses(xa_weight=0.0, cut_weight=3.0, query="reference")
 

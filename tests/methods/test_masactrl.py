@@ -9,7 +9,7 @@ import torch
 
 from tests.methods.edits import given, same, watched
 from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
-from zerocon.heat import within
+from zerocon.core.word_maps import within
 from zerocon.methods import masactrl
 from zerocon.methods.ddim import DDIM
 from zerocon.methods.masactrl import MasaCtrl

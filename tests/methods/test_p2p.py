@@ -9,8 +9,8 @@ import torch
 
 from tests.methods.edits import Given, given, same, watched
 from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
-from zerocon.cases import CaseError
-from zerocon.checks import ConfigError
+from zerocon.core.cases import CaseError
+from zerocon.core.checks import ConfigError
 from zerocon.methods import p2p
 from zerocon.methods.ddim import DDIM
 from zerocon.methods.p2p import P2P

@@ -9,7 +9,7 @@ import torch
 
 from tests.methods.edits import given, same, watched
 from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
-from zerocon.checks import ConfigError
+from zerocon.core.checks import ConfigError
 from zerocon.methods import pnp
 from zerocon.methods.ddim import DDIM
 from zerocon.methods.pnp import PnP

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from transformers import CLIPModel
 
-from zerocon.cases import Case
+from zerocon.core.cases import Case
 from zerocon.metrics.base import Pictures
 from zerocon.metrics.encoders import _features
 

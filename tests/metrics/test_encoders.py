@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from zerocon.checks import ConfigError
+from zerocon.core.checks import ConfigError
 from zerocon.metrics.clip import ClipScore
 from zerocon.metrics.encoders import last_layer, load_clip, load_vit, vit_from_dino
 from zerocon.metrics.similarity import ClipChange, DinoSimilarity

@@ -25,7 +25,7 @@ from torchmetrics.functional.multimodal import clip_score
 from torchmetrics.functional.regression import mean_squared_error
 from torchvision.transforms import Normalize, Resize
 
-from zerocon.cases import Case
+from zerocon.core.cases import Case
 from zerocon.metrics.base import Metric, Pictures
 from zerocon.metrics.clip import ClipScore
 from zerocon.metrics.encoders import PublishedClip

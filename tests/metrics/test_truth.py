@@ -10,7 +10,7 @@ from lpips import LPIPS
 from metric_pictures import batch, noise
 from torch import Tensor
 
-from zerocon.cases import Case
+from zerocon.core.cases import Case
 from zerocon.metrics.base import Pictures
 from zerocon.metrics.truth import GroundTruth
 from zerocon.shapes.render import render

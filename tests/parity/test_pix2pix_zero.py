@@ -16,11 +16,11 @@ from torch import Tensor
 from tests.tiny import tiny_backbone
 from zerocon.backbones.stable_diffusion import Parts, StableDiffusionBackbone
 from zerocon.commands.bench import counted, published_pix2pix_zero
-from zerocon.conditions import Conditions, Draws
-from zerocon.config import compose_settings
-from zerocon.guidance import Losses
+from zerocon.config.settings import compose_settings
+from zerocon.core.conditions import Conditions, Draws
 from zerocon.inversions.base import Trajectory
 from zerocon.inversions.regularized import RegularizedInversion
+from zerocon.losses.terms import Losses
 from zerocon.methods.zerocon import ZeroCon
 
 STEPS, GUIDANCE = 10, 7.5

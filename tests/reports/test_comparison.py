@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from made_up import failed, ok, write_run
 
-from zerocon.checks import ConfigError
 from zerocon.cli import main
+from zerocon.core.checks import ConfigError
+from zerocon.ledger.records import Record
 from zerocon.reports.comparison import compare
-from zerocon.runs.records import Record
 
 NOISE = np.random.default_rng(0).normal(0, 1, (2, 40))
 

@@ -9,8 +9,8 @@ import pytest
 from made_up import LPIPS, SUCCESS, method, ok, write_run
 from PIL import Image
 
-from zerocon.checks import ConfigError
 from zerocon.cli import main
+from zerocon.core.checks import ConfigError
 from zerocon.reports.frontier import (
     Points,
     box,

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from tests.reports.page import Page
+from zerocon.ledger.records import Record
 from zerocon.reports.gallery import GalleryItem, gallery_page, write_gallery
 from zerocon.reports.pictures import changed_words, data_uri, enlarged, overlay, shown
-from zerocon.runs.records import Record
 
 COLUMNS = [
     {"name": "psnr", "unit": "dB", "better": "higher", "digits": 2},

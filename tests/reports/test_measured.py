@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from made_up import LPIPS, PSNR, failed, method, ok, write_run
 
-from zerocon.checks import ConfigError
 from zerocon.cli import main
+from zerocon.core.checks import ConfigError
 from zerocon.reports.measured import print_table
 from zerocon.reports.published import SETS, published_rows
 from zerocon.reports.statistics import bootstrap_means

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from made_up import COLUMNS, LPIPS, PSNR, failed, ok, write_run
 
-from zerocon.checks import ConfigError
+from zerocon.core.checks import ConfigError
+from zerocon.ledger.records import RecordError, read_records
 from zerocon.reports.runs import find_runs
 from zerocon.reports.store import Store
 from zerocon.reports.summary import Statistic, Summary, summarize
-from zerocon.runs.records import RecordError, read_records
 
 
 def summaries(*directories: Path, rows: list[int] | None = None) -> list[Summary]:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from zerocon.ledger.records import Record
 from zerocon.reports.summary import Statistic, statistic, summarize, write_summary
-from zerocon.runs.records import Record
 
 PSNR = {"name": "psnr", "unit": "dB", "better": "higher", "digits": 2}
 

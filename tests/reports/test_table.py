@@ -8,10 +8,10 @@ from random import Random
 import pytest
 from rich.console import Console
 
+from zerocon.ledger.records import Record
 from zerocon.reports.layout import Label, grids, ranks
 from zerocon.reports.render import latex_text, print_grids, to_html, to_latex, to_markdown
 from zerocon.reports.summary import Summary, summarize
-from zerocon.runs.records import Record
 
 COLUMNS = [
     {"name": "psnr_background", "unit": "dB", "better": "higher", "digits": 2},

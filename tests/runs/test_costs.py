@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from zerocon.config import compose_settings
+from zerocon.config.settings import compose_settings
 from zerocon.runs import runner
 from zerocon.runs.costs import Costs
-from zerocon.runs.editing import is_out_of_memory
+from zerocon.runs.worker import is_out_of_memory
 from zerocon.shapes.benchmark import write_benchmark
 
 QUICK = ["metrics.clip=null", "metrics.lpips=null", "metrics.structure=null", "metrics.truth=null"]

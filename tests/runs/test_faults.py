@@ -24,15 +24,15 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from zerocon.cases import Case
-from zerocon.checks import ConfigError
-from zerocon.config import RunSettings, compose_settings
+from zerocon.config.settings import RunSettings, compose_settings
+from zerocon.core.cases import Case
+from zerocon.core.checks import ConfigError
+from zerocon.ledger.claims import Chunk, Claims, Shard, chunks_left
+from zerocon.ledger.origin import Origin
+from zerocon.ledger.records import Record, RecordLog, read_records, save_image
+from zerocon.ledger.status import status_of
 from zerocon.runs import code, executors, processes, records, results, runner
-from zerocon.runs.batching import Chunk, Claims, Shard, chunks_left
-from zerocon.runs.executors import Desk, Local
-from zerocon.runs.origin import Origin
-from zerocon.runs.records import Record, RecordLog, read_records, save_image
-from zerocon.runs.status import status_of
+from zerocon.runs.crews import Desk, Local
 
 FORK = get_context("fork")
 COUNT = 23

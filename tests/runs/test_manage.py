@@ -10,9 +10,9 @@ import duckdb
 import pytest
 
 from zerocon.cli import main
-from zerocon.runs.batching import Claims
-from zerocon.runs.origin import Origin
-from zerocon.runs.records import Record, RecordLog
+from zerocon.ledger.claims import Claims
+from zerocon.ledger.origin import Origin
+from zerocon.ledger.records import Record, RecordLog
 
 
 def run_at(root: Path, name: str, steps: int, *records: Record, cases: int = 2) -> Path:
@@ -64,7 +64,7 @@ def test_a_run_at_work_is_running(root: Path) -> None:
 
 
 def _state(directory: Path) -> str:
-    from zerocon.runs.status import status_of
+    from zerocon.ledger.status import status_of
 
     return status_of(directory).state
 

@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 
 from zerocon.cli import main
+from zerocon.ledger.origin import Origin
+from zerocon.ledger.records import Record, RecordLog, save_image
 from zerocon.runs import tensorboard
 from zerocon.runs.mirror import sync
-from zerocon.runs.origin import Origin
-from zerocon.runs.records import Record, RecordLog, save_image
-from zerocon.runs.trackers import NoTracker, TrackerError
+from zerocon.trackers.base import NoTracker, TrackerError
 
 TOLD: list[tuple[Any, ...]] = []
 CONFIG = {"_target_": f"{__name__}.Notes"}

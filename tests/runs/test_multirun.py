@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from tests.runs.offline_runs import OfflineRun, offline_runs
-from zerocon.config import compose_settings
+from zerocon.config.settings import compose_settings
+from zerocon.ledger.records import save_image
 from zerocon.runs import editing
-from zerocon.runs.records import save_image
 from zerocon.runs.runner import execute
 
 ROOT = Path(__file__).parents[2]

@@ -18,19 +18,19 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from tests.reports.made_up import PSNR, failed, ok, write_run
-from zerocon import config
 from zerocon.backbones.base import BackboneError
-from zerocon.checks import ConfigError
 from zerocon.cli import main
-from zerocon.config import RunSettings, compose_config
-from zerocon.experiments import Experiment
+from zerocon.config import settings as config
+from zerocon.config.experiments import Experiment
+from zerocon.config.search_space import Search
+from zerocon.config.settings import RunSettings, compose_config
+from zerocon.core.checks import ConfigError
 from zerocon.reports.search_front import describe
-from zerocon.runs import executors
+from zerocon.runs import crews as executors
 from zerocon.runs import search as searching
 from zerocon.runs.runner import Outcome
 from zerocon.runs.search import Found, run_search
 from zerocon.runs.trials import JOURNAL
-from zerocon.search import Search
 
 MSE = {"name": "mse_bg", "unit": "1e-4", "better": "lower", "digits": 1}
 OVERRIDES = [

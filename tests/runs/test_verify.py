@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from zerocon.checks import ConfigError
 from zerocon.cli import main
-from zerocon.config import compose_settings
+from zerocon.config.settings import compose_settings
+from zerocon.core.checks import ConfigError
+from zerocon.ledger.records import read_records
 from zerocon.runs import runner
-from zerocon.runs.records import read_records
 from zerocon.runs.reproduce import compared, differences, reproduce, spread
 from zerocon.runs.verify import Tolerance, origin_at, verify
 from zerocon.shapes.benchmark import write_benchmark

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import BlipForConditionalGeneration, BlipProcessor, ViTModel
 
-from zerocon.cases import Case
+from zerocon.core.cases import Case
 from zerocon.metrics.base import Pictures
 from zerocon.metrics.clip import ClipScore
 from zerocon.metrics.lpips import PerceptualDistance

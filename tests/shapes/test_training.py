@@ -16,7 +16,7 @@ from diffusers import StableDiffusionPipeline
 from torch import nn
 from toy_training import RECIPE, toy
 
-from zerocon.checks import ConfigError
+from zerocon.core.checks import ConfigError
 from zerocon.shapes.train.data import load_scenes, scene_pair, scenes_of
 from zerocon.shapes.train.loop import Budget, learning_rate
 from zerocon.shapes.train.muon import Muon, orthogonalised

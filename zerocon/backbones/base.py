@@ -9,8 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from zerocon.diffusion import Schedule
-from zerocon.taps import Taps
+from zerocon.core.diffusion import Schedule
+from zerocon.core.taps import Taps
 
 
 class BackboneError(Exception):

@@ -13,7 +13,7 @@ from zerocon.backbones.stable_diffusion import (
     pick_device,
     pick_dtype,
 )
-from zerocon.checks import one_of
+from zerocon.core.checks import one_of
 
 WEIGHTS = Path(__file__).parent.parent / "shapes" / "weights"
 

@@ -20,10 +20,10 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from zerocon.backbones.attention import install
 from zerocon.backbones.base import BackboneError, Evaluations
-from zerocon.checks import ConfigError, in_range, one_of
-from zerocon.diffusion import Schedule, ddim_schedule, eps_from_v
+from zerocon.backbones.unet_sites import install
+from zerocon.core.checks import ConfigError, in_range, one_of
+from zerocon.core.diffusion import Schedule, ddim_schedule, eps_from_v
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 

@@ -6,7 +6,7 @@ import argparse
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from zerocon.quiet import quiet_models
+from zerocon.core.quiet import quiet_models
 
 if TYPE_CHECKING:
     from zerocon.backbones.base import Backbone, Evaluations
@@ -45,8 +45,8 @@ def add(commands: Any) -> None:
 
 
 def _bench(options: argparse.Namespace) -> None:
-    from zerocon.checks import one_of
-    from zerocon.config import CONF, compose_settings
+    from zerocon.config.settings import CONF, compose_settings
+    from zerocon.core.checks import one_of
 
     known = sorted(file.stem for file in (CONF / "method").glob("*.yaml"))
     for name in options.methods:
@@ -64,9 +64,9 @@ def counted(settings: Any, backbone: Backbone) -> Cost:
     """One picture, really edited."""
     import torch
 
-    from zerocon.cases import Case
-    from zerocon.conditions import Conditions, Draws
-    from zerocon.words import words_of
+    from zerocon.core.cases import Case
+    from zerocon.core.conditions import Conditions, Draws
+    from zerocon.core.words import words_of
 
     image = torch.full((3, backbone.side, backbone.side), 0.5)
     case = Case("a", image, "a red circle", "a blue circle", blend_words=("red", "blue"))

@@ -18,7 +18,7 @@ def add(commands: Any) -> None:
 
 
 def _cache(options: argparse.Namespace) -> None:
-    from zerocon.runs.cache import base, folders, prune
+    from zerocon.ledger.cache import base, folders, prune
 
     if options.prune is not None:
         files, freed = prune(_bytes(options.prune))
@@ -36,7 +36,7 @@ def _all(found: Any) -> str:
 
 
 def _bytes(text: str) -> float:
-    from zerocon.checks import ConfigError
+    from zerocon.core.checks import ConfigError
 
     parts = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?B)?", text.strip().upper())
     if parts is None:

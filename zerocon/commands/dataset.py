@@ -18,7 +18,7 @@ def add(commands: Any) -> None:
 
 def _check(options: argparse.Namespace) -> None:
     """Exit status 0: all well; 1: some cases can't be used; 2: the dataset can't."""
-    from zerocon.config import build, compose_config, plain
+    from zerocon.config.settings import build, compose_config, plain
     from zerocon.datasets.check import Report, check_cases
 
     only(options.overrides, ("dataset",))
@@ -38,7 +38,7 @@ def native_side(make: Any) -> int:
 
 def only(overrides: list[str], groups: tuple[str, ...]) -> None:
     """Refuse what would have no effect here."""
-    from zerocon.checks import ConfigError
+    from zerocon.core.checks import ConfigError
 
     for override in overrides:
         name = override.lstrip("+~").partition("=")[0].partition(".")[0]

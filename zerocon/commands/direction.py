@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from zerocon.quiet import quiet_models
+from zerocon.core.quiet import quiet_models
 
 
 def add(commands: Any) -> None:
@@ -24,9 +24,9 @@ def add(commands: Any) -> None:
 
 
 def _direction(options: argparse.Namespace) -> None:
-    from zerocon.cases import CaseError
-    from zerocon.checks import ConfigError
-    from zerocon.config import build, compose_config, plain
+    from zerocon.config.settings import build, compose_config, plain
+    from zerocon.core.cases import CaseError
+    from zerocon.core.checks import ConfigError
     from zerocon.directions.inspect import inspected, print_report, save_direction, without_effect
 
     config = plain(compose_config(options.overrides))

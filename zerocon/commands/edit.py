@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zerocon.quiet import quiet_models
+from zerocon.core.quiet import quiet_models
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -24,9 +24,9 @@ def add(commands: Any) -> None:
 
 def _edit(options: argparse.Namespace) -> None:
     from zerocon.api import edited, request, settings_of_edit
-    from zerocon.cases import CaseError
-    from zerocon.checks import ConfigError
-    from zerocon.runs.pictures import case_pictures
+    from zerocon.core.cases import CaseError
+    from zerocon.core.checks import ConfigError
+    from zerocon.core.pictures import case_pictures
 
     out: Path = options.out or options.image.with_name(f"{options.image.stem}-edited.png")
     settings = settings_of_edit(options.source, options.overrides)

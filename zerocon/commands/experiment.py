@@ -10,10 +10,10 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zerocon.quiet import quiet_models
+from zerocon.core.quiet import quiet_models
 
 if TYPE_CHECKING:
-    from zerocon.experiments import Experiment
+    from zerocon.config.experiments import Experiment
 
 
 def add(commands: Any) -> None:
@@ -33,7 +33,7 @@ def add(commands: Any) -> None:
 
 
 def _experiment(options: argparse.Namespace) -> None:
-    from zerocon.experiments import names, read_experiment
+    from zerocon.config.experiments import names, read_experiment
 
     if options.name is None:
         for name in names():
@@ -49,7 +49,7 @@ def _experiment(options: argparse.Namespace) -> None:
 
 def _run_all(experiment: Experiment, options: argparse.Namespace) -> None:
     """Every run of the list, then what they say side by side."""
-    from zerocon.checks import ConfigError
+    from zerocon.core.checks import ConfigError
 
     if options.trials is not None:
         raise ConfigError(f"--trials is for searches; {experiment.name} has its runs listed")
@@ -72,7 +72,7 @@ def _run_all(experiment: Experiment, options: argparse.Namespace) -> None:
 
 
 def _check_names(experiment: Experiment, only: Sequence[str] | None) -> None:
-    from zerocon.checks import one_of
+    from zerocon.core.checks import one_of
 
     for name in only or ():
         one_of("--only", name, list(experiment.all_runs()))
@@ -80,7 +80,7 @@ def _check_names(experiment: Experiment, only: Sequence[str] | None) -> None:
 
 def _search(experiment: Experiment, options: argparse.Namespace) -> None:
     """Choose settings by results, go on where it was cut off, show the front."""
-    from zerocon.checks import ConfigError, in_range
+    from zerocon.core.checks import ConfigError, in_range
     from zerocon.reports.search_front import describe
     from zerocon.runs.search import run_search
 
@@ -128,7 +128,7 @@ def _write(
     experiment: Experiment, command: Sequence[str], answers: Sequence[str], folder: Path
 ) -> None:
     """What was asked, the command, and what it printed."""
-    from zerocon.runs.provenance import git_state
+    from zerocon.ledger.provenance import git_state
 
     folder.mkdir(parents=True, exist_ok=True)
     revision = str(git_state().get("revision"))[:12]

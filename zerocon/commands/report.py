@@ -63,8 +63,8 @@ def _lookups(
     runs: Sequence[Run], options: argparse.Namespace
 ) -> tuple[dict[str, Lookup], list[str]]:
     """How to find the requests' pictures of each dataset, and why some can't be had."""
-    from zerocon.cases import DatasetError
-    from zerocon.checks import ConfigError
+    from zerocon.core.cases import DatasetError
+    from zerocon.core.checks import ConfigError
     from zerocon.reports.report_cases import dataset_of
     from zerocon.runs.requests import requests_of
 

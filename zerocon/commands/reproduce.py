@@ -35,7 +35,7 @@ def add(commands: Any) -> None:
 
 
 def _reproduce(options: argparse.Namespace) -> None:
-    from zerocon.quiet import quiet_models
+    from zerocon.core.quiet import quiet_models
     from zerocon.runs.reproduce import reproduce
 
     quiet_models()

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from zerocon.commands.dataset import native_side, only
-from zerocon.quiet import quiet_models
-from zerocon.runs.provenance import digest
+from zerocon.core.quiet import quiet_models
+from zerocon.ledger.provenance import digest
 
 
 def add(commands: Any) -> None:
@@ -44,7 +44,7 @@ def add(commands: Any) -> None:
 
 def _score(options: argparse.Namespace) -> None:
     """Exit status 0: every case has its numbers; 1: some failed; 2: nothing could be scored."""
-    from zerocon.config import build, compose_config, metrics_of, plain, runner_settings
+    from zerocon.config.settings import build, compose_config, metrics_of, plain, runner_settings
 
     overrides = _overrides(options)
     config = plain(compose_config(overrides))
@@ -54,7 +54,7 @@ def _score(options: argparse.Namespace) -> None:
     metrics = metrics_of(config)
     # Imported late: a wrong option is said before the models' libraries load.
     from zerocon.runs.outputs import Rules, find_outputs
-    from zerocon.runs.scoring import Scoring, score_outputs
+    from zerocon.runs.score import Scoring, score_outputs
 
     rules = Rules(side, options.protocol == "published", options.legacy_jpeg)
     found = find_outputs(options.outputs, dataset, options.method)
@@ -77,7 +77,7 @@ def _score(options: argparse.Namespace) -> None:
 
 
 def _overrides(options: argparse.Namespace) -> list[str]:
-    from zerocon.config import CONF
+    from zerocon.config.settings import CONF
 
     only(options.overrides, ("dataset", "metrics", "runner"))
     chosen = [f"dataset={options.dataset}"]
@@ -100,6 +100,6 @@ def _config(config: dict[str, Any], name: str, fingerprint: str, rules: Any) -> 
 
 
 def _digest(asked: dict[str, Any]) -> str:
-    from zerocon.config import content_of
+    from zerocon.config.settings import content_of
 
     return digest(content_of(asked))

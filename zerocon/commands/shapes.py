@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from zerocon.quiet import quiet_models
+from zerocon.core.quiet import quiet_models
 
 
 def add(commands: Any) -> None:

@@ -19,10 +19,10 @@ def add(commands: Any) -> None:
 
 
 def _sync(options: argparse.Namespace) -> None:
-    from zerocon.config import compose_config, plain
+    from zerocon.config.settings import compose_config, plain
+    from zerocon.ledger.status import status_of
     from zerocon.reports.runs import find_runs
     from zerocon.runs.mirror import sync
-    from zerocon.runs.status import status_of
 
     overrides = options.overrides or ["tracker=wandb", "tracker.mode=online"]
     tracker = plain(compose_config(overrides))["tracker"]

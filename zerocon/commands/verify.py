@@ -26,7 +26,7 @@ def add(commands: Any) -> None:
 
 
 def _verify(options: argparse.Namespace) -> None:
-    from zerocon.quiet import quiet_models
+    from zerocon.core.quiet import quiet_models
     from zerocon.runs.verify import verify
 
     quiet_models()

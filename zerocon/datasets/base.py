@@ -17,8 +17,8 @@ from typing import Any, TypedDict, Unpack
 
 from torch import Tensor
 
-from zerocon.cases import Case, CaseError, DatasetError
-from zerocon.checks import shown
+from zerocon.core.cases import Case, CaseError, DatasetError
+from zerocon.core.checks import shown
 from zerocon.datasets.images import decode_picture, inside, picture_tensor, read_image
 
 Row = Mapping[str, Any]

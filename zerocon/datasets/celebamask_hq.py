@@ -9,8 +9,8 @@ from typing import Unpack
 import numpy as np
 from torch import Tensor
 
-from zerocon.cases import Case, CaseError
-from zerocon.checks import shown
+from zerocon.core.cases import Case, CaseError
+from zerocon.core.checks import shown
 from zerocon.datasets.base import (
     Broken,
     Choice,

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from zerocon.cases import Case, CaseError, Dataset
+from zerocon.core.cases import Case, CaseError, Dataset
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Unpack
 
-from zerocon.cases import Case
+from zerocon.core.cases import Case
 from zerocon.datasets.base import Choice, FileDataset, Row, gather, listed, optional_text, text
 from zerocon.datasets.parquet import PictureTable, of_split, parquet_files
 

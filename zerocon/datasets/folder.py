@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack
 
-from zerocon.cases import Case, DatasetError
+from zerocon.core.cases import Case, DatasetError
 from zerocon.datasets.base import Choice, FileDataset, Row, listed
 from zerocon.datasets.images import SUFFIXES
 

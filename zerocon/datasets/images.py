@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from zerocon.cases import CaseError
-from zerocon.checks import shown
+from zerocon.core.cases import CaseError
+from zerocon.core.checks import shown
 
 T = TypeVar("T")
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from zerocon.cases import Case, CaseError
-from zerocon.checks import shown
+from zerocon.core.cases import Case, CaseError
+from zerocon.core.checks import shown
 from zerocon.datasets.base import Choice, FileDataset, Row, gather, listed, read_json, text
 from zerocon.datasets.images import decode_mask, mask_tensor
 from zerocon.datasets.parquet import PictureTable, of_split, parquet_files

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack, cast
 
-from zerocon.cases import Case, CaseError, DatasetError
+from zerocon.core.cases import Case, CaseError, DatasetError
 from zerocon.datasets.base import (
     Broken,
     Choice,

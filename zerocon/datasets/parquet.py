@@ -17,7 +17,7 @@ from typing import Any, cast
 
 import duckdb
 
-from zerocon.cases import CaseError, DatasetError
+from zerocon.core.cases import CaseError, DatasetError
 from zerocon.datasets.base import Row
 from zerocon.datasets.images import inside
 

@@ -8,8 +8,8 @@ from typing import Any, Unpack, cast
 
 from torch import Tensor
 
-from zerocon.cases import Case, CaseError, DatasetError
-from zerocon.checks import shown
+from zerocon.core.cases import Case, CaseError, DatasetError
+from zerocon.core.checks import shown
 from zerocon.datasets.base import (
     Choice,
     FileDataset,

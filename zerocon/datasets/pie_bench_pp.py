@@ -9,8 +9,8 @@ from typing import Any, Unpack
 
 from torch import Tensor
 
-from zerocon.cases import Case, CaseError, DatasetError
-from zerocon.checks import shown
+from zerocon.core.cases import Case, CaseError, DatasetError
+from zerocon.core.checks import shown
 from zerocon.datasets.base import Choice, FileDataset, Row, gather, listed
 from zerocon.datasets.parquet import PictureTable, parquet_files
 from zerocon.datasets.pie_bench import EDIT_NAMES, TYPE_IDS, pie_mask, prompt

@@ -9,12 +9,12 @@ from typing import Any, Unpack, cast
 
 from torch import Tensor
 
-from zerocon.cases import Case, CaseError, DatasetError
-from zerocon.checks import shown
+from zerocon.core.cases import Case, CaseError, DatasetError
+from zerocon.core.checks import shown
 from zerocon.datasets.base import Choice, Row, gather, text
 from zerocon.datasets.images import read_image
 from zerocon.datasets.pie_bench import PieBench, relative
-from zerocon.runs.cache import base
+from zerocon.ledger.cache import base
 from zerocon.shapes.benchmark import COUNTS, SPLITS, write_benchmark
 from zerocon.shapes.scene import Scene
 

@@ -10,8 +10,8 @@ from typing import Any, Unpack, cast
 import yaml
 from torch import Tensor
 
-from zerocon.cases import Case, CaseError, DatasetError
-from zerocon.checks import shown
+from zerocon.core.cases import Case, CaseError, DatasetError
+from zerocon.core.checks import shown
 from zerocon.datasets.base import (
     Broken,
     Choice,

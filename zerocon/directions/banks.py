@@ -8,8 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from zerocon.cases import CaseError
-from zerocon.checks import ConfigError
+from zerocon.core.cases import CaseError
+from zerocon.core.checks import ConfigError
 from zerocon.directions.concepts import Concept
 
 

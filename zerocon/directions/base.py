@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from zerocon.backbones.base import Backbone
-from zerocon.cases import Case
-from zerocon.checks import in_range
+from zerocon.core.cases import Case
+from zerocon.core.checks import in_range
 
 CHUNK = 64  # sentences that go through the text encoder together
 

@@ -13,12 +13,12 @@ import torch
 from transformers import BlipForConditionalGeneration, BlipProcessor
 
 from zerocon.backbones.base import BackboneError
-from zerocon.cases import Case
-from zerocon.checks import one_of
+from zerocon.core.cases import Case
+from zerocon.core.checks import one_of
 from zerocon.directions.base import Said
 from zerocon.directions.concepts import changes, substituted
 from zerocon.directions.sentences import BankName, Sentences, check_model
-from zerocon.runs.cache import Entry, kept
+from zerocon.ledger.cache import Entry, kept
 from zerocon.shapes.evaluators import Captioner, load_captioner
 from zerocon.shapes.packaged import fingerprint
 

@@ -13,8 +13,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from zerocon.backbones.base import Backbone
-from zerocon.cases import Case, CaseError
-from zerocon.checks import ConfigError
+from zerocon.core.cases import Case, CaseError
+from zerocon.core.checks import ConfigError
 from zerocon.directions.base import check_strength, steered
 from zerocon.shapes.packaged import file_fingerprint
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zerocon.backbones.base import Backbone
-from zerocon.cases import Case
-from zerocon.checks import ConfigError
+from zerocon.core.cases import Case
+from zerocon.core.checks import ConfigError
 from zerocon.datasets.images import read_image
 from zerocon.directions.base import (
     DescribesSources,
@@ -27,7 +27,7 @@ from zerocon.directions.base import (
     with_sources,
 )
 from zerocon.directions.file import SHARED
-from zerocon.runs.atomic import write_atomic
+from zerocon.ledger.atomic import write_atomic
 
 GROUPS = ("direction", "backbone")
 SHOWN = 3  # sentences of each bank

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from zerocon.backbones.base import BackboneError
-from zerocon.runs.cache import Entry, kept
+from zerocon.ledger.cache import Entry, kept
 from zerocon.shapes.packaged import fingerprint
 
 # The model goes on with the last line, so each of its sentences begins with the concept, and

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from zerocon.backbones.base import Backbone
-from zerocon.cases import Case
+from zerocon.core.cases import Case
 from zerocon.directions.base import Said, check_strength, steered
 
 

@@ -14,15 +14,15 @@ import torch
 from torch import Tensor
 
 from zerocon.backbones.base import Backbone
-from zerocon.cases import Case, CaseError
-from zerocon.checks import ConfigError, in_range, one_of
+from zerocon.core.cases import Case, CaseError
+from zerocon.core.checks import ConfigError, in_range, one_of
 from zerocon.directions.banks import banks_fingerprint, check_place, file_sentences
 from zerocon.directions.base import Said, check_strength, mean_embedding, steered
 from zerocon.directions.concepts import concepts
 from zerocon.directions.language_model import Writer, load_writer
 from zerocon.directions.templates import photo_sentences, shapes_sentences
-from zerocon.runs.cache import Entry, kept
-from zerocon.runs.code import code_of
+from zerocon.ledger.cache import Entry, kept
+from zerocon.ledger.code import code_of
 
 KIND = "directions_v2"
 BankName = Literal["prompts", "shapes", "shapes_elsewhere", "photo", "file", "language_model"]

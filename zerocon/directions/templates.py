@@ -10,7 +10,7 @@ from dataclasses import replace
 from random import Random
 from typing import Any, cast
 
-from zerocon.cases import CaseError
+from zerocon.core.cases import CaseError
 from zerocon.directions.concepts import Concept
 from zerocon.shapes.captions import CaptionError, Wording, parse
 from zerocon.shapes.scene import SCENE_ATTRIBUTES, THING_ATTRIBUTES, Scene, Thing, random_scene

@@ -9,7 +9,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from zerocon.backbones.base import Backbone
-from zerocon.cases import Case
+from zerocon.core.cases import Case
 
 
 @dataclass(frozen=True)

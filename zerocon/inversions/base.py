@@ -8,8 +8,8 @@ from typing import ClassVar, Literal, Protocol, runtime_checkable
 from torch import Tensor
 
 from zerocon.backbones.base import Backbone
-from zerocon.conditions import Conditions, Draws
-from zerocon.diffusion import Schedule, ddim_step, noisy_step
+from zerocon.core.conditions import Conditions, Draws
+from zerocon.core.diffusion import Schedule, ddim_step, noisy_step
 
 # What an inversion can give that a method may or may not make use of: noisy latents, an ∅ for
 # each step, a source's row that is put back onto its trajectory.

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from zerocon.backbones.base import Backbone
-from zerocon.checks import in_range, one_of
-from zerocon.conditions import Conditions, Draws
-from zerocon.diffusion import ddim_step
+from zerocon.core.checks import in_range, one_of
+from zerocon.core.conditions import Conditions, Draws
+from zerocon.core.diffusion import ddim_step
 from zerocon.inversions.base import Provided, Trajectory
 
 

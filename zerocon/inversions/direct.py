@@ -9,8 +9,8 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from zerocon.backbones.base import Backbone
-from zerocon.checks import ConfigError, one_of
-from zerocon.conditions import Conditions, Draws
+from zerocon.core.checks import ConfigError, one_of
+from zerocon.core.conditions import Conditions, Draws
 from zerocon.inversions.base import Provided, Trajectory
 from zerocon.inversions.ddim import DDIMInversion
 from zerocon.inversions.regularized import RegularizedInversion

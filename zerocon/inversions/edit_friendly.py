@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from zerocon.backbones.base import Backbone
-from zerocon.checks import ConfigError, in_range
-from zerocon.conditions import Conditions, Draws
-from zerocon.diffusion import Schedule, add_noise, guided, noise_scale, noisy_mean
+from zerocon.core.checks import ConfigError, in_range
+from zerocon.core.conditions import Conditions, Draws
+from zerocon.core.diffusion import Schedule, add_noise, guided, noise_scale, noisy_mean
 from zerocon.inversions.base import Provided, Trajectory
 
 

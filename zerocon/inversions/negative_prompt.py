@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from zerocon.backbones.base import Backbone
-from zerocon.checks import in_range
-from zerocon.conditions import Conditions, Draws
+from zerocon.core.checks import in_range
+from zerocon.core.conditions import Conditions, Draws
 from zerocon.inversions.base import Provided, Trajectory
 from zerocon.inversions.ddim import DDIMInversion
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from zerocon.backbones.base import Backbone
-from zerocon.conditions import Conditions, Draws
+from zerocon.core.conditions import Conditions, Draws
 from zerocon.inversions.base import Provided, Trajectory
 
 

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zerocon.backbones.base import Backbone
-from zerocon.checks import in_range
-from zerocon.conditions import Conditions, Draws
-from zerocon.diffusion import at_least_single, ddim_step
+from zerocon.core.checks import in_range
+from zerocon.core.conditions import Conditions, Draws
+from zerocon.core.diffusion import at_least_single, ddim_step
 from zerocon.inversions.base import Provided, Trajectory
 
 COARSEST = 8  # side at which the pyramid ends

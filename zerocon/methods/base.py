@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, Protocol
 from torch import Tensor
 
 from zerocon.backbones.base import Backbone
-from zerocon.conditions import Conditions, Draws
+from zerocon.core.conditions import Conditions, Draws
 from zerocon.inversions.base import Provided, Trajectory
 
 # What a method makes use of: what inversions provide, the target condition, and the places that

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from zerocon.backbones.base import Backbone
-from zerocon.conditions import Conditions, Draws
-from zerocon.guidance import Losses, Moment
+from zerocon.core.conditions import Conditions, Draws
+from zerocon.core.forward import look
+from zerocon.core.words import edited_tokens
 from zerocon.inversions.base import Trajectory
+from zerocon.losses.terms import Losses, Moment
 from zerocon.methods.dds import DDS, Noising
 from zerocon.methods.zerocon import Latents, gradients
-from zerocon.passes import look
-from zerocon.words import edited_tokens
 
 
 @dataclass(frozen=True, kw_only=True)

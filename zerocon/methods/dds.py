@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from zerocon.backbones.base import Backbone
-from zerocon.checks import ConfigError, in_range
-from zerocon.conditions import Conditions, Draws
-from zerocon.diffusion import add_noise, at_least_single
+from zerocon.core.checks import ConfigError, in_range
+from zerocon.core.conditions import Conditions, Draws
+from zerocon.core.diffusion import add_noise, at_least_single
+from zerocon.core.forward import predict
 from zerocon.inversions.base import Trajectory
 from zerocon.methods.base import Used
-from zerocon.passes import predict
 
 TRAINED_TIMES = 1000
 

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from zerocon.backbones.base import Backbone
-from zerocon.checks import in_range, one_of
-from zerocon.conditions import Conditions, Draws, Words
-from zerocon.heat import Grounds
+from zerocon.core.checks import in_range, one_of
+from zerocon.core.conditions import Conditions, Draws, Words
+from zerocon.core.forward import predict
+from zerocon.core.taps import Site, Taps, read_patterns, record, replace
+from zerocon.core.word_maps import Grounds
 from zerocon.inversions.base import Trajectory
 from zerocon.methods.base import Used
-from zerocon.passes import predict
-from zerocon.taps import Site, Taps, read_patterns, record, replace
 
 # Whose keys and values each of the edit's rows attends to.
 TAKEN_FROM = {"negative": "source_negative", "target": "source"}

@@ -10,16 +10,16 @@ from typing import ClassVar, Literal, TypeVar
 import torch
 from torch import Tensor
 
-from zerocon.alignment import TOKENS, Alignment, refined, replaced, same_places, word_schedule
 from zerocon.backbones.base import Backbone
-from zerocon.checks import ConfigError, in_range, one_of
-from zerocon.conditions import Conditions, Draws, Words
-from zerocon.heat import LocalBlend
+from zerocon.core.alignment import TOKENS, Alignment, refined, replaced, same_places, word_schedule
+from zerocon.core.checks import ConfigError, in_range, one_of
+from zerocon.core.conditions import Conditions, Draws, Words
+from zerocon.core.forward import predict
+from zerocon.core.taps import Site, Taps, read_patterns, replace, shared
+from zerocon.core.word_maps import LocalBlend
+from zerocon.core.words import places_of
 from zerocon.inversions.base import Trajectory
 from zerocon.methods.base import Used
-from zerocon.passes import predict
-from zerocon.taps import Site, Taps, read_patterns, replace, shared
-from zerocon.words import places_of
 
 Said = TypeVar("Said")
 

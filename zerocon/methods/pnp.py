@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from zerocon.backbones.base import Backbone
-from zerocon.checks import in_range, one_of
-from zerocon.conditions import Conditions, Draws
+from zerocon.core.checks import in_range, one_of
+from zerocon.core.conditions import Conditions, Draws
+from zerocon.core.forward import predict
+from zerocon.core.taps import Taps, read_patterns, replace, shared
 from zerocon.inversions.base import Trajectory
 from zerocon.methods.base import Used
-from zerocon.passes import predict
-from zerocon.taps import Taps, read_patterns, replace, shared
 
 
 @dataclass(frozen=True)

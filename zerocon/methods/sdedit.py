@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from zerocon.backbones.base import Backbone
-from zerocon.checks import in_range
-from zerocon.conditions import Conditions, Draws
-from zerocon.diffusion import add_noise, ddim_step, guided
+from zerocon.core.checks import in_range
+from zerocon.core.conditions import Conditions, Draws
+from zerocon.core.diffusion import add_noise, ddim_step, guided
 from zerocon.inversions.base import Trajectory
 from zerocon.methods.base import Used
 

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from zerocon.backbones.base import Backbone
-from zerocon.checks import in_range, one_of
-from zerocon.conditions import Conditions, Draws
-from zerocon.diffusion import at_least_single
-from zerocon.guidance import Losses, Moment, View
+from zerocon.core.checks import in_range, one_of
+from zerocon.core.conditions import Conditions, Draws
+from zerocon.core.diffusion import at_least_single
+from zerocon.core.forward import look, predict
+from zerocon.core.words import edited_tokens
 from zerocon.inversions.base import Trajectory
+from zerocon.losses.terms import Losses, Moment, View
 from zerocon.methods.base import Used
-from zerocon.passes import look, predict
-from zerocon.words import edited_tokens
 
 Latents = dict[str, Tensor]  # role -> its latents; the paper has one latent in both roles
 

@@ -16,8 +16,8 @@ from typing import Any, Literal, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from zerocon.cases import Case
-from zerocon.checks import one_of
+from zerocon.core.cases import Case
+from zerocon.core.checks import one_of
 
 T = TypeVar("T")
 Area = Literal["whole", "background", "edited"]

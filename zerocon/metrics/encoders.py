@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPModel, CLIPProcessor, ViTConfig, ViTModel
 
-from zerocon.checks import ConfigError
+from zerocon.core.checks import ConfigError
+from zerocon.core.taps import Enough
 from zerocon.metrics.base import Pictures, check_range
 from zerocon.shapes import evaluators
 from zerocon.shapes.packaged import file_fingerprint, module_fingerprint
-from zerocon.taps import Enough
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)

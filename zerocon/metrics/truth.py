@@ -10,7 +10,7 @@ from lpips import LPIPS
 from torch import Tensor
 from torch.nn import functional as F
 
-from zerocon.cases import Case
+from zerocon.core.cases import Case
 from zerocon.metrics.base import Column, Pictures, ProtocolName, chosen
 from zerocon.metrics.encoders import as_uint8
 from zerocon.metrics.lpips import (

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from zerocon.checks import ConfigError, one_of
+from zerocon.core.checks import ConfigError, one_of
 from zerocon.reports.layout import NOTHING, UNLIMITED, Cell, Grid, label, wrapped
 from zerocon.reports.measured import CHOICES, CSV, TERMINAL
 from zerocon.reports.render import write

@@ -15,7 +15,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from zerocon.checks import ConfigError
+from zerocon.core.checks import ConfigError
 from zerocon.reports.frontier_plot import Curve
 from zerocon.reports.runs import Run, check_field, natural, varying
 from zerocon.reports.statistics import Floats, interval, resampling

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from zerocon.checks import ConfigError, one_of
+from zerocon.core.checks import ConfigError, one_of
 from zerocon.reports.comparison import same_cases
 from zerocon.reports.frontier import Frontier, Strand, frontier_of, strands
 from zerocon.reports.frontier_plot import Curve, draw

@@ -14,12 +14,12 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
+from zerocon.ledger.atomic import write_atomic
+from zerocon.ledger.records import Record
 from zerocon.reports.layout import ARROWS, NOTHING
 from zerocon.reports.pictures import GalleryItem, changed_words, data_uri, is_small, shown
 from zerocon.reports.sheet import contact_sheet
 from zerocon.reports.summary import Column
-from zerocon.runs.atomic import write_atomic
-from zerocon.runs.records import Record
 
 __all__ = ["GalleryItem", "write_gallery"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from zerocon.checks import one_of
+from zerocon.core.checks import one_of
 from zerocon.reports.layout import UNLIMITED, Grid, Label, grids
 from zerocon.reports.published import SETS, published_grids, published_rows
 from zerocon.reports.render import FORMATS, write

@@ -10,7 +10,7 @@ from difflib import SequenceMatcher
 
 from PIL import Image, ImageChops, ImageFilter
 
-from zerocon.runs.records import Record
+from zerocon.ledger.records import Record
 
 OUTLINE = (255, 0, 150)
 _LARGEST = 256  # bigger pictures are shown smaller: a gallery holds thousands

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from zerocon.checks import one_of
+from zerocon.core.checks import one_of
 from zerocon.reports.layout import NOTHING, UNLIMITED, Cell, Grid, Label, label, ranks, wrapped
 from zerocon.reports.summary import Column
 

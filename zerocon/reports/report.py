@@ -12,7 +12,9 @@ from string import Template
 
 from matplotlib import rc_context
 
-from zerocon.checks import ConfigError, in_range
+from zerocon.core.checks import ConfigError, in_range
+from zerocon.ledger.atomic import write_atomic
+from zerocon.ledger.records import FILE_NAME, Record, read_records
 from zerocon.reports import report_facts, report_plots
 from zerocon.reports.comparison import same_cases
 from zerocon.reports.frontier import frontier_of, strands
@@ -33,8 +35,6 @@ from zerocon.reports.report_variants import Variants, numeric, variants_of
 from zerocon.reports.runs import Run, columns_of, differences, sorts
 from zerocon.reports.store import Cells, Store
 from zerocon.reports.summary import LEVEL, RESAMPLES, Column
-from zerocon.runs.atomic import write_atomic
-from zerocon.runs.records import FILE_NAME, Record, read_records
 
 MEGABYTES = 5.0
 OPEN_PLOTS = 4  # metrics whose plots are seen at once; the others unfold

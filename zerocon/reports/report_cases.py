@@ -12,6 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from zerocon.ledger.records import Record
 from zerocon.reports.gallery import edit_name, prompts
 from zerocon.reports.pictures import GalleryItem, reduced
 from zerocon.reports.pictures import shown as seen
@@ -20,7 +21,6 @@ from zerocon.reports.report_pictures import Album, Open, album
 from zerocon.reports.report_variants import Variants, short_names
 from zerocon.reports.runs import Run
 from zerocon.reports.summary import Column
-from zerocon.runs.records import Record
 
 MOST_VARIANTS = 24  # side by side
 MOST_CASES = 1000

@@ -6,14 +6,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+from zerocon.ledger.provenance import NOT_IN_NAME
+from zerocon.ledger.records import Record
+from zerocon.ledger.sessions import read_sessions
+from zerocon.ledger.status import status_of
 from zerocon.reports.layout import NOTHING
 from zerocon.reports.report_html import cell, details, head, notes, pairs, table
 from zerocon.reports.report_variants import Variants
 from zerocon.reports.runs import Run, shown
-from zerocon.runs.provenance import NOT_IN_NAME
-from zerocon.runs.records import Record
-from zerocon.runs.sessions import read_sessions
-from zerocon.runs.status import status_of
 
 _MOST_FAILURES = 200
 _MIB = 2**20

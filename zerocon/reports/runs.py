@@ -14,10 +14,10 @@ from typing import Any, cast
 
 import yaml
 
-from zerocon.checks import ConfigError
+from zerocon.core.checks import ConfigError
+from zerocon.ledger.origin import FILE, Origin
+from zerocon.ledger.provenance import NOT_IN_NAME
 from zerocon.reports.summary import Column
-from zerocon.runs.origin import FILE, Origin
-from zerocon.runs.provenance import NOT_IN_NAME
 
 NO_VALUE = "–"  # of a field that the run's config does not have
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

@@ -8,7 +8,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from zerocon.experiments import Experiment
+from zerocon.config.experiments import Experiment
+from zerocon.config.search_space import Search
+from zerocon.ledger.origin import FILE
+from zerocon.ledger.records import read_records
 from zerocon.reports.comparison import same_cases
 from zerocon.reports.frontier import Strand, frontier_of
 from zerocon.reports.frontier_plot import draw
@@ -19,11 +22,8 @@ from zerocon.reports.render import write
 from zerocon.reports.report_variants import short_names
 from zerocon.reports.runs import Run, Sort, columns_of, find_runs
 from zerocon.reports.summary import Column, Group, summarize
-from zerocon.runs.origin import FILE
-from zerocon.runs.records import read_records
 from zerocon.runs.search import Found
 from zerocon.runs.trials import Trial
-from zerocon.search import Search
 
 RESAMPLES = 100  # of intervals that are not shown here
 

@@ -19,9 +19,9 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
+from zerocon.ledger.records import FILE_NAME, SCHEMA, STATUSES, RecordError, read_records
 from zerocon.reports.runs import Run, natural
 from zerocon.reports.summary import Column, Group, Statistic, Summary
-from zerocon.runs.records import FILE_NAME, SCHEMA, STATUSES, RecordError, read_records
 
 MOST_THREADS = 4  # more would read no faster, and each takes memory
 

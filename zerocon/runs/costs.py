@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from zerocon.backbones.base import Backbone
-from zerocon.runs.sessions import FILE
+from zerocon.ledger.sessions import FILE
 
 STAGES: tuple[str, ...] = ("inversion", "editing")
 

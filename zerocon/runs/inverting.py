@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from zerocon.backbones.base import Backbone
-from zerocon.cases import Case
-from zerocon.conditions import Conditions, Draws
-from zerocon.diffusion import Schedule
+from zerocon.core.cases import Case
+from zerocon.core.conditions import Conditions, Draws
+from zerocon.core.diffusion import Schedule
 from zerocon.inversions.base import Inversion, Trajectory
 from zerocon.inversions.none import NoInversion
-from zerocon.runs.cache import Cache, Entry, key_of
-from zerocon.runs.code import code_of
+from zerocon.ledger.cache import Cache, Entry, key_of
+from zerocon.ledger.code import code_of
 
 KIND = "inversions_v1"
 

@@ -9,11 +9,11 @@ from dataclasses import fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from zerocon.checks import ConfigError
+from zerocon.core.checks import ConfigError
+from zerocon.ledger.origin import FILE
+from zerocon.ledger.records import Record, read_records
+from zerocon.ledger.status import Status, status_of
 from zerocon.reports.runs import Run, check_field, find_runs
-from zerocon.runs.origin import FILE
-from zerocon.runs.records import Record, read_records
-from zerocon.runs.status import Status, status_of
 
 _TYPES = {"schema": "INTEGER", "seconds": "DOUBLE", "notes": "VARCHAR[]"}
 COLUMNS = {"run": "VARCHAR"} | {

@@ -10,13 +10,13 @@ from typing import Any
 
 from PIL import Image
 
-from zerocon.config import build, stored_config
+from zerocon.config.settings import build, stored_config
+from zerocon.ledger.atomic import write_atomic
+from zerocon.ledger.origin import Origin
+from zerocon.ledger.provenance import digest
+from zerocon.ledger.records import FILE_NAME, read_records
 from zerocon.reports.summary import summarize
-from zerocon.runs.atomic import write_atomic
-from zerocon.runs.origin import Origin
-from zerocon.runs.provenance import digest
-from zerocon.runs.records import FILE_NAME, read_records
-from zerocon.runs.trackers import Tracker
+from zerocon.trackers.base import Tracker
 
 FILE = "synced.json"  # tracker -> digest of the records it was told
 

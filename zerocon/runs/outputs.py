@@ -26,12 +26,12 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
-from zerocon.cases import CaseError
-from zerocon.checks import ConfigError
+from zerocon.core.cases import CaseError
+from zerocon.core.checks import ConfigError
 from zerocon.datasets.base import FileDataset
 from zerocon.datasets.images import SUFFIXES, inside, open_picture, resized
 from zerocon.datasets.pie_bench import PICTURES
-from zerocon.runs.records import file_name
+from zerocon.ledger.records import file_name
 
 JPEG_START = b"\xff\xd8"
 

@@ -14,13 +14,13 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, cast
 
-from zerocon.checks import ConfigError
-from zerocon.config import RunSettings, settings_of
-from zerocon.quiet import quiet, quiet_models
-from zerocon.runs.batching import Chunk
-from zerocon.runs.editing import Done
-from zerocon.runs.executors import PATIENCE, STRIKES, Chunks, Desk, Recorder
-from zerocon.runs.origin import Origin
+from zerocon.config.settings import RunSettings, settings_of
+from zerocon.core.checks import ConfigError
+from zerocon.core.quiet import quiet, quiet_models
+from zerocon.ledger.claims import Chunk
+from zerocon.ledger.origin import Origin
+from zerocon.runs.crews import PATIENCE, STRIKES, Chunks, Desk, Recorder
+from zerocon.runs.worker import Done
 
 
 class WorkerError(Exception):
@@ -191,8 +191,8 @@ def prepared(settings: RunSettings, count: int) -> tuple[Any, Ready]:
     """A worker's editor, with its share of the processor's cores."""
     import torch
 
-    from zerocon.runs.editing import Editor, load
     from zerocon.runs.results import origin_of
+    from zerocon.runs.worker import Editor, load
 
     quiet_models()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // count))

@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from zerocon.cases import Case
-from zerocon.checks import ConfigError, in_range
-from zerocon.config import RunSettings, stored_settings
-from zerocon.runs.editing import Loaded, edit, load, score
-from zerocon.runs.origin import Origin
-from zerocon.runs.pictures import from_uint8, to_uint8
-from zerocon.runs.records import Record, read_records, verify_checksums
+from zerocon.config.settings import RunSettings, stored_settings
+from zerocon.core.cases import Case
+from zerocon.core.checks import ConfigError, in_range
+from zerocon.core.pictures import from_uint8, to_uint8
+from zerocon.ledger.origin import Origin
+from zerocon.ledger.records import Record, read_records, verify_checksums
 from zerocon.runs.results import origin_of
 from zerocon.runs.verify import Problem, batched, load_cases, origin_at, stored_picture
+from zerocon.runs.worker import Loaded, edit, load, score
 
 Levels = NDArray[np.uint8]
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from PIL import Image
 
-from zerocon.cases import CaseError, Dataset
-from zerocon.checks import ConfigError
-from zerocon.config import build, stored_config
-from zerocon.runs.origin import Origin
-from zerocon.runs.pictures import case_pictures
-from zerocon.runs.records import read_records
+from zerocon.config.settings import build, stored_config
+from zerocon.core.cases import CaseError, Dataset
+from zerocon.core.checks import ConfigError
+from zerocon.core.pictures import case_pictures
+from zerocon.ledger.origin import Origin
+from zerocon.ledger.records import read_records
 from zerocon.runs.verify import side_of
 
 Lookup = Callable[[str], Mapping[str, Image.Image]]

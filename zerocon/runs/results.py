@@ -14,24 +14,24 @@ from rich.console import Console
 from rich.markup import escape
 
 from zerocon.backbones.base import Backbone
-from zerocon.cases import CaseError, Dataset
-from zerocon.checks import ConfigError
-from zerocon.config import RunSettings
+from zerocon.config.settings import RunSettings
+from zerocon.core.cases import CaseError, Dataset
+from zerocon.core.checks import ConfigError
+from zerocon.core.pictures import case_pictures
+from zerocon.ledger.atomic import write_atomic
+from zerocon.ledger.claims import Shard
+from zerocon.ledger.code import code_digest
+from zerocon.ledger.origin import FILE, Origin
+from zerocon.ledger.provenance import git_state, provenance
+from zerocon.ledger.records import Record, RecordLog, read_records, verify_images
+from zerocon.ledger.status import status_of
 from zerocon.metrics.base import Metric
 from zerocon.reports.gallery import write_gallery
 from zerocon.reports.layout import grids
 from zerocon.reports.pictures import GalleryItem, reduced
 from zerocon.reports.render import print_grids
 from zerocon.reports.summary import Summary, summarize, write_summary
-from zerocon.runs.atomic import write_atomic
-from zerocon.runs.batching import Shard
-from zerocon.runs.code import code_digest
-from zerocon.runs.origin import FILE, Origin
-from zerocon.runs.pictures import case_pictures
-from zerocon.runs.provenance import git_state, provenance
-from zerocon.runs.records import Record, RecordLog, read_records, verify_images
-from zerocon.runs.status import status_of
-from zerocon.runs.trackers import Tracker
+from zerocon.trackers.base import Tracker
 
 GALLERY = "gallery.html"
 HTML_CASES = 1000  # the page shows these; a run may have more

@@ -16,13 +16,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from zerocon.config import RunSettings
-from zerocon.runs.batching import Chunk, Claims, Shard, chunks_left
+from zerocon.config.settings import RunSettings
+from zerocon.ledger.claims import Chunk, Claims, Shard, chunks_left
+from zerocon.ledger.origin import Origin
+from zerocon.ledger.records import Record, RecordLog
+from zerocon.ledger.status import status_of
 from zerocon.runs.costs import note_session
-from zerocon.runs.editing import Done
-from zerocon.runs.executors import Crew, hire
-from zerocon.runs.origin import Origin
-from zerocon.runs.records import Record, RecordLog
+from zerocon.runs.crews import Crew, hire
 from zerocon.runs.results import (
     LATER,
     begin,
@@ -32,9 +32,9 @@ from zerocon.runs.results import (
     is_complete,
     report,
 )
-from zerocon.runs.status import status_of
-from zerocon.runs.trackers import Guarded, Tracker
-from zerocon.runs.twins import take_records, twin_of
+from zerocon.runs.reuse import take_records, twin_of
+from zerocon.runs.worker import Done
+from zerocon.trackers.base import Guarded, Tracker
 
 CONSOLE = Console()
 

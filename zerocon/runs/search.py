@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from zerocon.backbones.base import BackboneError
-from zerocon.cases import DatasetError
-from zerocon.checks import ConfigError
-from zerocon.config import (
+from zerocon.config.experiments import Experiment
+from zerocon.config.search_space import Search
+from zerocon.config.settings import (
     RunSettings,
     compose_config,
     compose_settings,
@@ -24,14 +24,14 @@ from zerocon.config import (
     runner_settings,
     settings_of,
 )
-from zerocon.experiments import Experiment
+from zerocon.core.cases import DatasetError
+from zerocon.core.checks import ConfigError
+from zerocon.ledger.origin import Origin
+from zerocon.ledger.provenance import NOT_IN_NAME, digest
+from zerocon.ledger.records import RecordError, read_records
 from zerocon.reports.summary import summarize
-from zerocon.runs.origin import Origin
-from zerocon.runs.provenance import NOT_IN_NAME, digest
-from zerocon.runs.records import RecordError, read_records
 from zerocon.runs.runner import CONSOLE, execute
 from zerocon.runs.trials import Trial, Trials
-from zerocon.search import Search
 
 FOLDER = "searches"
 

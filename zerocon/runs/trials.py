@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from zerocon.checks import ConfigError
-from zerocon.runs.batching import Claims
-from zerocon.search import Choices, Dimension, Search
+from zerocon.config.search_space import Choices, Dimension, Search
+from zerocon.core.checks import ConfigError
+from zerocon.ledger.claims import Claims
 
 try:
     import optuna

@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from zerocon.cases import Case, CaseError, Dataset
-from zerocon.checks import ConfigError, in_range
-from zerocon.config import build, metrics_of, stored_config
+from zerocon.config.settings import build, metrics_of, stored_config
+from zerocon.core.cases import Case, CaseError, Dataset
+from zerocon.core.checks import ConfigError, in_range
+from zerocon.core.pictures import from_uint8
+from zerocon.ledger.origin import Origin
+from zerocon.ledger.records import Record, read_records, verify_checksums
 from zerocon.metrics.base import Metric
-from zerocon.runs.editing import score
-from zerocon.runs.origin import Origin
-from zerocon.runs.pictures import from_uint8
-from zerocon.runs.records import Record, read_records, verify_checksums
+from zerocon.runs.worker import score
 
 OF_LAST_DIGIT = 0.01  # a difference of a hundredth of the last digit shown is none
 

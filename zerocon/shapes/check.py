@@ -14,8 +14,8 @@ from transformers import CLIPTextModelWithProjection
 
 from zerocon.backbones.shapes import Shapes
 from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
-from zerocon.conditions import Conditions, Draws
-from zerocon.diffusion import ddim_step
+from zerocon.core.conditions import Conditions, Draws
+from zerocon.core.diffusion import ddim_step
 from zerocon.inversions.ddim import DDIMInversion
 from zerocon.shapes.captions import caption
 from zerocon.shapes.check_evaluators import check_evaluators, distinct_scenes, pictures_of

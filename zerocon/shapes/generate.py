@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from zerocon.backbones.base import Backbone
-from zerocon.diffusion import ddim_step, guided
+from zerocon.core.diffusion import ddim_step, guided
 
 
 @torch.no_grad()

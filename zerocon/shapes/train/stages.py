@@ -14,7 +14,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor2_0
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from zerocon.checks import ConfigError
+from zerocon.core.checks import ConfigError
 from zerocon.shapes.packaged import WEIGHTS, fingerprint, plain_float32, save_half
 from zerocon.shapes.tokenizer import write_clip_tokenizer
 from zerocon.shapes.train import captioner, eval_clip, perceptual, structure, text, unet, vae

@@ -1,0 +1,107 @@
+"""What makes no sense together is refused when composing; everything else runs."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
+from zerocon.config.combinations import every_method, fits, refusals, tables
+from zerocon.config.settings import (
+    CONF,
+    build,
+    compose_config,
+    compose_settings,
+    declared,
+    method_of,
+    partners,
+    plain,
+)
+from zerocon.core.cases import Case
+from zerocon.core.checks import ConfigError
+from zerocon.core.conditions import Conditions, Draws
+from zerocon.core.words import words_of
+from zerocon.directions.word_swap import WordSwap
+
+METHODS = sorted(file.stem for file in (CONF / "method").glob("*.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["method=zerocon", "inversion=none"], "ZeroCon samples .* NoInversion makes none"),
+        (["method=word_swap", "inversion=direct"], "DDIM samples no row .* Direct.*=ddim"),
+        (["method=reconstruct", "inversion=null_text"], "asks for no empty condition .*=ddim"),
+        (["inversion=negative_prompt", "method.guidance=1"], "NegativePrompt.* no effect"),
+        (
+            ["method=zerocon", "method.negative=caption", "inversion=null_text"],
+            "negative prompt of its own",
+        ),
+        (
+            [
+                "method=word_swap",
+                "inversion=null_text",
+                "inversion.guidance=7",
+                "method.guidance=3",
+            ],
+            "fitted to guidance 7, but DDIM samples with method.guidance=3; leave",
+        ),
+        (["method=reconstruct", "direction=prompt_pair"], "PromptPair.* direction=word_swap$"),
+        (["method=p2p", "direction=sentences"], "direction=prompt_pair, word_swap"),
+        (["method=p2p", "direction=prompt_pair", "direction.pooled=true"], "target prompt's words"),
+        (["method=sdedit", "inversion=edit_friendly"], "what works: inversion=none$"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_with_what_would(overrides: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        compose_settings(overrides)
+
+
+def test_null_text_follows_the_methods_guidance() -> None:
+    settings = compose_settings(["inversion=null_text", "method.guidance=3"])
+    assert settings.config["inversion"]["guidance"] == 3
+
+
+def test_the_tables_say_what_composing_does() -> None:
+    rows = [fits("word_swap"), fits("sdedit")]
+    first, second = tables(rows).split("\n\n")
+    columns = [cell.strip() for cell in first.splitlines()[0].split("|")[1:-1]]
+    marks = [cell.strip() for cell in first.splitlines()[2].split("|")[1:-1]]
+    said = dict(zip(columns, marks, strict=True))
+    assert (said["method"], said["ddim"], said["direct"]) == ("word_swap", "yes", "–")
+    assert second.startswith("| method | caption | file | prompt_pair | sentences | word_swap |")
+    assert any(line.startswith("word_swap with inversion=direct: ") for line in refusals(rows))
+
+
+def test_every_method_has_a_partner() -> None:
+    rows = every_method()
+    assert [row.method for row in rows] == METHODS
+    for row in rows:
+        assert "" in row.inversions.values()
+        assert row.directions["word_swap"] == ""
+    page = (CONF.parent / "docs" / "inversions.md").read_text()
+    assert tables(rows) in page, "put what `zerocon combinations` prints into docs/inversions.md"
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_valid_pair_runs(backbone: StableDiffusionBackbone, name: str) -> None:
+    prompts = ("a big red circle on a gray background", "a big red house on a gray background")
+    case = Case("a", torch.rand(3, 32, 32), *prompts, blend_words=("circle", "house"))
+    conditions = Conditions(
+        *(backbone.embed([prompt]) for prompt in (*prompts, "")), [words_of(backbone, case)]
+    )
+    clean, draws = backbone.encode(case.image[None]), Draws(0, ["a"])
+    config = plain(compose_config([f"method={name}", "method.steps=2"]))
+    method, inverted = method_of(config), build(config, "inversion")()
+    for choice, why in partners(config, "inversion", method, inverted, WordSwap()).items():
+        if why:
+            continue
+        invert = declared(config, "inversion", CONF / "inversion" / f"{choice}.yaml")
+        if hasattr(invert, "iterations"):
+            invert = dataclasses.replace(invert, iterations=1)  # they are slow
+        trajectory = invert(backbone, clean, conditions, 2, draws)
+        edited = method(backbone, trajectory, conditions, draws)
+        assert edited.shape == clean.shape, choice
+        assert edited.isfinite().all(), choice

@@ -1,0 +1,279 @@
+"""Each inversion against its arithmetic, and against what it promises."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from zerocon.backbones.shapes import Shapes
+from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
+from zerocon.core.checks import ConfigError
+from zerocon.core.conditions import Conditions, Draws
+from zerocon.core.diffusion import Schedule, add_noise, ddim_step, noise_scale
+from zerocon.datasets.shapes import ShapesPIE
+from zerocon.inversions.base import Inversion, Trajectory, proximal
+from zerocon.inversions.ddim import DDIMInversion
+from zerocon.inversions.direct import DirectInversion
+from zerocon.inversions.edit_friendly import EditFriendlyInversion
+from zerocon.inversions.negative_prompt import NegativePromptInversion
+from zerocon.inversions.null_text import NullTextInversion
+from zerocon.inversions.regularized import RegularizedInversion
+from zerocon.methods.ddim import DDIM
+
+PLACES = ("at the beach", "on a gray background", "in the forest", "at night")
+SOURCE = [f"a big {colour} circle {place}" for colour in ("red", "blue") for place in PLACES]
+TARGET = [prompt.replace("circle", "square") for prompt in SOURCE]
+
+
+@dataclass
+class Flat:
+    """A network whose noise is its condition's mean, whatever the latent."""
+
+    calls: list[int] = field(default_factory=list[int])
+
+    def schedule(self, steps: int) -> Schedule:
+        alphas = torch.linspace(0.5, 0.99, steps + 1).tolist()
+        return Schedule(tuple(range(steps, 0, -1)), tuple(alphas))
+
+    def eps(self, z: Tensor, time: int, cond: Tensor) -> Tensor:
+        self.calls.append(len(z))
+        return cond.mean((1, 2))[:, None, None, None].expand_as(z)
+
+
+def flat(*values: float) -> Conditions:
+    """Source conditions of one value each, and a negative of zeros."""
+    source = torch.tensor(values)[:, None, None].expand(-1, 2, 3)
+    return Conditions(source, source, torch.zeros_like(source))
+
+
+def invert(model: Any, inversion: Inversion, conditions: Conditions, steps: int) -> Trajectory:
+    count = len(conditions.source)
+    clean = torch.randn(count, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    draws = Draws(0, [str(row) for row in range(count)])
+    return inversion(model, clean, conditions, steps, draws)
+
+
+def conditions_of(backbone: StableDiffusionBackbone, rows: list[int]) -> Conditions:
+    source, target = ([prompts[r] for r in rows] for prompts in (SOURCE, TARGET))
+    empty = [""] * len(rows)
+    return Conditions(*(backbone.embed(prompts) for prompts in (source, target, empty)))
+
+
+def walked(
+    backbone: StableDiffusionBackbone, inversion: Inversion, method: DDIM, rows: list[int]
+) -> tuple[Tensor, Trajectory, Tensor]:
+    """(the pictures' latents, their trajectory, what the method makes of it)."""
+    clean = torch.randn(8, 4, 16, 16, generator=torch.Generator().manual_seed(0))[rows]
+    conditions, draws = conditions_of(backbone, rows), Draws(0, [str(r) for r in rows])
+    trajectory = inversion(backbone, clean, conditions, method.steps, draws)
+    return clean, trajectory, method(backbone, trajectory, conditions, draws)
+
+
+@pytest.mark.parametrize(
+    "inversion",
+    [
+        DDIMInversion(refinements=1),
+        DirectInversion(),
+        RegularizedInversion(iterations=1, rolls=1),
+        NullTextInversion(guidance=3.0, iterations=2),
+        NegativePromptInversion(proximal=0.75),
+        EditFriendlyInversion(),
+    ],
+    ids=lambda i: type(i).__name__,
+)
+def test_batch_mates_never_touch(backbone: StableDiffusionBackbone, inversion: Inversion) -> None:
+    method = DDIM(steps=2, guidance=3.0)
+    _, trajectory, edited = walked(backbone, inversion, method, list(range(8)))
+    for rows in ([5], [6, 5, 1]):
+        _, ours, alone = walked(backbone, inversion, method, rows)
+        torch.testing.assert_close(alone, edited[rows], rtol=0, atol=1e-4)
+        torch.testing.assert_close(ours.latents, trajectory.latents[:, rows], rtol=0, atol=1e-4)
+
+
+def test_refinements_come_closer_to_what_sampling_passes(backbone: StableDiffusionBackbone) -> None:
+    method, errors = DDIM(steps=5, guidance=1.0, prompt="source"), list[float]()
+    for refinements in (0, 1, 5):
+        inversion = DDIMInversion(refinements=refinements)
+        clean, _, back = walked(backbone, inversion, method, [0])
+        errors.append((back - clean).square().mean().item())
+    assert errors[1] < 0.5 * errors[0]
+    assert errors[2] < 0.01 * errors[0]
+
+
+def test_direct_keeps_the_sources_row_on_its_trajectory(backbone: StableDiffusionBackbone) -> None:
+    clean, walk, _ = walked(backbone, DirectInversion(), DDIM(steps=4, guidance=3.0), [0, 1])
+    source = walk.start
+    for i in range(4):
+        wrong = torch.randn_like(source)  # whatever guidance makes of the source's noise
+        other = torch.randn_like(source), torch.randn_like(source)
+        alpha, below = walk.schedule.alphas[i : i + 2]
+        left = ddim_step(source, wrong, alpha, below)
+        source, edited = walk.both_steps(i, (source, wrong), other)
+        torch.testing.assert_close(edited, ddim_step(*other, alpha, below))
+        assert torch.equal(source, walk.latents[3 - i])
+        pulled = dataclasses.replace(walk, pulled=True)
+        _, moved = pulled.both_steps(i, (pulled.before(i), wrong), other)
+        torch.testing.assert_close(moved - edited, source - left, rtol=0, atol=1e-5)
+    torch.testing.assert_close(source, clean, rtol=0, atol=1e-5)
+
+
+def test_direct_over_the_regularized_walk(backbone: StableDiffusionBackbone) -> None:
+    method = DDIM(steps=3, guidance=1.0)
+    _, walk, _ = walked(backbone, DirectInversion(walk="regularized", moves="both"), method, [0, 1])
+    _, expected, _ = walked(backbone, RegularizedInversion(), method, [0, 1])
+    assert torch.equal(walk.latents, expected.latents)
+    assert (walk.pinned, walk.pulled) == (True, True)
+    assert DirectInversion(walk="regularized").uses_draws
+    assert not DirectInversion().uses_draws
+    with pytest.raises(ConfigError, match=r"leave inversion\.prompt and"):
+        DirectInversion(walk="regularized", prompt="empty")
+
+
+def test_negative_prompt_makes_guidance_of_the_source_vanish(
+    backbone: StableDiffusionBackbone,
+) -> None:
+    guided = DDIM(steps=4, guidance=7.5, prompt="source")
+    plain = DDIM(steps=4, guidance=1.0, prompt="source")
+    _, _, ours = walked(backbone, NegativePromptInversion(), guided, [0, 1])
+    _, _, expected = walked(backbone, DDIMInversion(), plain, [0, 1])
+    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-4)
+
+
+def test_proximal_guidance_by_hand() -> None:
+    """The 0.75 quantile of 0.1, 0.2, 0.3, 0.4 lies a quarter of the way from 0.3 to 0.4."""
+    row = torch.tensor([0.1, -0.2, 0.3, -0.4]).reshape(1, 1, 2, 2)
+    difference = torch.cat([row, 10 * row])  # each case has a limit of its own
+    kept = torch.tensor([0.0, 0.0, 0.0, -0.4]).reshape(1, 1, 2, 2)
+    torch.testing.assert_close(proximal(difference, 0.75), torch.cat([kept, 10 * kept]))
+    closer = torch.tensor([0.0, 0.0, 0.0, -0.4 + 0.325]).reshape(1, 1, 2, 2)
+    shrunk = proximal(difference, 0.75, shrink=True)
+    torch.testing.assert_close(shrunk, torch.cat([closer, 10 * closer]))
+    walk = Trajectory(Flat().schedule(1), difference[None], proximal=0.75)
+    torch.testing.assert_close(
+        walk.guided(torch.ones_like(difference), 1 + difference, 2.0),
+        1 + 2 * torch.cat([kept, 10 * kept]),
+    )
+
+
+def test_null_text_takes_adams_steps() -> None:
+    """Adam's first step is the learning rate itself, against the slope's sign.
+
+    With the source's noise 1 and ∅ at 0, guided noise is `w` instead of 1 until ∅ is 1: every
+    entry of ∅ goes up, by 0.01, then 0.99 and 0.98 of it.
+    """
+    walk = invert(Flat(), NullTextInversion(iterations=1), flat(1.0), steps=3)
+    assert walk.negatives is not None
+    expected = torch.tensor([0.01, 0.0199, 0.0297])[:, None, None, None].expand(3, 1, 2, 3)
+    torch.testing.assert_close(walk.negatives, expected, rtol=0, atol=1e-6)
+
+
+def test_null_text_stops_each_case_for_itself() -> None:
+    """The first case's loss is too small for a second step; the other takes all ten."""
+    model = Flat()
+    walk = invert(model, NullTextInversion(), flat(1e-4, 1.0), steps=1)
+    assert walk.negatives is not None
+    near, far = walk.negatives[0, :, 0, 0].tolist()
+    assert near == pytest.approx(0.01, abs=1e-5)
+    assert 0.09 < far < 0.101
+    # Inverting, the source's noise, ten descents of which the first has both, the walk.
+    assert model.calls == [2, 2, 2, *[1] * 9, 2]
+
+
+def test_null_text_is_the_published_loop(backbone: StableDiffusionBackbone) -> None:
+    """Written out with torch's Adam, one case, as the paper's authors describe it."""
+    steps, w = 3, 7.5
+    _, walk, ours = walked(
+        backbone, NullTextInversion(), DDIM(steps=steps, guidance=w, prompt="source"), [2]
+    )
+    conditions = conditions_of(backbone, [2])
+    null, z = conditions.negative, walk.start
+    for i, (time, alpha, below) in enumerate(walk.schedule.steps):
+        null = null.clone().detach().requires_grad_()
+        adam = torch.optim.Adam([null], lr=1e-2 * (1.0 - i / 100.0))
+        goal = walk.latents[steps - i - 1]
+        with_text = backbone.eps(z, time, conditions.source).detach()
+        for _ in range(10):
+            without = backbone.eps(z, time, null)
+            landed = ddim_step(z, without + w * (with_text - without), alpha, below)
+            loss = torch.nn.functional.mse_loss(landed, goal)
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+            if loss.item() < 1e-5 + i * 2e-5:
+                break
+        with torch.no_grad():
+            without = backbone.eps(z, time, null)
+            z = ddim_step(z, without + w * (with_text - without), alpha, below)
+    torch.testing.assert_close(ours, z, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.5])
+def test_edit_friendly_noises_lead_back(backbone: StableDiffusionBackbone, guidance: float) -> None:
+    method = DDIM(steps=10, guidance=guidance, prompt="source")
+    clean, walk, back = walked(backbone, EditFriendlyInversion(guidance), method, [0, 1])
+    # 36 % of 10 steps are 3.6; 4 are left out.
+    assert walk.schedule == backbone.schedule(10).tail(6)
+    assert len(walk.latents) == 7
+    torch.testing.assert_close(back, clean, rtol=0, atol=1e-4)
+    published = EditFriendlyInversion(guidance, last_noise=False)
+    _, _, nearly = walked(backbone, published, method, [0, 1])
+    assert 1e-4 < (nearly - clean).abs().max() < 0.5
+
+
+def test_edit_friendly_noises_by_hand() -> None:
+    """A network that sees no noise: `z_s = √(ā_s/ā_t) z_t + σ · noise`."""
+    walk = invert(Flat(), EditFriendlyInversion(skip=0.0), flat(0.0), steps=4)
+    assert walk.noises is not None
+    for i, (_, alpha, below) in enumerate(walk.schedule.steps):
+        left = walk.before(i + 1) - (below / alpha) ** 0.5 * walk.before(i)
+        expected = left / noise_scale(alpha, below)
+        torch.testing.assert_close(walk.noises[i], expected, rtol=1e-3, atol=1e-3)
+
+
+def test_edit_friendly_latents_are_drawn_each_for_itself() -> None:
+    walk = invert(Flat(), EditFriendlyInversion(skip=0.0), flat(*[0.0] * 64), steps=3)
+    drawn = [
+        (walk.before(i) - a**0.5 * walk.clean) / (1 - a) ** 0.5
+        for i, a in enumerate(walk.schedule.alphas[:-1])
+    ]
+    # 16,384 numbers: their mean is within 0.04 of 0 and their correlation, too, at five sigma.
+    for noise in drawn:
+        assert abs(noise.mean().item()) < 0.04
+        assert noise.std().item() == pytest.approx(1, abs=0.03)
+    for first, second in pairwise(drawn):
+        assert abs((first * second).mean().item()) < 0.04
+    again = add_noise(walk.clean, drawn[0], walk.schedule.alphas[0])
+    torch.testing.assert_close(walk.start, again)
+
+
+@pytest.mark.slow
+def test_null_text_reconstructs_where_ddim_does_not() -> None:
+    """On the packaged models, 50 steps at guidance 7.5: PSNR against the autoencoder's own."""
+    backbone = Shapes(device="cpu", dtype="float32").load()
+    dataset = ShapesPIE(20, "test", backbone.side)
+    cases = [dataset.load(case_id) for case_id in list(dataset.ids)[:2]]
+    images = torch.stack([case.image for case in cases])
+    clean = backbone.encode(images)
+    source = backbone.embed([case.source_prompt for case in cases])
+    conditions = Conditions(source, source, backbone.embed([""] * len(cases)))
+    draws = Draws(0, [case.id for case in cases])
+    method = DDIM(steps=50, guidance=7.5, prompt="source")
+
+    def psnr(latents: Tensor) -> float:
+        error = (backbone.decode(latents) - images).square().mean((1, 2, 3))
+        return (-10 * error.log10()).mean().item()
+
+    found = {"autoencoder": psnr(clean)}
+    for inversion in (DDIMInversion(), NullTextInversion()):
+        trajectory = inversion(backbone, clean, conditions, 50, draws)
+        name = type(inversion).__name__
+        found[name] = psnr(method(backbone, trajectory, conditions, draws))
+    print({name: round(value, 2) for name, value in found.items()})
+    assert found["NullTextInversion"] > found["autoencoder"] - 1
+    assert found["DDIMInversion"] < found["autoencoder"] - 5

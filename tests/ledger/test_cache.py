@@ -1,0 +1,264 @@
+"""Inversions are computed once: what is kept, what is noticed, what is never confused."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
+from zerocon.cli import main
+from zerocon.core.cases import Case
+from zerocon.core.conditions import Conditions, Draws
+from zerocon.inversions.base import Trajectory
+from zerocon.inversions.ddim import DDIMInversion
+from zerocon.ledger.cache import Cache, Entry, allow, folders, kept, key_of, prune
+from zerocon.runs import cache as module
+from zerocon.runs.inverting import Inverter
+
+STEPS = 3
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ZEROCON_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "kind"
+
+
+def cache(most: float = 1e9) -> Cache:
+    return Cache("kind", most)
+
+
+def cases_of(*prompts: str) -> list[Case]:
+    draw = torch.Generator().manual_seed(0)
+    pictures = [torch.rand(3, 32, 32, generator=draw) for _ in prompts]
+    return [Case(str(i), pictures[i], prompt, "x") for i, prompt in enumerate(prompts)]
+
+
+THREE = cases_of("a red circle", "a blue square", "a green star")
+
+
+def invert(
+    backbone: StableDiffusionBackbone,
+    cases: Sequence[Case],
+    inverter: Inverter,
+    target: str = "x",
+    steps: int = STEPS,
+    seed: int = 0,
+) -> tuple[Trajectory, int]:
+    """The trajectory and how many rows went through the U-Net for it."""
+    before = backbone.evaluations.forward
+    conditions = Conditions(
+        source=backbone.embed([case.source_prompt for case in cases]),
+        target=backbone.embed([target] * len(cases)),
+        negative=backbone.embed([""] * len(cases)),
+    )
+    draws = Draws(seed, [case.id for case in cases])
+    clean = backbone.encode(torch.stack([case.image for case in cases]))
+    made = inverter(backbone, cases, clean, conditions, steps, draws)
+    return made, backbone.evaluations.forward - before
+
+
+class Drawn(DDIMInversion):
+    """Adds the case's own noise: what random numbers are drawn for must be in the key."""
+
+    uses_draws = True
+
+    def __call__(self, backbone, clean, conditions, steps, draws) -> Trajectory:  # type: ignore[no-untyped-def]
+        made = super().__call__(backbone, clean, conditions, steps, draws)
+        noises = torch.stack([draws.normal_like(clean, "n")] * steps)
+        return replace(made, noises=noises, negatives=noises[..., 0], pinned=True, proximal=0.7)
+
+
+def inverter(kept: Cache | None, kind: type[DDIMInversion] = DDIMInversion) -> Inverter:
+    return Inverter(kind(), {"prompt": "source"}, kept)
+
+
+def same(a: Tensor | None, b: Tensor | None) -> bool:
+    return a is not None and b is not None and torch.equal(a, b)
+
+
+def test_only_what_is_missing_is_inverted(backbone: StableDiffusionBackbone) -> None:
+    kept = cache()
+    _, first = invert(backbone, THREE[:1], inverter(kept))
+    made, more = invert(backbone, THREE, inverter(kept))
+    again, none = invert(backbone, [THREE[2], THREE[0], THREE[1]], inverter(cache()))
+    plain, _ = invert(backbone, THREE, inverter(None))
+    assert (first, more, none) == (STEPS, 2 * STEPS, 0)
+    assert torch.equal(again.latents, made.latents[:, [2, 0, 1]])
+    torch.testing.assert_close(made.latents, plain.latents, atol=1e-5, rtol=1e-5)
+    assert made.schedule == plain.schedule
+
+
+def test_all_that_a_replay_needs_is_kept(backbone: StableDiffusionBackbone) -> None:
+    made, _ = invert(backbone, THREE, inverter(cache(), Drawn))
+    again, rows = invert(backbone, THREE, inverter(cache(), Drawn))
+    assert rows == 0
+    assert same(again.latents, made.latents)
+    assert same(again.noises, made.noises)
+    assert same(again.negatives, made.negatives)
+    assert (again.schedule, again.pinned, again.proximal) == (made.schedule, True, 0.7)
+
+
+def test_what_decides_a_trajectory_is_in_its_name(backbone: StableDiffusionBackbone) -> None:
+    one = THREE[:1]
+    invert(backbone, one, inverter(cache()))
+    invert(backbone, one, inverter(cache(), Drawn))
+
+    def rows(cases: Sequence[Case] = one, kind: type[DDIMInversion] = DDIMInversion, **more: int):
+        return invert(backbone, cases, inverter(cache(), kind), **more)[1]
+
+    assert rows() == 0
+    assert rows([replace(one[0], source_prompt="a circle")]) == STEPS
+    assert rows([replace(one[0], image=one[0].image + 1e-3)]) == STEPS
+    assert rows(steps=2) == 2
+    other = Inverter(DDIMInversion("empty"), {"prompt": "empty"}, cache())
+    assert invert(backbone, one, other)[1] == STEPS
+    assert rows(kind=Drawn) == 0
+    assert rows(kind=Drawn, seed=1) == STEPS
+    assert rows([replace(one[0], id="another")], kind=Drawn) == STEPS
+
+
+def test_neither_target_nor_seed_count_where_they_change_nothing(
+    backbone: StableDiffusionBackbone,
+) -> None:
+    invert(backbone, THREE, inverter(cache()))
+    assert invert(backbone, THREE, inverter(cache()), target="another")[1] == 0
+    assert invert(backbone, THREE, inverter(cache()), seed=7)[1] == 0
+
+
+@pytest.mark.parametrize("spoil", ["bit", "half", "text", "header"])
+def test_a_damaged_entry_is_computed_again_and_that_is_said(
+    backbone: StableDiffusionBackbone, folder: Path, spoil: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    made, _ = invert(backbone, THREE, inverter(cache()))
+    victim = min(folder.iterdir())
+    data = bytearray(victim.read_bytes())
+    data[-5 if spoil == "bit" else 20] ^= 1
+    spoilt = {"half": bytes(data[: len(data) // 2]), "text": b"not a tensor"}.get(spoil, data)
+    victim.write_bytes(spoilt)
+    kept = cache()
+    with caplog.at_level(logging.WARNING):
+        again, rows = invert(backbone, THREE, inverter(kept))
+    assert rows == STEPS
+    assert (kept.counts.found, kept.counts.damaged) == (2, 1)
+    assert victim.name in caplog.text
+    torch.testing.assert_close(again.latents, made.latents, atol=1e-5, rtol=1e-5)
+    assert invert(backbone, THREE, inverter(cache()))[1] == 0
+
+
+def entry(size: int = 1000) -> Entry:
+    return Entry({"value": torch.zeros(size, dtype=torch.uint8)}, {})
+
+
+def test_what_was_not_used_for_longest_goes_first(folder: Path) -> None:
+    kept = cache()
+    for i, name in enumerate("abc"):
+        kept.write(name, entry())
+        os.utime(folder / f"{name}.safetensors", (i, i))
+    assert kept.read("a") is not None  # used now
+    each = (folder / "a.safetensors").stat().st_size
+    assert prune(2 * each) == (1, each)
+    assert {file.stem for file in folder.iterdir()} == {"a", "c"}
+
+
+def test_it_keeps_to_its_size_over_all_kinds(folder: Path) -> None:
+    (folder.parent / "directions_v1").mkdir(parents=True)
+    (folder.parent / "directions_v1" / "old").write_bytes(b"x" * 5000)
+    os.utime(folder.parent / "directions_v1" / "old", (1, 1))
+    kept = cache(most=20_000)
+    for i in range(60):
+        kept.write(key_of(i), entry())
+    assert 15_000 < sum(f.bytes for f in folders()) <= 20_000
+    assert [f.name for f in folders()] == ["kind"] or folders()[0].files == 0
+
+
+def test_a_cache_that_cant_be_written_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    kept = cache()
+    monkeypatch.setattr(module, "write_atomic", full)
+    with caplog.at_level(logging.WARNING):
+        kept.write("a", entry())
+        kept.write("b", entry())
+    assert caplog.text.count("No space left") == 1
+    assert kept.read("a") is None
+
+
+def counted(calls: list[int]) -> Entry:
+    calls.append(1)
+    return Entry(said={"lines": ["a", "ü"]})
+
+
+def test_words_are_kept_too(folder: Path) -> None:
+    calls: list[int] = []
+    found = [kept("kind", ["a picture"], lambda: counted(calls)) for _ in range(3)]
+    assert len(calls) == 1
+    assert [entry.said["lines"] for entry in found] == [["a", "ü"]] * 3
+    kept("kind", ["another"], lambda: counted(calls))
+    assert len(calls) == len(list(folder.iterdir())) == 2
+
+
+def test_a_bound_of_nothing_keeps_nothing(folder: Path) -> None:
+    calls: list[int] = []
+    allow(0)
+    for _ in range(2):
+        kept("kind", [], lambda: counted(calls))
+    assert len(calls) == 2
+    assert not folder.exists()
+
+
+def test_what_others_keep_stays_within_the_same_bound(folder: Path) -> None:
+    """A direction may not push out more of the inversions than the run's own bound asks for."""
+    cache().write("inversion", entry(8000))
+    allow(20_000)
+    kept("words", [1], Entry)
+    assert (folder / "inversion.safetensors").exists()
+    allow(2000)
+    kept("words", [2], Entry)
+    assert not (folder / "inversion.safetensors").exists()
+
+
+def test_a_folder_that_may_only_be_read_still_serves(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    calls: list[int] = []
+    kept("kind", ["there"], lambda: counted(calls))
+    monkeypatch.setattr(module, "write_atomic", refused)
+    monkeypatch.setattr(module.os, "utime", refused)
+    for content in ("there", "new", "newer"):
+        found = kept("kind", [content], lambda: counted(calls))
+        assert found.said["lines"] == ["a", "ü"]
+    assert len(calls) == 3
+    assert caplog.text.count("Permission denied") == 1
+
+
+def test_a_key_is_its_content() -> None:
+    assert key_of({"a": 1, "b": [2]}) == key_of({"b": [2], "a": 1})
+    assert key_of({"a": 1}) != key_of({"a": 2})
+
+
+def test_the_command_lists_and_prunes(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    kept = cache()
+    for name in "abc":
+        kept.write(name, entry(2_000_000))
+    main(["cache"])
+    shown = capsys.readouterr().out
+    assert "kind" in shown
+    assert " 3 " in shown
+    assert "6.0 MB" in shown
+    main(["cache", "--prune", "4.5MB"])
+    assert "removed 1 file" in capsys.readouterr().out
+    assert len(list(folder.iterdir())) == 2

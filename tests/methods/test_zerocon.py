@@ -1,0 +1,249 @@
+"""The guided sampler: what its settings change, and what nothing may change."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace as changed
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.tiny import tiny_backbone
+from zerocon.backbones.stable_diffusion import Parts, StableDiffusionBackbone
+from zerocon.config.settings import compose_settings
+from zerocon.core.checks import ConfigError
+from zerocon.core.conditions import Conditions, Draws, Words
+from zerocon.inversions.ddim import DDIMInversion
+from zerocon.losses.terms import Losses, Moment, View
+from zerocon.methods.ddim import DDIM
+from zerocon.methods.zerocon import ZeroCon, gradients
+
+SHAPES = ("circle", "square", "house", "heart", "cross", "triangle", "circle", "square")
+IDS = [f"case {i}" for i in range(8)]
+BOTH = Losses(xa_weight=0.1, cut_weight=0.1, n_patches=16)
+BASE = ZeroCon(BOTH, steps=2, guidance=3.0)
+
+
+def sharpened(parts: Parts) -> Parts:
+    """A random network's attention is nearly uniform; make it differ between prompts."""
+    ours = copy.deepcopy(parts)
+    for name, weight in ours.unet.named_parameters():
+        if "to_q" in name or "to_k" in name:
+            weight.data.mul_(2.0)
+    return ours
+
+
+@pytest.fixture(scope="module")
+def backbone(parts: Parts) -> StableDiffusionBackbone:
+    return tiny_backbone(sharpened(parts))
+
+
+@pytest.fixture(scope="module")
+def precise(parts: Parts) -> StableDiffusionBackbone:
+    cpu = torch.device("cpu")
+    return StableDiffusionBackbone(sharpened(parts), "precise", cpu, torch.float64, "")
+
+
+def run(backbone: StableDiffusionBackbone, method: ZeroCon | DDIM, rows: list[int]) -> Tensor:
+    clean = torch.randn(8, 4, 16, 16, generator=torch.Generator().manual_seed(0))[rows]
+    clean = clean.to(backbone.dtype)
+    sources = [f"a big red {SHAPES[r]} on a gray background" for r in rows]
+    targets = [f"a big blue {SHAPES[r]} on a gray background" for r in rows]
+    words = [
+        Words(backbone.tokens(s), backbone.tokens(t)) for s, t in zip(sources, targets, strict=True)
+    ]
+    conditions = Conditions(
+        backbone.embed(sources), backbone.embed(targets), backbone.embed([""] * len(rows)), words
+    )
+    draws = Draws(0, [IDS[r] for r in rows])
+    trajectory = DDIMInversion()(backbone, clean, conditions, method.steps, draws)
+    return method(backbone, trajectory, conditions, draws)
+
+
+VARIANTS = {
+    "both": BASE,
+    "per branch": changed(BASE, update="per_branch", source_guidance=3.0),
+    "background": changed(BASE, loss=changed(BOTH, positions="background")),
+    "features": changed(
+        BASE, loss=changed(BOTH, cut_sites="down.*.res", cut_features="features", n_patches=32)
+    ),
+    "queries": changed(BASE, loss=changed(BOTH, cut_sites="self@1/2", cut_features="queries")),
+    "normalised": changed(BASE, gradient="normalised", gradient_steps=2),
+    "reused": changed(BASE, reevaluate=False, gradient="clipped"),
+    "shared": changed(BASE, loss=changed(BOTH, shared_patches=True, query="reference")),
+}
+
+
+@pytest.mark.parametrize("method", VARIANTS.values(), ids=VARIANTS)
+def test_batch_mates_never_touch(precise: StableDiffusionBackbone, method: ZeroCon) -> None:
+    """In double precision, where nothing is left but what one row could do to another."""
+    three = run(precise, method, [0, 1, 2])
+    assert three.isfinite().all()
+    torch.testing.assert_close(three[1:2], run(precise, method, [1]), rtol=0, atol=1e-10)
+
+
+def test_any_batch_size_gives_the_same_in_single_precision(
+    backbone: StableDiffusionBackbone,
+) -> None:
+    eight = run(backbone, BASE, list(range(8)))
+    three, one = run(backbone, BASE, [0, 1, 2]), run(backbone, BASE, [1])
+    torch.testing.assert_close(eight[:3], three, rtol=0, atol=1e-5)
+    torch.testing.assert_close(three[1:2], one, rtol=0, atol=1e-5)
+
+
+def test_without_weights_it_is_word_swap(backbone: StableDiffusionBackbone) -> None:
+    nothing = changed(BASE, loss=Losses(xa_weight=0.0, cut_weight=0.0))
+    ours = run(backbone, nothing, [0, 1])
+    theirs = run(backbone, DDIM(steps=2, guidance=3.0), [0, 1])
+    torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"xa_weight": 0.0},
+        {"cut_weight": 0.0},
+        {"cut_sites": "up.3.*.self"},
+        {"cut_features": "keys"},
+        {"n_patches": 8},
+        {"patch_sizes": (1,)},
+        {"tau": 0.5},
+        {"query": "reference"},
+        {"xa_sites": "cross@1/4"},
+        {"xa_reduction": "mean"},
+        {"xa_fade": "linear"},
+        {"cut_fade": "cosine"},
+        {"xa_window": (0.0, 0.5)},
+        {"cut_window": (0.5, 1.0)},
+        {"positions": "background"},
+    ],
+    ids=str,
+)
+def test_every_setting_of_the_losses_has_an_effect(
+    backbone: StableDiffusionBackbone, changes: dict[str, object]
+) -> None:
+    base = run(backbone, BASE, [0])
+    other = run(backbone, changed(BASE, loss=changed(BOTH, **changes)), [0])
+    assert (base - other).abs().max() > 1e-5
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"guidance": 2.0},
+        {"source_guidance": 2.0},
+        {"negative": "caption"},
+        {"update": "per_branch"},
+        {"gradient": "normalised"},
+        {"gradient": "clipped", "gradient_size": 1e-4},
+        {"gradient_steps": 2},
+        {"reevaluate": False},
+    ],
+    ids=str,
+)
+def test_every_setting_of_the_sampler_has_an_effect(
+    backbone: StableDiffusionBackbone, changes: dict[str, object]
+) -> None:
+    base, other = (run(backbone, m, [0]) for m in (BASE, changed(BASE, **changes)))
+    assert (base - other).abs().max() > 1e-4
+
+
+def test_a_wide_clip_clips_nothing(backbone: StableDiffusionBackbone) -> None:
+    clipped = changed(BASE, gradient="clipped", gradient_size=1e6)
+    assert torch.equal(run(backbone, clipped, [0]), run(backbone, BASE, [0]))
+
+
+def test_stronger_losses_keep_closer_to_the_source(backbone: StableDiffusionBackbone) -> None:
+    """At the first step already, and before any step: the losses go down along their gradient."""
+    z = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(4))
+    losses = []
+    for weight in (0.0, 1.0):
+        method = changed(BASE, loss=changed(BOTH, xa_weight=weight, cut_weight=weight))
+        losses.append(first_loss_after_moving(backbone, method, z))
+    assert losses[1] < losses[0]
+
+
+def first_loss_after_moving(backbone: StableDiffusionBackbone, method: ZeroCon, z: Tensor) -> float:
+    texts = {"source": backbone.embed(["a red circle"]), "target": backbone.embed(["a blue heart"])}
+    draws, weights = Draws(0, ["a"]), (1.0, 1.0)
+    moment = Moment(0, 1, draws)
+
+    def view(latents: Tensor, text: str) -> View:
+        with BOTH.watching(backbone.taps, weights, stop=False) as watch:
+            backbone.eps(latents, 401, texts[text])
+            return watch("all")
+
+    reference = {"source": view(z, "source")}
+    start = {"target": z, "negative": z}
+    moved = method._moved(  # pyright: ignore[reportPrivateUsage]
+        backbone, 401, start, texts, reference, method.loss.weights(0, 1), moment
+    )
+    return BOTH(view(moved["target"], "target"), reference["source"], weights, moment).item()
+
+
+def test_cost_is_what_the_documentation_says(backbone: StableDiffusionBackbone) -> None:
+    """A row forward for the source, one forward and back for the losses, two for the guidance."""
+    before = copy.copy(backbone.evaluations)
+    run(backbone, BASE, [0])
+    spent = backbone.evaluations
+    inversion = BASE.steps
+    assert spent.forward - before.forward == BASE.steps * (1 + 1 + 2) + inversion
+    assert spent.backward - before.backward == BASE.steps
+    assert spent.reference - before.reference == BASE.steps
+
+
+def test_a_case_that_overflows_moves_nowhere() -> None:
+    z = {"target": torch.tensor([1.0, 2.0])[:, None, None, None]}
+
+    def loss_at(latents: dict[str, Tensor]) -> Tensor:
+        x = latents["target"].flatten()
+        return torch.stack([x[0] ** 2, torch.log(x[1] - 2.0)])
+
+    assert gradients(loss_at, z)["target"].flatten().tolist() == [2.0, 0.0]
+
+
+def test_half_precision_keeps_small_slopes() -> None:
+    z = {"target": torch.full((1, 1, 1, 1), 1.0, dtype=torch.float16)}
+    slope = gradients(lambda x: (x["target"] * 1e-4).flatten() * 1e-4, z)["target"]
+    assert slope.item() == pytest.approx(1e-8, rel=0.05)  # float16 ends at 6e-8
+
+
+def test_windows_and_fades() -> None:
+    losses = Losses(xa_weight=2.0, cut_weight=1.0, xa_window=(0.0, 0.5), cut_fade="linear")
+    assert [losses.weights(i, 4)[0] for i in range(4)] == [2.0, 2.0, 0.0, 0.0]
+    assert [losses.weights(i, 4)[1] for i in range(4)] == [0.875, 0.625, 0.375, 0.125]
+    cosine = Losses(xa_weight=1.0, xa_fade="cosine", xa_window=(0.5, 1.0))
+    shares = [cosine.weights(i, 4)[0] for i in range(4)]
+    assert shares[:2] == [0.0, 0.0]
+    assert shares[2] == pytest.approx(0.8536, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("loss.tau=0", "loss.tau is 0"),
+        ("loss.cut_weight=-1", "loss.cut_weight is -1; it must be at least 0"),
+        ("loss.n_patches=1", "loss.n_patches is 1"),
+        ("loss.patch_sizes=[]", r"loss.patch_sizes is \[\]"),
+        ("loss.xa_window=[0.5,0.2]", r"loss.xa_window is \[0.5, 0.2\]"),
+        ("loss.cut_sites='self@4'", "'self@4' chooses no sites"),
+        ("loss.query=both", "loss.query is 'both'; it must be one of: edit, reference"),
+        ("loss.cut_features=probs", "loss.cut_features is 'probs'"),
+        ("method.update=both", "method.update is 'both'"),
+        ("method.gradient_steps=0", "method.gradient_steps is 0"),
+    ],
+)
+def test_what_is_wrong_is_named(override: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        compose_settings(["method=zerocon", override])
+
+
+def test_losses_belong_to_methods_that_descend_them() -> None:
+    with pytest.raises(ConfigError, match="loss=none leaves it none"):
+        compose_settings(["method=zerocon", "loss=none"])
+    with pytest.raises(ConfigError, match="`loss` would have no effect"):
+        compose_settings(["method=word_swap", "loss=zerocon"])
+    settings = compose_settings(["method=pix2pix_zero"])
+    assert isinstance(settings.method, ZeroCon)
+    assert settings.method.loss.cut_weight == 0

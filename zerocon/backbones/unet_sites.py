@@ -1,0 +1,126 @@
+"""The one place that knows diffusers' attention: what a U-Net's activations pass on their way.
+
+Every attention gets a processor, every residual block a hook, once, when the backbone is made.
+They stay and only look into the backbone's slot (`taps.Taps`), so that nothing has to be put
+in or taken out around a tap, compiled or not. Attention stays fused unless somebody wants its
+probabilities.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zerocon.core.diffusion import at_least_single
+from zerocon.core.taps import Kind, Site, Taps
+
+
+def install(unet: Any) -> Taps:
+    """Let the taps see the U-Net's activations; the slot they are put into."""
+    found = list(_find_sites(unet))
+    taps = Taps(tuple(site for site, _ in found))
+    for site, module in found:
+        if site.kind == "res":
+            module.conv2.register_forward_hook(_features_hook(site, taps))
+        else:
+            module.set_processor(Processor(site, taps))
+    return taps
+
+
+def _find_sites(unet: Any) -> Iterator[tuple[Site, Any]]:
+    """Every residual block and attention, in the order they run."""
+    numbers: dict[Kind, int] = {"res": 0, "self": 0, "cross": 0}
+
+    def site(place: str, kind: Kind, scale: int) -> Site:
+        numbers[kind] += 1
+        return Site(f"{place}.{kind}", kind, scale, numbers[kind] - 1)
+
+    for place, scale, module in _blocks(unet):
+        if hasattr(module, "conv2"):
+            yield site(place, "res", scale), module
+            continue
+        for depth, block in enumerate(module.transformer_blocks):
+            deeper = f"{place}.d{depth}" if depth else place
+            yield site(deeper, "self", scale), block.attn1
+            if block.attn2 is not None:
+                yield site(deeper, "cross", scale), block.attn2
+
+
+def _blocks(unet: Any) -> Iterator[tuple[str, int, Any]]:
+    """(side.level.layer, scale, residual block or transformer), in the order they run."""
+    levels = len(unet.down_blocks)
+    for level, block in enumerate(unet.down_blocks):
+        yield from _layers(f"down.{level}", 2**level, block)
+    middle = unet.mid_block
+    yield "mid.0.0", 2 ** (levels - 1), middle.resnets[0]
+    for layer, (attention, resnet) in enumerate(
+        zip(middle.attentions, middle.resnets[1:], strict=True)
+    ):
+        yield f"mid.0.{layer}", 2 ** (levels - 1), attention
+        yield f"mid.0.{layer + 1}", 2 ** (levels - 1), resnet
+    for level, block in enumerate(unet.up_blocks):
+        yield from _layers(f"up.{level}", 2 ** (levels - 1 - level), block)
+
+
+def _layers(place: str, scale: int, block: Any) -> Iterator[tuple[str, int, Any]]:
+    attentions = getattr(block, "attentions", None) or [None] * len(block.resnets)
+    for layer, (resnet, attention) in enumerate(zip(block.resnets, attentions, strict=True)):
+        yield f"{place}.{layer}", scale, resnet
+        if attention is not None:
+            yield f"{place}.{layer}", scale, attention
+
+
+def _features_hook(site: Site, taps: Taps) -> Any:
+    def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+        return taps.through(site, "features", output)
+
+    return hook
+
+
+class Processor:
+    """What `diffusers.models.attention_processor.AttnProcessor2_0` does, with taps."""
+
+    def __init__(self, site: Site, taps: Taps) -> None:
+        self.site, self.taps = site, taps
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+    ) -> Tensor:
+        if attention_mask is not None:
+            raise NotImplementedError("attention masks: no backbone here uses them")
+        states = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        queries = self._tapped("queries", _heads(attn, attn.to_q(hidden_states)))
+        keys = self._tapped("keys", _heads(attn, attn.to_k(states)))
+        values = self._tapped("values", _heads(attn, attn.to_v(states)))
+        if self.taps.wanted(self.site, "probs"):
+            probs = self._tapped("probs", _probabilities(attn, queries, keys))
+            mixed = probs.to(values.dtype) @ values
+        else:
+            mixed = F.scaled_dot_product_attention(queries, keys, values, scale=attn.scale)
+        out = attn.to_out[0](mixed.transpose(1, 2).flatten(2))  # [row, position, width]
+        return self._tapped("output", out)
+
+    def _tapped(self, what: Any, activation: Tensor) -> Tensor:
+        return self.taps.through(self.site, what, activation)
+
+
+def _heads(attn: Any, projected: Tensor) -> Tensor:
+    """[row, position, width] to [row, head, position, width of a head]."""
+    return projected.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+
+
+def _probabilities(attn: Any, queries: Tensor, keys: Tensor) -> Tensor:
+    """[row, head, position, token], at least in single precision: losses are summed over them."""
+    if attn.upcast_attention:
+        queries, keys = queries.float(), keys.float()
+    scores = queries @ keys.transpose(-1, -2) * attn.scale
+    return torch.softmax(at_least_single(scores), dim=-1)

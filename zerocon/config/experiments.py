@@ -1,0 +1,113 @@
+"""Named sets of runs that answer a question: `experiments/*.yaml`.
+
+A file says its `question`, what was `expected`, its `cost`, the `overrides` that all its
+runs share, and its `runs`, each a name with overrides of its own, or the name of a curve with the
+runs along it; or a `sweep`, settings with their values, of which every combination is a run; or
+a `search` (zerocon/search.py), which chooses each run's settings by how the earlier runs did.
+`columns` are the metrics that answer the question, with their `intervals` if it says so, and
+`plot` is what `zerocon frontier` draws of them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from zerocon.config.search_space import Search
+from zerocon.config.settings import RunSettings, compose_settings
+from zerocon.core.checks import ConfigError
+
+
+def _short(key: str) -> str:
+    return key.rpartition(".")[2]
+
+
+def _word(value: Any) -> str:
+    """A value as a part of a run's name."""
+    return re.sub(r"[^\w.+-]+", "-", str(value)).strip("-")
+
+
+FOLDER = Path(__file__).parent.parent.parent / "experiments"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    name: str
+    question: str
+    expected: str
+    cost: str
+    runs: dict[str, list[str] | dict[Any, list[str]]] = field(
+        default_factory=dict[str, list[str] | dict[Any, list[str]]]
+    )
+    sweep: dict[str, list[Any]] = field(default_factory=dict[str, list[Any]])
+    overrides: list[str] = field(default_factory=list[str])
+    columns: list[str] = field(default_factory=list[str])
+    intervals: bool = False  # of the means, for their standard errors
+    plot: dict[str, Any] = field(default_factory=dict[str, Any])
+    search: Search | None = None
+
+    def all_runs(self) -> dict[str, list[str]]:
+        """Every run by its name, with its own overrides."""
+        listed = {name: own for points in self._points().values() for name, own in points.items()}
+        return {**listed, **self._swept()}
+
+    def curves(self) -> dict[str, str] | None:
+        """The curve of every run by the run's name, where the file says so."""
+        if not any(isinstance(own, dict) for own in self.runs.values()):
+            return None
+        listed = {name: curve for curve, points in self._points().items() for name in points}
+        return {name: listed.get(name, name) for name in self.all_runs()}
+
+    def _points(self) -> dict[str, dict[str, list[str]]]:
+        """Of each name under `runs`, its runs: one, or those along a curve."""
+        return {
+            name: {f"{name}_{_word(point)}": overrides for point, overrides in own.items()}
+            if isinstance(own, dict)
+            else {name: own}
+            for name, own in self.runs.items()
+        }
+
+    def settings(
+        self, more: Sequence[str] = (), only: Sequence[str] | None = None
+    ) -> list[RunSettings]:
+        """The settings of every run (or of those named), checked before the first one starts."""
+        return [
+            compose_settings([*self.overrides, *own, f"name={name}", *more])
+            for name, own in self.all_runs().items()
+            if only is None or name in only
+        ]
+
+    def _swept(self) -> dict[str, list[str]]:
+        if not self.sweep:
+            return {}
+        combinations = itertools.product(*self.sweep.values())
+        settled = [dict(zip(self.sweep, values, strict=True)) for values in combinations]
+        return {
+            "_".join(f"{_short(key)}_{_word(value)}" for key, value in chosen.items()): [
+                f"{key}={value}" for key, value in chosen.items()
+            ]
+            for chosen in settled
+        }
+
+
+def names(folder: Path = FOLDER) -> list[str]:
+    return sorted(file.stem for file in folder.glob("*.yaml"))
+
+
+def read_experiment(name: str, folder: Path = FOLDER) -> Experiment:
+    file = folder / f"{name}.yaml"
+    if not file.is_file():
+        raise ConfigError(f"there is no experiment {name!r}; there are: {', '.join(names(folder))}")
+    try:
+        content = yaml.safe_load(file.read_text("utf-8"))
+        if "search" in content:
+            content["search"] = Search.read(content["search"])
+        return Experiment(name=name, **content)
+    except (TypeError, yaml.YAMLError, ConfigError) as error:
+        raise ConfigError(f"{file} is no experiment: {error}") from error

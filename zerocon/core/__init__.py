@@ -1,0 +1,1 @@
+"""What methods are made of. Imports nothing else of the package."""

@@ -1,0 +1,125 @@
+"""Which tokens of a source prompt stand for which of a target prompt's, as Prompt-to-Prompt has it.
+
+Prompts are tuples of token numbers with start and end; every result covers all the tokens that
+a text encoder reads. Attention maps are [case, head, position, token].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from zerocon.core.cases import CaseError
+
+TOKENS = 77  # that CLIP reads
+
+Prompt = Sequence[int]
+Window = Sequence[float]  # shares of the steps, first and last
+
+
+@dataclass(frozen=True, eq=False)
+class Alignment:
+    """What the target's maps are made of, token by token."""
+
+    mapper: Tensor  # [source token, target token], the share of a source token's map
+    own: Tensor  # [target token], 1 where the target keeps its own map
+
+    @classmethod
+    def stacked(cls, alignments: Sequence[Alignment], device: torch.device) -> Alignment:
+        """Of a batch: both tensors with the case in front."""
+        mapper = torch.stack([a.mapper for a in alignments])
+        own = torch.stack([a.own for a in alignments])
+        return cls(mapper.to(device), own.to(device))
+
+    def applied(self, source: Tensor, target: Tensor) -> Tensor:
+        """The maps that the target gets, of both rows' own; they are not normalised again."""
+        mapper, own = self.mapper.to(source), self.own.to(source)
+        return source @ mapper[:, None] + target * own[:, None, None, :]
+
+
+def same_places(length: int = TOKENS) -> Alignment:
+    """Every token takes the map at its own place (reweighting one prompt)."""
+    return Alignment(torch.eye(length), torch.zeros(length))
+
+
+def replaced(source: Sequence[Prompt], target: Sequence[Prompt], length: int = TOKENS) -> Alignment:
+    """Word for word; words whose numbers of tokens differ share their maps evenly.
+
+    `source` and `target` are the prompts' words, each as its tokens, without start and end.
+    """
+    if len(source) != len(target):
+        raise CaseError(
+            f"the source prompt has {len(source)} words and the target prompt {len(target)}; "
+            "method.edit=replace needs as many in both, method.edit=refine does not"
+        )
+    pairs = list(zip(source, target, strict=True))
+    changed = [place for place, (before, after) in enumerate(pairs) if before != after]
+    reach = max(length, 1 + sum(map(len, source)), 1 + sum(map(len, target)))
+    mapper = torch.zeros(reach, reach)
+    mapper[0, 0] = 1.0  # the start
+    i = j = 1
+    for before, after in pairs[: max(changed, default=-1) + 1]:
+        block = mapper[i : i + len(before), j : j + len(after)]
+        if len(before) == len(after):
+            block.fill_diagonal_(1.0)
+        else:
+            block.fill_(1 / len(after))
+        i, j = i + len(before), j + len(after)
+    # As published: behind the last changed word, tokens go by their place in the target.
+    rest = torch.arange(j, j + max(0, length - max(i, j)))
+    mapper[rest, rest] = 1.0
+    return Alignment(mapper[:length, :length], torch.zeros(length))
+
+
+def refined(source: Prompt, target: Prompt, length: int = TOKENS) -> Alignment:
+    """Tokens that both prompts have take the source's maps, new ones keep the target's."""
+    mapper, own = torch.zeros(length, length), torch.zeros(length)
+    for place, origin in enumerate(aligned(source, target)[:length]):
+        if origin is None:
+            own[place] = 1.0
+        else:
+            mapper[origin, place] = 1.0
+    rest = torch.arange(len(target), length)  # padding
+    mapper[rest, rest] = 1.0
+    return Alignment(mapper, own)
+
+
+def aligned(source: Prompt, target: Prompt) -> list[int | None]:
+    """For each target token, the place of the source token it is; None for a new one.
+
+    Needleman-Wunsch with match 1, mismatch -1, gap 0. Of equally good ways the published one:
+    a new target token before a dropped source token before a pair.
+    """
+    score = [[0] * (len(target) + 1) for _ in range(len(source) + 1)]
+    for i, before in enumerate(source, 1):
+        for j, after in enumerate(target, 1):
+            pair = score[i - 1][j - 1] + (1 if before == after else -1)
+            score[i][j] = max(score[i][j - 1], score[i - 1][j], pair)
+    origins: list[int | None] = [None] * len(target)
+    i, j = len(source), len(target)
+    while i > 0 and j > 0:
+        if score[i][j] == score[i][j - 1]:
+            j -= 1
+        elif score[i][j] == score[i - 1][j]:
+            i -= 1
+        else:
+            i, j = i - 1, j - 1
+            origins[j] = i
+    return origins
+
+
+def word_schedule(
+    steps: int, window: Window, by_place: Mapping[int, Window], length: int = TOKENS
+) -> Tensor:
+    """1 at the steps at which a token's map is the source's, [step, token].
+
+    As published, the shares are of `steps + 1`.
+    """
+    alphas = torch.zeros(steps + 1, length)
+    for place in range(length):
+        first, last = by_place.get(place, window)
+        alphas[int(first * (steps + 1)) : int(last * (steps + 1)), place] = 1.0
+    return alphas[:steps]

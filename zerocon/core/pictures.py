@@ -1,0 +1,30 @@
+"""Between tensors and picture files."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from zerocon.core.cases import Case
+
+
+def to_uint8(images: Tensor) -> NDArray[np.uint8]:
+    """0..1, [n, 3, side, side] to bytes, [n, side, side, 3]."""
+    return images.float().mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+
+
+def from_uint8(pixels: NDArray[np.uint8]) -> Tensor:
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div(255)
+
+
+def case_pictures(case: Case) -> dict[str, Image.Image]:
+    """What there is to see of a case before it is edited."""
+    found = {"source": case.image, "truth": case.ground_truth, "mask": case.mask}
+    return {
+        name: Image.fromarray(to_uint8(t[None].expand(1, 3, -1, -1))[0])
+        for name, t in found.items()
+        if t is not None
+    }

@@ -1,0 +1,240 @@
+"""Sites of a U-Net, and reading (`record`) or replacing (`replace`) what passes through them.
+
+A backbone owns one `Taps` and hands every activation that somebody wants to it. A tap lives
+for the length of a `with` block; outside of one nothing is read, changed or kept.
+
+A site's name says where it is: `up.1.2.self` is the self-attention of layer 2 in decoder
+block 1, `down.0.1.cross` a cross-attention, `mid.0.1.res` a residual block; in models with
+several transformer blocks a layer, the later ones are `up.1.2.d1.self`. Sites are chosen by
+patterns, separated by commas:
+
+    up.*.self            every decoder self-attention
+    cross@1/4            cross-attentions at a quarter of the latent's side
+    self#10..15          by their number among all self-attentions, in the order they run
+    up.*.self,!up.0.*    a `!` takes away from what the earlier ones chose
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from zerocon.core.checks import ConfigError
+
+Kind = Literal["self", "cross", "res"]
+# What passes a site. Attention: [row, head, position, width] and, for `probs`,
+# [row, head, position, token]; `output` is after the output projection, [row, position, width].
+# Residual blocks: `features`, after the second convolution, [row, channel, y, x].
+What = Literal["queries", "keys", "values", "probs", "output", "features"]
+
+
+@dataclass(frozen=True)
+class Site:
+    """One place in a U-Net."""
+
+    name: str
+    kind: Kind
+    scale: int  # its positions lie on a grid of 1/scale of the latent's side
+    number: int  # among the sites of its kind, in the order they run
+
+
+class SitesError(ConfigError):
+    """The pattern finds nothing, or can't be read."""
+
+
+_PATTERN = re.compile(
+    r"(?P<glob>[\w.*?\[\]-]+)(@1/(?P<scale>\d+))?(#(?P<first>\d+)(\.\.(?P<last>\d+))?)?"
+)
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """One part of a choice of sites."""
+
+    glob: str
+    scale: int | None
+    numbers: range | None
+    without: bool
+
+    @classmethod
+    def read(cls, text: str) -> Pattern:
+        without, text = text.startswith("!"), text.removeprefix("!")
+        found = _PATTERN.fullmatch(text)
+        if found is None:
+            raise SitesError(
+                f"{text!r} chooses no sites; write for example up.*.self, cross@1/4 or self#10..15"
+            )
+        scale, first, last = found["scale"], found["first"], found["last"]
+        numbers = range(int(first), int(last or first) + 1) if first else None
+        return cls(found["glob"], int(scale) if scale else None, numbers, without)
+
+    def matches(self, site: Site) -> bool:
+        return (
+            (fnmatchcase(site.name, self.glob) or site.kind == self.glob)
+            and self.scale in (None, site.scale)
+            and (self.numbers is None or site.number in self.numbers)
+        )
+
+
+def read_patterns(text: str) -> list[Pattern]:
+    """The parts of a choice; SitesError if one can't be read."""
+    return [Pattern.read(part.strip()) for part in text.split(",")]
+
+
+def choose(sites: Sequence[Site], pattern: str, what: What) -> list[Site]:
+    """The sites that the pattern names and that have `what`, in the order they run."""
+    if what not in get_args(What):
+        raise SitesError(f"{what!r} passes no site; there are: {', '.join(get_args(What))}")
+    kinds = ("res",) if what == "features" else ("self", "cross")
+    able = [site for site in sites if site.kind in kinds]
+    parts = read_patterns(pattern)
+    chosen = [site for site in able if _is_chosen(site, parts)]
+    if not chosen:
+        names = ", ".join(f"{s.name} (1/{s.scale})" for s in able)
+        raise SitesError(f"no site with {what} matches {pattern!r}; the sites are: {names}")
+    return chosen
+
+
+def _is_chosen(site: Site, parts: Sequence[Pattern]) -> bool:
+    chosen = False
+    for part in parts:
+        if part.matches(site):
+            chosen = not part.without
+    return chosen
+
+
+Change = Callable[[Site, dict[str, Tensor]], Mapping[str, Tensor]]
+Reader = Callable[[Site, Tensor], Tensor]  # what passes on
+
+
+@dataclass(frozen=True, eq=False)
+class _Tap:
+    names: frozenset[str]
+    what: What
+    through: Reader
+
+
+class Enough(Exception):  # noqa: N818 - nothing is wrong
+    """Everything that was asked of this forward pass has been seen."""
+
+
+@dataclass(eq=False)
+class Taps:
+    """The one slot that a backbone's attention and residual blocks read."""
+
+    sites: tuple[Site, ...]
+    stack: list[_Tap] = field(default_factory=list[_Tap])
+    rows: dict[str, slice] = field(default_factory=dict[str, slice])  # role -> rows of the batch
+
+    def wanted(self, site: Site, what: What) -> bool:
+        return any(tap.what == what and site.name in tap.names for tap in self.stack)
+
+    def through(self, site: Site, what: What, activation: Tensor) -> Tensor:
+        """The activation as the active taps leave it, the outermost first."""
+        for tap in self.stack:
+            if tap.what == what and site.name in tap.names:
+                activation = tap.through(site, activation)
+        return activation
+
+    def by_role(self, activation: Tensor) -> dict[str, Tensor]:
+        if not self.rows:
+            return {"all": activation}
+        return {role: activation[rows] for role, rows in self.rows.items()}
+
+    @contextmanager
+    def labelled(self, roles: Sequence[str], count: int) -> Generator[None]:
+        """Name the rows of the next forward passes: `count` rows for each role, in order."""
+        before = self.rows
+        self.rows = {r: slice(i * count, (i + 1) * count) for i, r in enumerate(roles)}
+        try:
+            yield
+        finally:
+            self.rows = before
+
+    def count(self, role: str) -> int:
+        """How many rows of the next forward passes have this role."""
+        rows = self.rows.get(role)
+        return rows.stop - rows.start if rows else 0
+
+    @contextmanager
+    def active(self, tap: _Tap) -> Generator[None]:
+        self.stack.append(tap)
+        try:
+            yield
+        finally:
+            self.stack.remove(tap)
+
+
+class Seen:
+    """What a recording holds of the last forward pass: by site, then by role."""
+
+    def __init__(self, sites: Sequence[Site]) -> None:
+        self.sites = list(sites)
+        self._activations: dict[str, dict[str, Tensor]] = {}
+
+    def __getitem__(self, name: str) -> dict[str, Tensor]:
+        return self._activations[name]
+
+    def __len__(self) -> int:
+        return len(self._activations)
+
+    def keep(self, site: Site, activations: dict[str, Tensor]) -> None:
+        self._activations[site.name] = activations
+
+    def of(self, role: str) -> list[Tensor]:
+        """One role's rows, a tensor for each site in the order they run."""
+        return [self._activations[site.name][role] for site in self.sites]
+
+
+@contextmanager
+def record(taps: Taps, sites: str, what: What, *, stop: bool = False) -> Generator[Seen]:
+    """Keep what passes the chosen sites, each forward pass anew, attached to its graph.
+
+    With `stop`, a forward pass ends (in `Enough`, which `passes.look` catches) after the last
+    of the sites: what lies behind it costs nothing.
+    """
+    chosen = choose(taps.sites, sites, what)
+    seen, last = Seen(chosen), _last_to_run(taps.sites, chosen)
+
+    def through(site: Site, activation: Tensor) -> Tensor:
+        seen.keep(site, taps.by_role(activation))
+        if stop and site == last:
+            raise Enough
+        return activation
+
+    with taps.active(_Tap(frozenset(s.name for s in chosen), what, through)):
+        yield seen
+
+
+def _last_to_run(sites: Sequence[Site], chosen: Sequence[Site]) -> Site:
+    """`sites` are in the order they run."""
+    return max(chosen, key=sites.index)
+
+
+@contextmanager
+def replace(taps: Taps, sites: str, what: What, change: Change) -> Generator[None]:
+    """Put `change(site, {role: rows})`, where it names a role, in place of that role's rows."""
+    chosen = choose(taps.sites, sites, what)
+
+    def through(site: Site, activation: Tensor) -> Tensor:
+        before = taps.by_role(activation)
+        after = change(site, before)
+        unknown = set(after) - set(before)
+        if unknown:
+            raise KeyError(f"no rows are called {sorted(unknown)}; there are {sorted(before)}")
+        return torch.cat([after.get(role, rows) for role, rows in before.items()])
+
+    with taps.active(_Tap(frozenset(s.name for s in chosen), what, through)):
+        yield
+
+
+def shared(source: str, *takers: str) -> Change:
+    """A change that gives the takers what the source row has."""
+    return lambda _site, rows: dict.fromkeys(takers, rows[source])

@@ -1,0 +1,143 @@
+"""Score edited pictures that somebody else made, into a run's directory like any other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import track
+
+from zerocon.core.cases import Case, CaseError
+from zerocon.core.checks import shown
+from zerocon.core.pictures import from_uint8
+from zerocon.datasets.base import FileDataset
+from zerocon.ledger.origin import Origin
+from zerocon.ledger.provenance import provenance
+from zerocon.ledger.records import Record, RecordLog, save_image
+from zerocon.metrics.base import Metric
+from zerocon.runs.outputs import Outputs, Rules, edited_picture
+from zerocon.runs.results import begin, is_complete, report, write_reports
+from zerocon.runs.runner import Outcome
+from zerocon.runs.worker import score
+
+CONSOLE = Console()
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """One method's pictures and all that is needed to score them."""
+
+    outputs: Outputs
+    dataset: FileDataset
+    metrics: Sequence[Metric]
+    rules: Rules
+    config: Mapping[str, Any]
+    directory: Path
+    batch_size: int = 10
+
+
+def score_outputs(scoring: Scoring, *, gallery_cases: int, per_type: bool) -> Outcome:
+    """Record every case's numbers, or why it has none; print and write the results."""
+    directory, outputs = scoring.directory, scoring.outputs
+    if not is_complete(directory, retry_failed=True):
+        begin(directory, _origin(scoring), scoring.config)
+        _warn_of_strangers(outputs, scoring.dataset)
+        with RecordLog(directory) as log:
+            done = log.done_ids()
+            for record in _records(scoring, [i for i in scoring.dataset.ids if i not in done]):
+                log.append(record)
+        title = f"{outputs.name}, scored on {scoring.dataset.name}"
+        write_reports(directory, scoring.dataset, title, png_cases=gallery_cases)
+    return Outcome(directory, *report(directory, CONSOLE, per_type=per_type))
+
+
+def _origin(scoring: Scoring) -> Origin:
+    dataset, metrics = scoring.dataset, scoring.metrics
+    return Origin(
+        name=scoring.outputs.name,
+        case_ids=list(dataset.ids),
+        columns=[asdict(column) for metric in metrics for column in metric.columns],
+        protocol=str(scoring.config["metrics"].get("protocol", "")),
+        backbone={"name": "unknown", "fingerprint": scoring.config["scored"]["outputs"]},
+        dataset={"name": dataset.name, "fingerprint": dataset.fingerprint},
+        judges={type(m).__name__: m.fingerprint for m in metrics if m.fingerprint},
+        uses_mask=scoring.config["scored"].get("given_mask"),
+        provenance=provenance("cpu", "float32", 0),
+    )
+
+
+def _warn_of_strangers(outputs: Outputs, dataset: FileDataset) -> None:
+    strangers = [i for i in outputs.files if i not in set(dataset.ids)]
+    if strangers:
+        CONSOLE.print(
+            f"[yellow]{outputs.name}: {len(strangers)} pictures are of no case asked for, as "
+            f"{escape(shown(strangers[0]))}; they were left out"
+        )
+
+
+def _records(scoring: Scoring, case_ids: Sequence[str]) -> Iterator[Record]:
+    size = scoring.batch_size
+    batches = [case_ids[i : i + size] for i in range(0, len(case_ids), size)]
+    for batch in track(batches, f"scoring {escape(scoring.outputs.name)}", console=CONSOLE):
+        yield from _batch(scoring, batch)
+
+
+def _batch(scoring: Scoring, case_ids: Sequence[str]) -> Iterator[Record]:
+    pairs: list[tuple[Case, Image.Image]] = []
+    for case_id in case_ids:
+        try:
+            pairs.append(_pair(scoring, case_id))
+        except CaseError as error:
+            yield Record(case=case_id, status="failed", error=str(error))
+    yield from _scored(scoring, pairs)
+
+
+def _pair(scoring: Scoring, case_id: str) -> tuple[Case, Image.Image]:
+    """The case, with a note of how its edited picture was read, and that picture."""
+    case = scoring.dataset.load(case_id)
+    paths = scoring.outputs.files.get(case_id, ())
+    if not paths:
+        raise CaseError(f"there is no edited picture of it in {scoring.outputs.root}")
+    if len(paths) > 1:
+        raise CaseError(f"there is more than one edited picture of it: {', '.join(paths)}")
+    picture, notes = edited_picture(paths[0], scoring.outputs.root, scoring.rules)
+    return replace(case, notes=(*case.notes, *notes)), picture
+
+
+def _scored(scoring: Scoring, pairs: Sequence[tuple[Case, Image.Image]]) -> Iterator[Record]:
+    if not pairs:
+        return
+    cases = [case for case, _ in pairs]
+    edited = from_uint8(np.stack([np.asarray(picture) for _, picture in pairs]))
+    try:
+        columns = score(scoring.metrics, cases, edited)
+    except Exception as error:  # noqa: BLE001 - one bad case must not end the run; it is recorded
+        if len(pairs) == 1:
+            yield _record(cases[0], status="failed", error=f"{type(error).__name__}: {error}")
+        else:  # find out whose fault it was
+            for pair in pairs:
+                yield from _scored(scoring, [pair])
+        return
+    for row, (case, picture) in enumerate(pairs):
+        path, sha256 = save_image(scoring.directory, case.id, picture)
+        numbers = {name: float(values[row]) for name, values in columns.items()}
+        yield _record(case, status="ok", image=path, sha256=sha256, metrics=numbers)
+
+
+def _record(case: Case, **found: Any) -> Record:
+    return Record(
+        case=case.id,
+        edit_type=case.edit_type,
+        edit_name=case.edit_name,
+        source_prompt=case.source_prompt,
+        target_prompt=case.target_prompt,
+        instruction=case.instruction,
+        notes=case.notes,
+        **found,
+    )

@@ -1,0 +1,1 @@
+"""Mirrors of a run outside of its directory."""

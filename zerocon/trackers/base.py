@@ -1,0 +1,75 @@
+"""Mirrors of a run. The records are the truth; no run ever depends on its tracker."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from PIL import Image
+
+from zerocon.ledger.records import Record
+
+log = logging.getLogger(__name__)
+
+Images = Mapping[str, Image.Image]  # "source", "edited", "truth": what there is of them
+
+
+class Tracker(Protocol):
+    """Told what happens in a run, in this order; `finish` or `fail` ends it."""
+
+    def start(self, config: Mapping[str, Any], name: str, group: str) -> None: ...
+
+    def log_case(self, record: Record, images: Images) -> None: ...
+
+    def finish(self, summary: Mapping[str, Any]) -> None: ...
+
+    def fail(self, error: str) -> None: ...
+
+
+class NoTracker:
+    """Nothing outside the run's directory."""
+
+    def start(self, config: Mapping[str, Any], name: str, group: str) -> None:
+        pass
+
+    def log_case(self, record: Record, images: Images) -> None:
+        pass
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        pass
+
+    def fail(self, error: str) -> None:
+        pass
+
+
+class Guarded:
+    """The one place where a tracker's errors end: it warns once and is silent from then on."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self._tracker: Tracker = tracker
+
+    def start(self, config: Mapping[str, Any], name: str, group: str) -> None:
+        self._try(lambda: self._tracker.start(config, name, group))
+
+    def log_case(self, record: Record, images: Images) -> None:
+        self._try(lambda: self._tracker.log_case(record, images))
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        self._try(lambda: self._tracker.finish(summary))
+
+    def fail(self, error: str) -> None:
+        self._try(lambda: self._tracker.fail(error))
+
+    def _try(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except Exception as error:  # noqa: BLE001 (whatever it is, the run goes on)
+            name = type(self._tracker).__name__
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            log.warning("%s stopped; the run goes on without it: %s", name, reason)
+            self._tracker = NoTracker()
+
+
+class TrackerError(Exception):
+    """The tracker can't be used as asked. The message says what to do."""

@@ -1,0 +1,132 @@
+"""Weights & Biases as a mirror of a run."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+from uuid import uuid4
+
+from PIL import Image
+
+from zerocon.core.checks import in_range
+from zerocon.ledger.records import Record
+from zerocon.trackers.base import Images, TrackerError
+
+Mode = Literal["offline", "online", "disabled"]
+
+PICTURES = ("source", "edited", "truth")
+TEXTS = ("case", "status", "error", "edit_name", "source_prompt", "target_prompt", "instruction")
+
+
+class WandbTracker:
+    """Weights & Biases: config, numbers of each case, a table with pictures, summary.
+
+    Offline, everything goes to `dir`/wandb, to be sent from there by `wandb sync` whenever one
+    likes (not after moving it: wandb notes where the table's pictures lie).
+    `patience` bounds, in seconds, each wait for a server that does not answer; what was not
+    sent by then stays in `dir`/wandb, too.
+    """
+
+    def __init__(
+        self,
+        project: str = "zerocon",
+        mode: Mode = "offline",
+        dir: str = "outputs",  # noqa: A002 (wandb's own word for it)
+        patience: float = 20.0,
+    ) -> None:
+        in_range("tracker.patience", patience, 1)
+        self.project, self.directory, self.patience = project, Path(dir), patience
+        self.mode: Mode = mode
+        self._run: Any = None
+        self._rows: list[dict[str, Any]] = []
+        self._scratch = TemporaryDirectory(prefix="zerocon-wandb-")
+
+    def start(self, config: Mapping[str, Any], name: str, group: str) -> None:
+        import wandb
+
+        self.directory.mkdir(parents=True, exist_ok=True)
+        # The table's pictures wait there for the sync; wandb's own choice is the user's home.
+        os.environ.setdefault("WANDB_DATA_DIR", str((self.directory / "wandb").resolve()))
+        wandb.setup(settings=_settings(self.patience))
+        if self.mode == "online":
+            _log_in(self.patience)
+        self._run = wandb.init(
+            project=self.project,
+            name=name,
+            group=group or None,
+            config=dict(config),
+            mode=self.mode,
+            dir=str(self.directory),
+            settings=_settings(self.patience),
+        )
+
+    def log_case(self, record: Record, images: Images) -> None:
+        numbers = {k: v for k, v in record.metrics.items() if math.isfinite(v)}
+        self._rows.append(
+            {name: getattr(record, name) for name in TEXTS}
+            | {name: self._picture(images.get(name)) for name in PICTURES}
+            | {"seconds": record.seconds}
+            | numbers
+        )
+        failed = sum(row["status"] == "failed" for row in self._rows)
+        progress = {"cases/done": len(self._rows), "cases/failed": failed}
+        self._run.log(progress | {f"case/{name}": value for name, value in numbers.items()})
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        self._run.summary.update(dict(summary))
+        self._end(0)
+
+    def fail(self, error: str) -> None:
+        self._run.summary["error"] = error
+        self._end(1)
+
+    def _end(self, exit_code: int) -> None:
+        """With the table of all that was done, whatever the end."""
+        if self._rows:
+            self._run.log({"cases/table": self._as_table()})
+        self._run.finish(exit_code=exit_code)
+        self._scratch.cleanup()
+
+    def _picture(self, image: Image.Image | None) -> Any:
+        """On the disk until the table is sent: a long run's pictures would fill the memory."""
+        import wandb
+
+        if image is None:
+            return None
+        path = Path(self._scratch.name) / f"{uuid4().hex}.png"
+        image.save(path)
+        return wandb.Image(str(path))
+
+    def _as_table(self) -> Any:
+        import wandb
+
+        columns: list[str | int] = list(dict.fromkeys(name for row in self._rows for name in row))
+        data = [[row.get(str(name)) for name in columns] for row in self._rows]
+        return wandb.Table(columns=columns, data=data, allow_mixed_types=True)
+
+
+def _settings(patience: float) -> Any:
+    """Quiet, and never waiting for long: wandb's defaults try again for hours."""
+    import wandb
+
+    return wandb.Settings(
+        silent=True,
+        console="off",
+        init_timeout=patience,
+        finish_timeout=patience,
+        x_graphql_retry_max=1,
+        x_graphql_timeout_seconds=patience / 2,
+        x_file_transfer_retry_max=1,
+    )
+
+
+def _log_in(patience: float) -> None:
+    """Without a key wandb would stop and ask for one."""
+    import wandb
+
+    if not wandb.login(prompt=False, verify=False, timeout=int(patience)):
+        raise TrackerError("no W&B key: run `wandb login`, or use tracker.mode=offline")
