@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from zerocon.backbones.base import Backbone
 from zerocon.backbones.stable_diffusion import Parts, StableDiffusionBackbone, fingerprint_of
+from zerocon.core.conditions import Condition
+from zerocon.losses import CrossAttention, Losses, PatchNCE
 from zerocon.shapes.tokenizer import write_clip_tokenizer
 
 
@@ -60,6 +65,20 @@ def tiny_parts(folder: Path, prediction_type: str = "epsilon", seed: int = 0) ->
             prediction_type=prediction_type,
         ),
     )
+
+
+def eps(backbone: Backbone, z: Tensor, time: int, condition: Condition) -> Tensor:
+    """The noise in `z` at one of a diffusion model's times."""
+    return backbone.predict(z, backbone.level(time / 1000), condition).noise
+
+
+def losses(**changes: Any) -> Losses:
+    """Both terms; `xa_…` is a setting of cross-attention guidance, the others of PatchNCE."""
+    own = {name.removeprefix("xa_"): v for name, v in changes.items() if name.startswith("xa_")}
+    cut = {
+        name.removeprefix("cut_"): v for name, v in changes.items() if not name.startswith("xa_")
+    }
+    return Losses(xa=CrossAttention(**own), cut=PatchNCE(**cut))
 
 
 def tiny_backbone(parts: Parts) -> StableDiffusionBackbone:

@@ -10,7 +10,7 @@ import torch
 from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
-from tests.tiny import tiny_parts
+from tests.tiny import eps, tiny_parts
 from zerocon.backbones.base import BackboneError
 from zerocon.backbones.sdxl import SDXL, SDXLBackbone, XLParts
 from zerocon.backbones.stable_diffusion import fingerprint_of
@@ -18,8 +18,8 @@ from zerocon.config.settings import CONF, build, compose_config, method_of, plai
 from zerocon.core.cases import Case
 from zerocon.core.conditions import Conditions, Draws
 from zerocon.core.forward import predict
+from zerocon.core.prompts import words_of
 from zerocon.core.taps import record
-from zerocon.core.words import words_of
 from zerocon.inversions.base import Trajectory
 from zerocon.methods.ddim import DDIM
 
@@ -94,15 +94,16 @@ def test_conditions_are_the_pipelines(
     pipe: StableDiffusionXLPipeline, backbone: SDXLBackbone
 ) -> None:
     ours = backbone.embed([*PROMPTS, ""])
-    assert ours.shape == (3, 77 + 1, 32 + 48)
+    assert ours.tokens.shape == (3, 77, 32 + 48)
+    assert ours.pooled is not None
     tokens, empty, pooled, empty_pooled = pipe.encode_prompt(PROMPTS)
-    torch.testing.assert_close(ours[:2, :77], tokens)
-    torch.testing.assert_close(ours[:2, 77, :40], pooled)
-    assert not ours[:, 77, 40:].any()
+    torch.testing.assert_close(ours.tokens[:2], tokens)
+    torch.testing.assert_close(ours.pooled[:2], pooled)
     # No negative prompt: zeros, as the pipeline does it.
     assert not empty.any()
     assert not empty_pooled.any()
-    assert not ours[2].any()
+    assert not ours.tokens[2].any()
+    assert not ours.pooled[2].any()
 
 
 def test_the_noise_is_the_pipelines(
@@ -115,7 +116,7 @@ def test_the_noise_is_the_pipelines(
     )
     added = {"text_embeds": pooled, "time_ids": sizes.expand(2, -1)}
     theirs = pipe.unet(z, 500, encoder_hidden_states=tokens, added_cond_kwargs=added).sample
-    torch.testing.assert_close(backbone.eps(z, 500, backbone.embed(PROMPTS)), theirs)
+    torch.testing.assert_close(eps(backbone, z, 500, backbone.embed(PROMPTS)), theirs)
 
 
 def test_sampling_is_the_pipelines(pipe: StableDiffusionXLPipeline, backbone: SDXLBackbone) -> None:
@@ -131,7 +132,7 @@ def test_sampling_is_the_pipelines(pipe: StableDiffusionXLPipeline, backbone: SD
         width=SIDE,
     ).images
     cond, empty = backbone.embed(PROMPTS[:1]), backbone.embed([""])
-    trajectory = Trajectory(backbone.schedule(3), start.expand(4, *start.shape))
+    trajectory = Trajectory(backbone.path(3), start.expand(4, *start.shape))
     conditions = Conditions(cond, cond, empty)
     ours = DDIM(steps=3, guidance=5.0)(backbone, trajectory, conditions, Draws(0, ["a"]))
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
@@ -145,9 +146,9 @@ def test_a_folder_gives_the_model_that_was_saved(
     assert (loaded.fingerprint, loaded.side) == (backbone.fingerprint, SIDE)
     z = torch.randn(2, 4, 16, 16)
     cond = loaded.embed(PROMPTS)
-    torch.testing.assert_close(loaded.eps(z, 500, cond), backbone.eps(z, 500, cond))
+    torch.testing.assert_close(eps(loaded, z, 500, cond), eps(backbone, z, 500, cond))
     spoken = SDXL(str(tmp_path), device="cpu", empty_as_zeros=False).load()
-    assert spoken.embed([""]).any()
+    assert spoken.embed([""]).tokens.any()
     assert spoken.fingerprint != backbone.fingerprint
 
 
@@ -159,7 +160,7 @@ def test_a_missing_model_says_what_to_download(tmp_path: Path) -> None:
 def test_cross_attention_has_a_row_for_each_token(backbone: SDXLBackbone) -> None:
     z, cond = torch.randn(1, 4, 16, 16), backbone.embed(PROMPTS[:1])
     with record(backbone.taps, "cross", "probs") as seen:
-        predict(backbone, 500, {"target": (z, cond)})
+        predict(backbone, backbone.level(0.5), {"target": (z, cond)})
     # Two layers a level going down, three going up, one in the middle; the deepest level and
     # the middle have two blocks a layer: 2 + 4 + 2 + 6 + 3.
     assert len(seen) == 17

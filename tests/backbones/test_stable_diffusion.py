@@ -10,7 +10,7 @@ from diffusers import StableDiffusionPipeline
 from original_layout import original_layout
 from safetensors.torch import save_file
 
-from tests.tiny import tiny_backbone, tiny_parts
+from tests.tiny import eps, tiny_backbone, tiny_parts
 from zerocon.backbones.base import BackboneError
 from zerocon.backbones.shapes import Shapes
 from zerocon.backbones.stable_diffusion import Parts, StableDiffusion, StableDiffusionBackbone
@@ -45,7 +45,7 @@ def test_a_folder_gives_the_model_that_was_saved(
     loaded = StableDiffusion(str(folder), device="cpu").load()
     assert loaded.fingerprint == backbone.fingerprint
     z, cond = torch.randn(2, 4, 16, 16), loaded.embed(PROMPTS)
-    torch.testing.assert_close(loaded.eps(z, 500, cond), backbone.eps(z, 500, cond))
+    torch.testing.assert_close(eps(loaded, z, 500, cond), eps(backbone, z, 500, cond))
 
 
 def test_other_weights_have_another_fingerprint(
@@ -84,10 +84,10 @@ def test_a_single_file_gives_the_same_model(
     save_file(original_layout(parts), file)
     loaded = StableDiffusion(str(file), config=str(folder), device="cpu").load()
     z, cond = torch.randn(2, 4, 16, 16), loaded.embed(PROMPTS)
-    torch.testing.assert_close(cond, backbone.embed(PROMPTS))
-    torch.testing.assert_close(loaded.eps(z, 500, cond), backbone.eps(z, 500, cond))
+    torch.testing.assert_close(cond.tokens, backbone.embed(PROMPTS).tokens)
+    torch.testing.assert_close(eps(loaded, z, 500, cond), eps(backbone, z, 500, cond))
     torch.testing.assert_close(loaded.decode(z), backbone.decode(z))
-    assert loaded.schedule(50) == backbone.schedule(50)
+    assert loaded.path(50) == backbone.path(50)
 
 
 def test_a_single_file_without_configs_says_what_is_missing(parts: Parts, tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_another_side(folder: Path) -> None:
     loaded = StableDiffusion(str(folder), device="cpu", side=48).load()
     assert (loaded.side, loaded.latent_side) == (48, 24)
     latents = loaded.encode(torch.rand(1, 3, 48, 48))
-    assert loaded.eps(latents, 10, loaded.embed(PROMPTS[:1])).shape == (1, 4, 24, 24)
+    assert eps(loaded, latents, 10, loaded.embed(PROMPTS[:1])).shape == (1, 4, 24, 24)
     with pytest.raises(ConfigError, match=r"backbone\.side is 50; it must be a multiple of 16"):
         StableDiffusion(str(folder), device="cpu", side=50).load()
 
@@ -119,8 +119,8 @@ def test_v_prediction_answers_in_noise(tmp_path: Path, parts: Parts) -> None:
     plain = tiny_backbone(tiny_parts(tmp_path, "epsilon"))
     z, cond = torch.randn(1, 4, 16, 16), plain.embed(PROMPTS[:1])
     alpha = float(parts.scheduler.alphas_cumprod[500])
-    expected = alpha**0.5 * plain.eps(z, 500, cond) + (1 - alpha) ** 0.5 * z
-    torch.testing.assert_close(v_model.eps(z, 500, cond), expected)
+    expected = alpha**0.5 * eps(plain, z, 500, cond) + (1 - alpha) ** 0.5 * z
+    torch.testing.assert_close(eps(v_model, z, 500, cond), expected)
 
 
 def test_no_weight_asks_for_a_gradient(backbone: StableDiffusionBackbone) -> None:
@@ -138,7 +138,7 @@ def test_rows_do_not_touch(backbone: StableDiffusionBackbone) -> None:
 def test_over_long_prompts_are_known(backbone: StableDiffusionBackbone) -> None:
     assert backbone.too_long("a red circle " * 40)
     assert not backbone.too_long(PROMPTS[0])
-    assert backbone.embed(["a red circle " * 40]).shape[1] == 77
+    assert backbone.embed(["a red circle " * 40]).tokens.shape[1] == 77
 
 
 def test_plain_diffusers_loads_the_packaged_weights() -> None:
@@ -148,8 +148,8 @@ def test_plain_diffusers_loads_the_packaged_weights() -> None:
     )
     assert pipe.unet.dtype == pipe.text_encoder.dtype == torch.float32
     z, cond = torch.randn(2, 4, 16, 16), ours.embed(PROMPTS)
-    theirs = pipe.unet(z, 500, encoder_hidden_states=cond).sample
-    torch.testing.assert_close(ours.eps(z, 500, cond), theirs)
+    theirs = pipe.unet(z, 500, encoder_hidden_states=cond.tokens).sample
+    torch.testing.assert_close(eps(ours, z, 500, cond), theirs)
 
 
 def test_the_shapes_unet_has_stable_diffusions_topology() -> None:

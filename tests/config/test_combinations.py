@@ -22,7 +22,7 @@ from zerocon.config.settings import (
 from zerocon.core.cases import Case
 from zerocon.core.checks import ConfigError
 from zerocon.core.conditions import Conditions, Draws
-from zerocon.core.words import words_of
+from zerocon.core.prompts import words_of
 from zerocon.directions.word_swap import WordSwap
 
 METHODS = sorted(file.stem for file in (CONF / "method").glob("*.yaml"))

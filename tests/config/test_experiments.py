@@ -49,13 +49,17 @@ def test_every_run_of_every_experiment_runs_tiny(name: str, tmp_path: Path) -> N
 
 def test_a_sweep_is_every_combination() -> None:
     experiment = Experiment(
-        "grid", "", "", "", sweep={"loss.cut_weight": [0, 0.5], "loss.patch_sizes": [[1], [1, 2]]}
+        "grid",
+        "",
+        "",
+        "",
+        sweep={"loss.cut_weight": [0, 0.5], "loss.cut.patch_sizes": [[1], [1, 2]]},
     )
     assert experiment.all_runs() == {
-        "cut_weight_0_patch_sizes_1": ["loss.cut_weight=0", "loss.patch_sizes=[1]"],
-        "cut_weight_0_patch_sizes_1-2": ["loss.cut_weight=0", "loss.patch_sizes=[1, 2]"],
-        "cut_weight_0.5_patch_sizes_1": ["loss.cut_weight=0.5", "loss.patch_sizes=[1]"],
-        "cut_weight_0.5_patch_sizes_1-2": ["loss.cut_weight=0.5", "loss.patch_sizes=[1, 2]"],
+        "cut_weight_0_patch_sizes_1": ["loss.cut_weight=0", "loss.cut.patch_sizes=[1]"],
+        "cut_weight_0_patch_sizes_1-2": ["loss.cut_weight=0", "loss.cut.patch_sizes=[1, 2]"],
+        "cut_weight_0.5_patch_sizes_1": ["loss.cut_weight=0.5", "loss.cut.patch_sizes=[1]"],
+        "cut_weight_0.5_patch_sizes_1-2": ["loss.cut_weight=0.5", "loss.cut.patch_sizes=[1, 2]"],
     }
 
 

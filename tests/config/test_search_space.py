@@ -21,20 +21,20 @@ def test_a_space_of_every_kind() -> None:
             "objectives": ["lpips_bg", "edit_success"],
             "trials": 7,
             "space": {
-                "loss.tau": {"float": [0.02, 1], "log": True},
+                "loss.cut.tau": {"float": [0.02, 1], "log": True},
                 "method.guidance": {"float": [2, 8], "step": 0.5},
                 "loss.n_patches": {"int": [16, 256]},
-                "loss.query": {"choices": ["edit", "reference"]},
+                "loss.cut.query": {"choices": ["edit", "reference"]},
             },
         }
     )
     assert search.objectives == ("lpips_bg", "edit_success")
     assert (search.trials, search.seed) == (7, 0)
     assert search.space == {
-        "loss.tau": Range(0.02, 1, log=True),
+        "loss.cut.tau": Range(0.02, 1, log=True),
         "method.guidance": Range(2, 8, step=0.5),
         "loss.n_patches": Range(16, 256, whole=True),
-        "loss.query": Choices(("edit", "reference")),
+        "loss.cut.query": Choices(("edit", "reference")),
     }
 
 
@@ -96,7 +96,7 @@ def test_overrides_say_what_the_file_says(value: object) -> None:
 )
 def test_a_bad_dimension_is_named(said: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        searched("loss.tau", **said)
+        searched("loss.cut.tau", **said)
 
 
 @pytest.mark.parametrize(
@@ -112,6 +112,6 @@ def test_a_bad_dimension_is_named(said: dict[str, Any], message: str) -> None:
     ],
 )
 def test_a_bad_search_is_named(changes: dict[str, Any], message: str) -> None:
-    good: dict[str, Any] = {"objectives": ["a"], "space": {"loss.tau": {"float": [1, 2]}}}
+    good: dict[str, Any] = {"objectives": ["a"], "space": {"loss.cut.tau": {"float": [1, 2]}}}
     with pytest.raises(ConfigError, match=message):
         Search.read(good | changes)

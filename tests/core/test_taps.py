@@ -14,18 +14,21 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 
-from tests.tiny import tiny_backbone
+from tests.tiny import eps, tiny_backbone
 from zerocon.backbones.stable_diffusion import Parts, StableDiffusionBackbone
-from zerocon.core.forward import look, predict
+from zerocon.core.conditions import Condition
+from zerocon.core.forward import predict, run_for_taps
+from zerocon.core.levels import vp_level
 from zerocon.core.taps import Pattern, SitesError, choose, record, replace, shared
 
 TIME = 401
+LEVEL = vp_level(TIME, 0.4)
 
 
-def inputs(rows: int = 2) -> tuple[Tensor, Tensor]:
+def inputs(rows: int = 2) -> tuple[Tensor, Condition]:
     generator = torch.Generator().manual_seed(1)
     z = torch.randn(rows, 4, 16, 16, generator=generator)
-    return z, torch.randn(rows, 77, 32, generator=generator)
+    return z, Condition(torch.randn(rows, 77, 32, generator=generator))
 
 
 def state(backbone: StableDiffusionBackbone) -> dict[str, Tensor]:
@@ -96,9 +99,9 @@ def test_what_is_recorded_is_what_diffusers_computes(
     plain = copy.deepcopy(parts.unet)
     plain.set_attn_processor(Spy())
     with torch.no_grad():
-        expected = plain(z, TIME, cond).sample
+        expected = plain(z, TIME, cond.tokens).sample
         with record(backbone.taps, "cross", "probs") as seen:
-            ours = backbone.eps(z, TIME, cond)
+            ours = eps(backbone, z, TIME, cond)
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
     assert len(seen) == len(theirs) == 16
     for mine, his in zip(seen.of("all"), theirs, strict=True):
@@ -117,7 +120,7 @@ def test_features_are_the_second_convolutions(backbone: StableDiffusionBackbone)
         )
     )
     with record(backbone.taps, "up.1.1.res", "features") as seen:
-        backbone.eps(z, TIME, cond)
+        eps(backbone, z, TIME, cond)
     hook.remove()
     torch.testing.assert_close(seen.of("all")[0], caught[0], rtol=1e-4, atol=1e-5)
 
@@ -126,9 +129,9 @@ def test_features_are_the_second_convolutions(backbone: StableDiffusionBackbone)
 def test_rows_go_by_their_roles(backbone: StableDiffusionBackbone) -> None:
     z, cond = inputs(4)
     with record(backbone.taps, "up.1.2.self", "output") as seen:
-        predict(backbone, TIME, {"source": (z[:2], cond[:2]), "target": (z[2:], cond[2:])})
+        predict(backbone, LEVEL, {"source": (z[:2], cond[:2]), "target": (z[2:], cond[2:])})
         both = {role: seen["up.1.2.self"][role] for role in ("source", "target")}
-        backbone.eps(z[2:], TIME, cond[2:])
+        eps(backbone, z[2:], TIME, cond[2:])
         alone = seen["up.1.2.self"]["all"]
     assert both["source"].shape == (2, 16, 16)  # 4 × 4 positions
     torch.testing.assert_close(both["target"], alone, rtol=1e-4, atol=1e-5)
@@ -147,9 +150,9 @@ def test_shared_queries_and_keys_are_shared_probabilities(
         replace(taps, site, "keys", give),
         record(taps, site, "probs") as seen,
     ):
-        changed = predict(backbone, TIME, rows)
+        changed = {role: g.noise for role, g in predict(backbone, LEVEL, rows).items()}
     assert torch.equal(seen[site]["source"], seen[site]["target"])
-    plain = predict(backbone, TIME, rows)
+    plain = {role: g.noise for role, g in predict(backbone, LEVEL, rows).items()}
     torch.testing.assert_close(plain["source"], changed["source"])  # batch-mates never touch
     assert not torch.allclose(plain["target"], changed["target"])
 
@@ -159,11 +162,15 @@ def test_everything_shared_is_the_source(backbone: StableDiffusionBackbone) -> N
     z, cond = inputs()
     give = shared("source", "target")
     with replace(backbone.taps, "up.3.2.cross", "output", give):
-        eps = predict(backbone, TIME, {"source": (z[:1], cond[:1]), "target": (z[:1], cond[1:])})
-    assert not torch.allclose(eps["source"], eps["target"])  # the layers before differ
+        found = predict(backbone, LEVEL, {"source": (z[:1], cond[:1]), "target": (z[:1], cond[1:])})
+    assert not torch.allclose(
+        found["source"].noise, found["target"].noise
+    )  # the layers before differ
     with replace(backbone.taps, "cross", "output", give):
-        eps = predict(backbone, TIME, {"source": (z[:1], cond[:1]), "target": (z[:1], cond[1:])})
-    assert torch.equal(eps["source"], eps["target"])  # the text reaches the target nowhere
+        found = predict(backbone, LEVEL, {"source": (z[:1], cond[:1]), "target": (z[:1], cond[1:])})
+    assert torch.equal(
+        found["source"].noise, found["target"].noise
+    )  # the text reaches the target nowhere
 
 
 def test_an_unknown_role_is_an_error(backbone: StableDiffusionBackbone) -> None:
@@ -172,7 +179,7 @@ def test_an_unknown_role_is_an_error(backbone: StableDiffusionBackbone) -> None:
         replace(backbone.taps, "cross", "output", shared("all", "target")),
         pytest.raises(KeyError, match="no rows are called"),
     ):
-        backbone.eps(z, TIME, cond)
+        eps(backbone, z, TIME, cond)
 
 
 @torch.no_grad()
@@ -181,19 +188,19 @@ def test_nested_taps_see_what_the_outer_ones_left(backbone: StableDiffusionBackb
     site = "up.1.2.self"
     with replace(backbone.taps, site, "output", lambda _s, rows: {"all": rows["all"] * 0}):
         with record(backbone.taps, site, "output") as inner:
-            backbone.eps(z, TIME, cond)
+            eps(backbone, z, TIME, cond)
         assert inner[site]["all"].abs().max() == 0
     with record(backbone.taps, site, "output") as after:
-        backbone.eps(z, TIME, cond)
+        eps(backbone, z, TIME, cond)
     assert after[site]["all"].abs().max() > 0
 
 
 @torch.no_grad()
 def test_nothing_is_left_behind(backbone: StableDiffusionBackbone) -> None:
     z, cond = inputs()
-    before, weights = backbone.eps(z, TIME, cond), state(backbone)
+    before, weights = eps(backbone, z, TIME, cond), state(backbone)
     with record(backbone.taps, "*", "probs"), record(backbone.taps, "res", "features"):
-        backbone.eps(z, TIME, cond)
+        eps(backbone, z, TIME, cond)
 
     def broken(_site: Any, _rows: Any) -> dict[str, Tensor]:
         raise RuntimeError("midway")
@@ -203,10 +210,10 @@ def test_nothing_is_left_behind(backbone: StableDiffusionBackbone) -> None:
         backbone.taps.labelled(("a", "b"), 1),
         replace(backbone.taps, "mid.*.self", "values", broken),
     ):
-        backbone.eps(z, TIME, cond)
+        eps(backbone, z, TIME, cond)
     assert backbone.taps.stack == []
     assert backbone.taps.rows == {}
-    assert torch.equal(backbone.eps(z, TIME, cond), before)
+    assert torch.equal(eps(backbone, z, TIME, cond), before)
     after = state(backbone)
     assert weights.keys() == after.keys()
     assert all(torch.equal(weights[k], after[k]) for k in weights)
@@ -216,7 +223,7 @@ def test_gradients_reach_the_latent_only(backbone: StableDiffusionBackbone) -> N
     z, cond = inputs()
     z.requires_grad_()
     with record(backbone.taps, "cross", "probs") as seen:
-        backbone.eps(z, TIME, cond)
+        eps(backbone, z, TIME, cond)
     sum(m.square().sum() for m in seen.of("all")).backward()  # pyright: ignore[reportAttributeAccessIssue]
     assert z.grad is not None
     assert z.grad.abs().max() > 0
@@ -236,13 +243,13 @@ def test_a_pass_ends_after_its_last_site(backbone: StableDiffusionBackbone) -> N
         )
     ]
     with record(backbone.taps, "down.*.self,mid.*.self", "output", stop=True) as seen:
-        look(backbone, TIME, {"target": (z, cond)})
+        run_for_taps(backbone, LEVEL, {"target": (z, cond)})
     for hook in hooks:
         hook.remove()
     assert len(seen) == 7
     assert ran == ["down"]
     with record(backbone.taps, "mid.*.self", "output") as full:
-        predict(backbone, TIME, {"target": (z, cond)})
+        predict(backbone, LEVEL, {"target": (z, cond)})
     assert torch.equal(full.of("target")[0], seen.of("target")[-1])
 
 
@@ -250,9 +257,9 @@ def test_a_pass_ends_after_its_last_site(backbone: StableDiffusionBackbone) -> N
 def test_evaluations_are_counted(backbone: StableDiffusionBackbone) -> None:
     z, cond = inputs()
     before = copy.copy(backbone.evaluations)
-    backbone.eps(z, TIME, cond)
+    eps(backbone, z, TIME, cond)
     with torch.enable_grad():
-        backbone.eps(z[:1].detach().requires_grad_(), TIME, cond[:1])
+        eps(backbone, z[:1].detach().requires_grad_(), TIME, cond[:1])
     assert backbone.evaluations.forward - before.forward == 3
     assert backbone.evaluations.backward - before.backward == 1
 
@@ -265,11 +272,11 @@ def test_taps_work_on_a_compiled_network(parts: Parts) -> None:
     give = shared("source", "target")
 
     def all_three() -> tuple[Any, Any, Any]:
-        plain = predict(backbone, TIME, rows)["target"]
+        plain = predict(backbone, LEVEL, rows)["target"].noise
         with record(backbone.taps, "up.1.2.cross", "probs") as seen:
-            predict(backbone, TIME, rows)
+            predict(backbone, LEVEL, rows)
         with replace(backbone.taps, "up.1.*.self", "queries", give):
-            swapped = predict(backbone, TIME, rows)["target"]
+            swapped = predict(backbone, LEVEL, rows)["target"].noise
         return plain, seen.of("target")[0], swapped
 
     eager = all_three()
@@ -302,10 +309,10 @@ def test_taps_work_where_inductor_generates_code(parts: Parts) -> None:
 
     def both() -> tuple[Tensor, Tensor]:
         with torch.no_grad():
-            plain = backbone.eps(z, TIME, cond)
+            plain = eps(backbone, z, TIME, cond)
         moving = z.clone().requires_grad_()
         with record(backbone.taps, "cross", "probs") as seen:
-            predict(backbone, TIME, {"target": (moving, cond)})
+            predict(backbone, LEVEL, {"target": (moving, cond)})
             loss = sum((m.square().sum() for m in seen.of("target")), torch.zeros(()))
         return plain, torch.autograd.grad(loss, moving)[0]
 

@@ -4,31 +4,31 @@ from __future__ import annotations
 
 import torch
 
-from zerocon.core.word_maps import blend_mask, marks, word_heat
+from zerocon.core.word_maps import blend_mask, marks, word_map
 
 
-def test_heat_is_the_marked_words_attention_over_heads_and_layers() -> None:
+def test_a_map_is_the_marked_words_attention_over_heads_and_layers() -> None:
     maps = torch.arange(1 * 2 * 4 * 3, dtype=torch.float32).reshape(1, 2, 4, 3)
-    heat = word_heat([maps, 3 * maps], marks([[0, 2]], length=3))
+    found = word_map([maps, 3 * maps], marks([[0, 2]], length=3), (2, 2))
     # Position p of head h has 12 h + 3 p + (0, 1, 2); words 0 and 2: 24 h + 6 p + 2.
     per_layer = torch.tensor([[14.0, 20.0], [26.0, 32.0]])  # mean over the heads: 6 p + 14
-    assert torch.equal(heat, (2 * per_layer)[None, None])  # mean of 1 x and 3 x
+    assert torch.equal(found, (2 * per_layer)[None, None])  # mean of 1 x and 3 x
 
 
-def test_the_mask_is_where_either_heat_is_large() -> None:
+def test_the_mask_is_where_either_map_is_large() -> None:
     source, target = torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 8, 8)
     source[0, 0, 0, 0], target[0, 0, 7, 7], target[0, 0, 0, 7] = 2.0, 1.0, 0.3
-    mask = blend_mask(source, target, 0.3, 16)[0, 0]
+    mask = blend_mask(source, target, 0.3, (16, 16))[0, 0]
     expected = torch.zeros(16, 16, dtype=torch.bool)
     expected[:4, :4] = True  # widened by one position, each position two of the latent's
     expected[-4:, -4:] = True  # 0.3 of the largest is not more than the threshold
     assert torch.equal(mask, expected)
 
 
-def test_no_heat_at_all_masks_nothing_out() -> None:
+def test_maps_of_zeros_mask_nothing_out() -> None:
     none = torch.zeros(2, 1, 4, 4)
     source = none.clone()
     source[1, 0, 0, 0] = 1.0
-    mask = blend_mask(source, none, 0.3, 4)
+    mask = blend_mask(source, none, 0.3, (4, 4))
     assert mask[0].all()
     assert mask[1].sum() == 4

@@ -25,7 +25,7 @@ TOO_SMALL = Path(__file__).with_name("delta.safetensors")
 
 def test_similarities_are_cosines_of_means(backbone: StableDiffusionBackbone) -> None:
     found = inspected(backbone, PromptPair(strength=0.5), *PAIR, None)
-    source, target = backbone.embed(PAIR)[:, 1:].mean(1)  # without the start token
+    source, target = backbone.embed(PAIR).tokens[:, 1:].mean(1)  # without the start token
     before, after = found.similarities["target sentences"]
     middle = (source + target) / 2
     assert before == pytest.approx(F.cosine_similarity(source, target, dim=0).item(), abs=1e-5)
@@ -39,7 +39,7 @@ def test_directions_without_sentences_compare_the_prompts(
 ) -> None:
     found = inspected(backbone, WordSwap(), *PAIR, None)
     assert found.similarities["target sentences"][1] == pytest.approx(1, abs=1e-5)
-    torch.testing.assert_close(found.after, backbone.embed([TARGET])[0])
+    torch.testing.assert_close(found.after.tokens, backbone.embed([TARGET]).tokens[0])
 
 
 def test_the_command_shows_and_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -70,7 +70,7 @@ def test_the_caption_comes_from_the_picture(
         (["direction=caption"], "give it as --image FILE"),
         (["method=sdedit"], "method=sdedit has no effect on a direction"),
         (["direction.strength=2"], "direction.strength"),
-        (["direction=file", f"direction.path={TOO_SMALL}"], "conditions are [77, 96]"),
+        (["direction=file", f"direction.path={TOO_SMALL}"], "tokens are [77, 96]"),
     ],
 )
 def test_what_is_wrong_is_said(

@@ -19,6 +19,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
 from zerocon.core.cases import Case, CaseError
 from zerocon.core.checks import ConfigError
+from zerocon.core.conditions import Condition
 from zerocon.directions import caption as captioned
 from zerocon.directions import sentences
 from zerocon.directions.base import mean_embedding, with_sources
@@ -59,18 +60,20 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("strength", [0.0, 1.0, 2.5, -1.0])
 def test_prompt_pair_goes_from_source_to_target(backbone: Backbone, strength: float) -> None:
-    source, target = backbone.embed([SOURCE])[0], backbone.embed([TARGET])[0]
-    (found,) = PromptPair(strength)(backbone, [case()])
+    source, target = (backbone.embed([prompt]).tokens[0] for prompt in (SOURCE, TARGET))
+    (found,) = PromptPair(strength)(backbone, [case()]).tokens
     torch.testing.assert_close(found, (1 - strength) * source + strength * target, **CLOSE)
 
 
 def test_prompt_pair_at_strength_one_is_word_swap(backbone: Backbone) -> None:
-    torch.testing.assert_close(PromptPair()(backbone, CASES), WordSwap()(backbone, CASES), **CLOSE)
+    torch.testing.assert_close(
+        PromptPair()(backbone, CASES).tokens, WordSwap()(backbone, CASES).tokens, **CLOSE
+    )
 
 
 def test_pooled_moves_every_token_alike(backbone: Backbone) -> None:
-    source, target = backbone.embed([SOURCE])[0], backbone.embed([TARGET])[0]
-    (found,) = PromptPair(pooled=True, strength=2)(backbone, [case()])
+    source, target = (backbone.embed([prompt]).tokens[0] for prompt in (SOURCE, TARGET))
+    (found,) = PromptPair(pooled=True, strength=2)(backbone, [case()]).tokens
     moved = (target - source).mean(0)
     torch.testing.assert_close(found - source, 2 * moved.expand_as(source), **CLOSE)
 
@@ -80,9 +83,9 @@ def test_sentences_are_the_difference_of_two_means(
 ) -> None:
     banks = {"house": ["a red house", "a big house"], "heart": ["a heart", "a heart at the beach"]}
     file = write_banks(tmp_path, banks)
-    (found,) = Sentences("file", file=file, strength=0.5)(backbone, [case()])
-    old, new = (backbone.embed(banks[name]).mean(0) for name in ("house", "heart"))
-    expected = backbone.embed([SOURCE])[0] + 0.5 * (new - old)
+    (found,) = Sentences("file", file=file, strength=0.5)(backbone, [case()]).tokens
+    old, new = (backbone.embed(banks[name]).tokens.mean(0) for name in ("house", "heart"))
+    expected = backbone.embed([SOURCE]).tokens[0] + 0.5 * (new - old)
     torch.testing.assert_close(found, expected, **CLOSE)
 
 
@@ -110,20 +113,19 @@ def test_neither_order_nor_repetition_changes_a_bit(backbone: Backbone) -> None:
     bank += ["a cross in a meadow"]
     shuffled = [bank[i] for i in torch.randperm(len(bank), generator=torch.Generator()).tolist()]
     once = list(dict.fromkeys(bank))
-    assert torch.equal(mean_embedding(backbone, bank), mean_embedding(backbone, shuffled))
-    assert torch.equal(mean_embedding(backbone, bank), mean_embedding(backbone, once))
-    torch.testing.assert_close(
-        mean_embedding(backbone, bank), backbone.embed(once).mean(0), **CLOSE
-    )
+    mean = mean_embedding(backbone, bank).tokens
+    assert torch.equal(mean, mean_embedding(backbone, shuffled).tokens)
+    assert torch.equal(mean, mean_embedding(backbone, once).tokens)
+    torch.testing.assert_close(mean, backbone.embed(once).tokens.mean(0), **CLOSE)
 
 
 @pytest.mark.parametrize("bank", ["prompts", "shapes", "shapes_elsewhere", "photo"])
 @pytest.mark.parametrize("pooled", [False, True])
 def test_batch_mates_do_not_matter(backbone: Backbone, bank: Any, pooled: bool) -> None:
     direction = Sentences(bank, count=6, pooled=pooled)
-    alone = torch.cat([direction(backbone, [one]) for one in CASES])
-    torch.testing.assert_close(direction(backbone, CASES), alone, **CLOSE)
-    turned = direction(backbone, CASES[::-1]).flip(0)
+    alone = torch.cat([direction(backbone, [one]).tokens for one in CASES])
+    torch.testing.assert_close(direction(backbone, CASES).tokens, alone, **CLOSE)
+    turned = direction(backbone, CASES[::-1]).tokens.flip(0)
     torch.testing.assert_close(turned, alone, **CLOSE)
 
 
@@ -131,7 +133,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many sentences go into each mean that is computed."""
     sizes: list[int] = []
 
-    def mean(backbone: Any, bank: Any) -> torch.Tensor:
+    def mean(backbone: Any, bank: Any) -> Condition:
         sizes.append(len(bank))
         return mean_embedding(backbone, bank)
 
@@ -145,7 +147,7 @@ def test_a_direction_is_computed_once(
     sizes = counted(monkeypatch)
     first = Sentences("photo")(backbone, [case()])
     again = Sentences("photo", strength=1.0)(backbone, [case()])
-    assert torch.equal(first, again)
+    assert torch.equal(first.tokens, again.tokens)
     assert sizes == [32, 32]
     Sentences("photo", count=5)(backbone, [case()])
     assert sizes == [32, 32, 5, 5]
@@ -179,7 +181,7 @@ def test_a_spoiled_cache_is_not_believed(
     (file,) = empty_cache.glob("*.safetensors")
     spoil(file)
     with caplog.at_level(logging.WARNING):
-        assert torch.equal(Sentences("photo", count=3)(backbone, [case()]), first)
+        assert torch.equal(Sentences("photo", count=3)(backbone, [case()]).tokens, first.tokens)
     assert f"{file.name} is damaged" in caplog.text
     assert load_file(file)["delta"].shape == first.shape[1:]
 
@@ -189,7 +191,7 @@ def test_a_cache_that_cannot_be_written_costs_only_time(
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("ZEROCON_CACHE", str(tmp_path / "file"))
-    assert Sentences("photo", count=2)(backbone, [case()]).isfinite().all()
+    assert Sentences("photo", count=2)(backbone, [case()]).tokens.isfinite().all()
 
 
 @pytest.fixture(scope="module")
@@ -227,7 +229,7 @@ def test_a_language_model_writes_the_bank(
     assert other.sentences(SOURCE, TARGET) != (old, new)
     apart = Sentences("language_model", count=5, model=str(writer), paired=False)
     assert apart.sentences(SOURCE, TARGET)[1] != new
-    assert bank(backbone, [case()]).shape == backbone.embed([SOURCE]).shape
+    assert bank(backbone, [case()]).tokens.shape == backbone.embed([SOURCE]).tokens.shape
     assert bank.fingerprint == evaluators.fingerprint(writer)
 
 
@@ -275,8 +277,8 @@ def test_the_caption_is_edited_as_the_prompts_are(edit_type: int, backbone: Back
     one, before, after = shown(edit_type)
     (said,) = Caption().said([one])
     assert (said.base, said.sources, said.targets) == (before, (before,), (after,))
-    expected = backbone.embed([after])
-    torch.testing.assert_close(Caption()(backbone, [one]), expected, **CLOSE)
+    expected = backbone.embed([after]).tokens
+    torch.testing.assert_close(Caption()(backbone, [one]).tokens, expected, **CLOSE)
 
 
 @pytest.mark.usefixtures("perfect")
@@ -338,15 +340,17 @@ def test_a_written_direction_is_read_again(backbone: Backbone, tmp_path: Path) -
     found = inspected(backbone, direction, SOURCE, TARGET, None)
     save_direction(found, tmp_path / "to" / "delta.safetensors", backbone.fingerprint)
     again = File(tmp_path / "to" / "delta.safetensors")
-    torch.testing.assert_close(again(backbone, CASES[:1]), direction(backbone, CASES[:1]), **CLOSE)
+    torch.testing.assert_close(
+        again(backbone, CASES[:1]).tokens, direction(backbone, CASES[:1]).tokens, **CLOSE
+    )
 
 
 def test_each_case_may_have_its_own_direction(backbone: Backbone, tmp_path: Path) -> None:
-    shape = backbone.embed([""]).shape[1:]
+    shape = backbone.embed([""]).tokens.shape[1:]
     deltas = {"delta": torch.ones(shape), "delta.2": torch.full(shape, 2.0)}
     save_file(deltas, tmp_path / "own.safetensors")
-    moved = File(tmp_path / "own.safetensors", strength=0.5)(backbone, CASES)
-    moved -= backbone.embed([c.source_prompt for c in CASES])
+    moved = File(tmp_path / "own.safetensors", strength=0.5)(backbone, CASES).tokens
+    moved -= backbone.embed([c.source_prompt for c in CASES]).tokens
     torch.testing.assert_close(moved.mean((1, 2)), torch.tensor([0.5, 1.0, 0.5]), **CLOSE)
     save_file({"delta.2": torch.ones(shape)}, tmp_path / "one.safetensors")
     with pytest.raises(CaseError, match=r"no tensor 'delta.1' and no 'delta' for all"):
@@ -354,9 +358,9 @@ def test_each_case_may_have_its_own_direction(backbone: Backbone, tmp_path: Path
 
 
 def test_a_direction_that_does_not_fit_is_refused(backbone: Backbone, tmp_path: Path) -> None:
-    with pytest.raises(CaseError, match=r"is \[2, 3\]; this backbone's conditions are \[77, 32\]"):
+    with pytest.raises(CaseError, match=r"is \[2, 3\]; this backbone's tokens are \[77, 32\]"):
         File(Path(__file__).with_name("delta.safetensors"))(backbone, CASES)
-    delta = torch.ones(backbone.embed([""]).shape[1:])
+    delta = torch.ones(backbone.embed([""]).tokens.shape[1:])
     save_file({"delta": delta}, tmp_path / "a.safetensors", {"backbone": "another"})
     with pytest.raises(ConfigError, match="was made with another backbone"):
         File(tmp_path / "a.safetensors")(backbone, CASES)

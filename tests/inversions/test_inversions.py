@@ -14,10 +14,12 @@ from torch import Tensor
 from zerocon.backbones.shapes import Shapes
 from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
 from zerocon.core.checks import ConfigError
-from zerocon.core.conditions import Conditions, Draws
-from zerocon.core.diffusion import Schedule, add_noise, ddim_step, noise_scale
+from zerocon.core.conditions import Condition, Conditions, Draws
+from zerocon.core.forward import Evaluations
+from zerocon.core.levels import Guess, Level, Path, noise_scale, vp_level
+from zerocon.core.taps import Taps
 from zerocon.datasets.shapes import ShapesPIE
-from zerocon.inversions.base import Inversion, Trajectory, proximal
+from zerocon.inversions.base import Inversion, Trajectory, proximal_share
 from zerocon.inversions.ddim import DDIMInversion
 from zerocon.inversions.direct import DirectInversion
 from zerocon.inversions.edit_friendly import EditFriendlyInversion
@@ -37,19 +39,23 @@ class Flat:
 
     calls: list[int] = field(default_factory=list[int])
 
-    def schedule(self, steps: int) -> Schedule:
-        alphas = torch.linspace(0.5, 0.99, steps + 1).tolist()
-        return Schedule(tuple(range(steps, 0, -1)), tuple(alphas))
+    taps: Taps = field(default_factory=lambda: Taps(()))
+    evaluations: Evaluations = field(default_factory=Evaluations)
 
-    def eps(self, z: Tensor, time: int, cond: Tensor) -> Tensor:
+    def path(self, steps: int) -> Path:
+        alphas = torch.linspace(0.5, 0.99, steps + 1).tolist()
+        return Path(tuple(vp_level(steps - i, alpha) for i, alpha in enumerate(alphas)))
+
+    def predict(self, z: Tensor, level: Level, condition: Condition) -> Guess:
         self.calls.append(len(z))
-        return cond.mean((1, 2))[:, None, None, None].expand_as(z)
+        noise = condition.tokens.mean((1, 2))[:, None, None, None].expand_as(z)
+        return Guess.from_noise(z, noise, level)
 
 
 def flat(*values: float) -> Conditions:
     """Source conditions of one value each, and a negative of zeros."""
-    source = torch.tensor(values)[:, None, None].expand(-1, 2, 3)
-    return Conditions(source, source, torch.zeros_like(source))
+    tokens = torch.tensor(values)[:, None, None].expand(-1, 2, 3)
+    return Conditions(Condition(tokens), Condition(tokens), Condition(torch.zeros_like(tokens)))
 
 
 def invert(model: Any, inversion: Inversion, conditions: Conditions, steps: int) -> Trajectory:
@@ -106,20 +112,18 @@ def test_refinements_come_closer_to_what_sampling_passes(backbone: StableDiffusi
     assert errors[2] < 0.01 * errors[0]
 
 
-def test_direct_keeps_the_sources_row_on_its_trajectory(backbone: StableDiffusionBackbone) -> None:
+def test_direct_keeps_the_source_on_its_trajectory(backbone: StableDiffusionBackbone) -> None:
     clean, walk, _ = walked(backbone, DirectInversion(), DDIM(steps=4, guidance=3.0), [0, 1])
     source = walk.start
     for i in range(4):
-        wrong = torch.randn_like(source)  # whatever guidance makes of the source's noise
-        other = torch.randn_like(source), torch.randn_like(source)
-        alpha, below = walk.schedule.alphas[i : i + 2]
-        left = ddim_step(source, wrong, alpha, below)
-        source, edited = walk.both_steps(i, (source, wrong), other)
-        torch.testing.assert_close(edited, ddim_step(*other, alpha, below))
-        assert torch.equal(source, walk.latents[3 - i])
-        pulled = dataclasses.replace(walk, pulled=True)
-        _, moved = pulled.both_steps(i, (pulled.before(i), wrong), other)
-        torch.testing.assert_close(moved - edited, source - left, rtol=0, atol=1e-5)
+        # Whatever the source's step has led to.
+        left = {"source": torch.randn_like(source), "edit": torch.randn_like(source)}
+        kept = walk.settled(i, left)
+        assert torch.equal(kept["edit"], left["edit"])
+        assert torch.equal(kept["source"], walk.latents[3 - i])
+        moved = dataclasses.replace(walk, pulled=True).settled(i, left)
+        torch.testing.assert_close(moved["edit"] - left["edit"], kept["source"] - left["source"])
+        source = kept["source"]
     torch.testing.assert_close(source, clean, rtol=0, atol=1e-5)
 
 
@@ -150,15 +154,19 @@ def test_proximal_guidance_by_hand() -> None:
     row = torch.tensor([0.1, -0.2, 0.3, -0.4]).reshape(1, 1, 2, 2)
     difference = torch.cat([row, 10 * row])  # each case has a limit of its own
     kept = torch.tensor([0.0, 0.0, 0.0, -0.4]).reshape(1, 1, 2, 2)
-    torch.testing.assert_close(proximal(difference, 0.75), torch.cat([kept, 10 * kept]))
+    hard = difference * proximal_share(difference, 0.75, shrink=False)
+    torch.testing.assert_close(hard, torch.cat([kept, 10 * kept]))
     closer = torch.tensor([0.0, 0.0, 0.0, -0.4 + 0.325]).reshape(1, 1, 2, 2)
-    shrunk = proximal(difference, 0.75, shrink=True)
+    shrunk = difference * proximal_share(difference, 0.75, shrink=True)
     torch.testing.assert_close(shrunk, torch.cat([closer, 10 * closer]))
-    walk = Trajectory(Flat().schedule(1), difference[None], proximal=0.75)
-    torch.testing.assert_close(
-        walk.guided(torch.ones_like(difference), 1 + difference, 2.0),
-        1 + 2 * torch.cat([kept, 10 * kept]),
-    )
+    walk = Trajectory(Flat().path(1), difference[None], proximal=0.75)
+    z, one = torch.randn_like(difference), torch.ones_like(difference)
+    level = walk.path.levels[0]
+    negative, positive = (Guess.from_noise(z, n, level) for n in (one, one + difference))
+    guess = walk.guided(negative, positive, 2.0)
+    expected = 1 + 2 * torch.cat([kept, 10 * kept])
+    torch.testing.assert_close(guess.noise, expected)
+    torch.testing.assert_close(guess.clean, Guess.from_noise(z, expected, level).clean)
 
 
 def test_null_text_takes_adams_steps() -> None:
@@ -170,7 +178,7 @@ def test_null_text_takes_adams_steps() -> None:
     walk = invert(Flat(), NullTextInversion(iterations=1), flat(1.0), steps=3)
     assert walk.negatives is not None
     expected = torch.tensor([0.01, 0.0199, 0.0297])[:, None, None, None].expand(3, 1, 2, 3)
-    torch.testing.assert_close(walk.negatives, expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(walk.negatives.tokens, expected, rtol=0, atol=1e-6)
 
 
 def test_null_text_stops_each_case_for_itself() -> None:
@@ -178,7 +186,7 @@ def test_null_text_stops_each_case_for_itself() -> None:
     model = Flat()
     walk = invert(model, NullTextInversion(), flat(1e-4, 1.0), steps=1)
     assert walk.negatives is not None
-    near, far = walk.negatives[0, :, 0, 0].tolist()
+    near, far = walk.negatives.tokens[0, :, 0, 0].tolist()
     assert near == pytest.approx(0.01, abs=1e-5)
     assert 0.09 < far < 0.101
     # Inverting, the source's noise, ten descents of which the first has both, the walk.
@@ -192,15 +200,16 @@ def test_null_text_is_the_published_loop(backbone: StableDiffusionBackbone) -> N
         backbone, NullTextInversion(), DDIM(steps=steps, guidance=w, prompt="source"), [2]
     )
     conditions = conditions_of(backbone, [2])
-    null, z = conditions.negative, walk.start
-    for i, (time, alpha, below) in enumerate(walk.schedule.steps):
+    null, z = conditions.negative.tokens, walk.start
+    for i, (level, there) in enumerate(walk.path.steps):
         null = null.clone().detach().requires_grad_()
         adam = torch.optim.Adam([null], lr=1e-2 * (1.0 - i / 100.0))
         goal = walk.latents[steps - i - 1]
-        with_text = backbone.eps(z, time, conditions.source).detach()
+        with_text = backbone.predict(z, level, conditions.source).noise.detach()
         for _ in range(10):
-            without = backbone.eps(z, time, null)
-            landed = ddim_step(z, without + w * (with_text - without), alpha, below)
+            without = backbone.predict(z, level, Condition(null)).noise
+            noise = without + w * (with_text - without)
+            landed = Guess.from_noise(z, noise, level).at(there)
             loss = torch.nn.functional.mse_loss(landed, goal)
             adam.zero_grad()
             loss.backward()
@@ -208,8 +217,9 @@ def test_null_text_is_the_published_loop(backbone: StableDiffusionBackbone) -> N
             if loss.item() < 1e-5 + i * 2e-5:
                 break
         with torch.no_grad():
-            without = backbone.eps(z, time, null)
-            z = ddim_step(z, without + w * (with_text - without), alpha, below)
+            without = backbone.predict(z, level, Condition(null)).noise
+            noise = without + w * (with_text - without)
+            z = Guess.from_noise(z, noise, level).at(there)
     torch.testing.assert_close(ours, z, rtol=0, atol=1e-4)
 
 
@@ -218,7 +228,7 @@ def test_edit_friendly_noises_lead_back(backbone: StableDiffusionBackbone, guida
     method = DDIM(steps=10, guidance=guidance, prompt="source")
     clean, walk, back = walked(backbone, EditFriendlyInversion(guidance), method, [0, 1])
     # 36 % of 10 steps are 3.6; 4 are left out.
-    assert walk.schedule == backbone.schedule(10).tail(6)
+    assert walk.path == backbone.path(10).tail(6)
     assert len(walk.latents) == 7
     torch.testing.assert_close(back, clean, rtol=0, atol=1e-4)
     published = EditFriendlyInversion(guidance, last_noise=False)
@@ -230,17 +240,17 @@ def test_edit_friendly_noises_by_hand() -> None:
     """A network that sees no noise: `z_s = √(ā_s/ā_t) z_t + σ · noise`."""
     walk = invert(Flat(), EditFriendlyInversion(skip=0.0), flat(0.0), steps=4)
     assert walk.noises is not None
-    for i, (_, alpha, below) in enumerate(walk.schedule.steps):
-        left = walk.before(i + 1) - (below / alpha) ** 0.5 * walk.before(i)
-        expected = left / noise_scale(alpha, below)
+    for i, (here, there) in enumerate(walk.path.steps):
+        left = walk.before(i + 1) - there.signal / here.signal * walk.before(i)
+        expected = left / noise_scale(here, there)
         torch.testing.assert_close(walk.noises[i], expected, rtol=1e-3, atol=1e-3)
 
 
 def test_edit_friendly_latents_are_drawn_each_for_itself() -> None:
     walk = invert(Flat(), EditFriendlyInversion(skip=0.0), flat(*[0.0] * 64), steps=3)
     drawn = [
-        (walk.before(i) - a**0.5 * walk.clean) / (1 - a) ** 0.5
-        for i, a in enumerate(walk.schedule.alphas[:-1])
+        (walk.before(i) - level.signal * walk.clean) / level.noise
+        for i, level in enumerate(walk.path.levels[:-1])
     ]
     # 16,384 numbers: their mean is within 0.04 of 0 and their correlation, too, at five sigma.
     for noise in drawn:
@@ -248,7 +258,7 @@ def test_edit_friendly_latents_are_drawn_each_for_itself() -> None:
         assert noise.std().item() == pytest.approx(1, abs=0.03)
     for first, second in pairwise(drawn):
         assert abs((first * second).mean().item()) < 0.04
-    again = add_noise(walk.clean, drawn[0], walk.schedule.alphas[0])
+    again = walk.path.levels[0].mix(walk.clean, drawn[0])
     torch.testing.assert_close(walk.start, again)
 
 

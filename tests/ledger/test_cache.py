@@ -15,7 +15,7 @@ from torch import Tensor
 from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
 from zerocon.cli import main
 from zerocon.core.cases import Case
-from zerocon.core.conditions import Conditions, Draws
+from zerocon.core.conditions import Condition, Conditions, Draws
 from zerocon.inversions.base import Trajectory
 from zerocon.inversions.ddim import DDIMInversion
 from zerocon.ledger.cache import Cache, Entry, allow, folders, kept, key_of, prune
@@ -73,7 +73,9 @@ class Drawn(DDIMInversion):
     def __call__(self, backbone, clean, conditions, steps, draws) -> Trajectory:  # type: ignore[no-untyped-def]
         made = super().__call__(backbone, clean, conditions, steps, draws)
         noises = torch.stack([draws.normal_like(clean, "n")] * steps)
-        return replace(made, noises=noises, negatives=noises[..., 0], pinned=True, proximal=0.7)
+        return replace(
+            made, noises=noises, negatives=Condition(noises[..., 0]), pinned=True, proximal=0.7
+        )
 
 
 def inverter(kept: Cache | None, kind: type[DDIMInversion] = DDIMInversion) -> Inverter:
@@ -93,7 +95,7 @@ def test_only_what_is_missing_is_inverted(backbone: StableDiffusionBackbone) -> 
     assert (first, more, none) == (STEPS, 2 * STEPS, 0)
     assert torch.equal(again.latents, made.latents[:, [2, 0, 1]])
     torch.testing.assert_close(made.latents, plain.latents, atol=1e-5, rtol=1e-5)
-    assert made.schedule == plain.schedule
+    assert made.path == plain.path
 
 
 def test_all_that_a_replay_needs_is_kept(backbone: StableDiffusionBackbone) -> None:
@@ -102,8 +104,10 @@ def test_all_that_a_replay_needs_is_kept(backbone: StableDiffusionBackbone) -> N
     assert rows == 0
     assert same(again.latents, made.latents)
     assert same(again.noises, made.noises)
-    assert same(again.negatives, made.negatives)
-    assert (again.schedule, again.pinned, again.proximal) == (made.schedule, True, 0.7)
+    assert again.negatives is not None
+    assert made.negatives is not None
+    assert same(again.negatives.tokens, made.negatives.tokens)
+    assert (again.path, again.pinned, again.proximal) == (made.path, True, 0.7)
 
 
 def test_what_decides_a_trajectory_is_in_its_name(backbone: StableDiffusionBackbone) -> None:

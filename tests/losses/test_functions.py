@@ -8,13 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from zerocon.losses.functions import (
-    Orientation,
-    as_positions,
-    cross_attention_loss,
-    patch_nce,
-    pooled,
-)
+from zerocon.losses.cross_attention import cross_attention_loss
+from zerocon.losses.patch_nce import Orientation, as_positions, patch_nce, pooled
 
 
 def randn(*shape: int, seed: int = 0) -> Tensor:
@@ -102,11 +97,12 @@ def test_a_loss_of_a_case_is_its_own() -> None:
 
 
 def test_pooling_takes_means_of_squares_of_positions() -> None:
-    features = torch.arange(16.0)[None, :, None]  # a 4 × 4 grid
-    assert pooled(features, 2).flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
-    assert pooled(features, 1) is features
-    with pytest.raises(ValueError, match="don't fill a square"):
-        pooled(features[:, :15], 2)
+    features = torch.arange(16.0)[None, :, None]
+    assert pooled(features, 2, (4, 4)).flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
+    assert pooled(features, 2, (2, 8)).flatten().tolist() == [4.5, 6.5, 8.5, 10.5]
+    assert pooled(features, 1, (4, 4)) is features
+    with pytest.raises(ValueError, match="don't fill a grid"):
+        pooled(features[:, :15], 2, (4, 4))
 
 
 def test_activations_as_positions() -> None:

@@ -16,8 +16,9 @@ from zerocon.backbones.base import Backbone
 from zerocon.core.cases import Case
 from zerocon.core.conditions import Conditions, Draws
 from zerocon.core.forward import Rows, predict
+from zerocon.core.levels import Guess, Level
+from zerocon.core.prompts import words_of
 from zerocon.core.taps import What, record
-from zerocon.core.words import words_of
 from zerocon.inversions.base import Trajectory
 from zerocon.inversions.ddim import DDIMInversion
 from zerocon.inversions.none import NoInversion
@@ -87,16 +88,16 @@ def watched(
     """Every pass that the method in `module` makes from here on."""
     passes: list[Pass] = []
 
-    def spy(backbone: Backbone, time: int, rows: Rows) -> dict[str, Tensor]:
+    def spy(backbone: Backbone, level: Level, rows: Rows) -> dict[str, Guess]:
         taps = backbone.taps
         with ExitStack() as open_taps:
             inner = open_taps.enter_context(record(taps, sites, what))
             outer = open_taps.enter_context(record(taps, sites, what))
             taps.stack.insert(0, taps.stack.pop())  # sees everything before the method changes it
-            eps = predict(backbone, time, rows)
+            found = predict(backbone, level, rows)
         before, after = ({s.name: seen[s.name] for s in seen.sites} for seen in (outer, inner))
         passes.append(Pass(rows, before, after))
-        return eps
+        return found
 
     monkeypatch.setattr(module, "predict", spy)
     return passes

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from tests.methods.edits import given
+from tests.tiny import losses
 from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
-from zerocon.losses.terms import Losses
 from zerocon.methods.base import Method
 from zerocon.methods.cds import CDS
 from zerocon.methods.dds import DDS
@@ -15,7 +15,7 @@ from zerocon.methods.masactrl import MasaCtrl
 from zerocon.methods.p2p import P2P
 from zerocon.methods.pnp import PnP
 
-CUT = Losses(xa_weight=0.0, cut_weight=3.0, query="reference", n_patches=16)
+CUT = losses(xa_weight=0.0, weight=3.0, query="reference", n_patches=16)
 METHODS = [
     PnP(steps=2, guidance=3.0),
     P2P(steps=2, guidance=3.0, cross=0.8, blend_threshold=0.8, blend_start=0.5, blend_weight=2.0),

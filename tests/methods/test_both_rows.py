@@ -7,9 +7,9 @@ from dataclasses import replace as with_fields
 import pytest
 
 from tests.methods.edits import given, same
+from tests.tiny import losses
 from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
 from zerocon.inversions.direct import DirectInversion
-from zerocon.losses.terms import Losses
 from zerocon.methods.base import Method
 from zerocon.methods.masactrl import MasaCtrl
 from zerocon.methods.p2p import P2P
@@ -19,7 +19,7 @@ METHODS: dict[str, Method] = {
     "p2p": P2P(steps=3, guidance=3.0),
     "masactrl": MasaCtrl(steps=3, guidance=3.0, first_step=1),
     "zerocon": ZeroCon(
-        Losses(xa_weight=0.0, cut_weight=0.0), steps=3, guidance=3.0, source_guidance=3.0
+        losses(xa_weight=0.0, weight=0.0), steps=3, guidance=3.0, source_guidance=3.0
     ),
 }
 

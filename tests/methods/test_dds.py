@@ -8,19 +8,19 @@ import pytest
 import torch
 
 from tests.methods.edits import given, same, watched
+from tests.tiny import eps, losses
 from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
 from zerocon.core.checks import ConfigError
 from zerocon.core.conditions import Draws
-from zerocon.core.diffusion import add_noise
 from zerocon.core.forward import predict
+from zerocon.core.levels import Level
 from zerocon.core.taps import record
-from zerocon.losses.functions import patch_nce, pooled
-from zerocon.losses.terms import Losses
+from zerocon.losses.patch_nce import patch_nce, pooled
 from zerocon.methods import dds
 from zerocon.methods.cds import CDS
 from zerocon.methods.dds import DDS
 
-CUT = Losses(xa_weight=0.0, cut_weight=3.0, query="reference")
+CUT = losses(xa_weight=0.0, weight=3.0, query="reference")
 
 
 def test_one_descent_by_hand(
@@ -28,18 +28,19 @@ def test_one_descent_by_hand(
 ) -> None:
     method = DDS(steps=1, guidance=2.0)
     start = given(backbone, method, [0, 1])
-    times: list[int] = []
-    monkeypatch.setattr(dds, "predict", lambda b, t, r: times.append(t) or predict(b, t, r))
+    levels: list[Level] = []
+    monkeypatch.setattr(dds, "predict", lambda b, t, r: levels.append(t) or predict(b, t, r))
     edited = start.run(method)
 
-    (time,) = times
+    (level,) = levels
+    time = int(level.time)
+    assert level == backbone.level(time / 1000)
     clean, conditions = start.trajectory.clean, start.conditions
-    alpha = float(backbone.schedule(1000).alphas[backbone.schedule(1000).times.index(time)])
-    noisy = add_noise(clean, start.draws.normal_like(clean, "noise/0"), alpha)
+    noisy = level.mix(clean, start.draws.normal_like(clean, "noise/0"))
     with torch.no_grad():
-        empty = backbone.eps(noisy, time, conditions.negative)
-        source = backbone.eps(noisy, time, conditions.source)
-        target = backbone.eps(noisy, time, conditions.target)
+        empty = eps(backbone, noisy, time, conditions.negative)
+        source = eps(backbone, noisy, time, conditions.source)
+        target = eps(backbone, noisy, time, conditions.target)
     delta = 2.0 * (target - empty) - 2.0 * (source - empty)
     assert same(edited, clean - 0.1 * 2000 / 256 * delta, 1e-4)
 
@@ -55,7 +56,7 @@ def test_the_same_prompt_edits_nothing(backbone: StableDiffusionBackbone, method
 
 
 def test_without_weight_cds_is_dds(backbone: StableDiffusionBackbone) -> None:
-    none = with_fields(CUT, cut_weight=0.0)
+    none = losses(xa_weight=0.0, weight=0.0)
     start = given(backbone, DDS(steps=2), [0, 1])
     assert torch.equal(start.run(CDS(steps=2, loss=none)), start.run(DDS(steps=2)))
 
@@ -65,9 +66,9 @@ def test_cds_adds_the_slope_of_the_contrastive_loss(
 ) -> None:
     start = given(backbone, DDS(steps=1), [0, 1])
     passes = watched(monkeypatch, dds, "up.*.self", "output")
-    times: list[int] = []
+    levels: list[Level] = []
     spy = dds.predict
-    monkeypatch.setattr(dds, "predict", lambda b, t, r: times.append(t) or spy(b, t, r))
+    monkeypatch.setattr(dds, "predict", lambda b, t, r: levels.append(t) or spy(b, t, r))
     extra = start.run(CDS(steps=1, loss=CUT)) - start.run(DDS(steps=1))
 
     reference = [roles["source"] for roles in passes[0].after.values()]
@@ -75,14 +76,12 @@ def test_cds_adds_the_slope_of_the_contrastive_loss(
         start.trajectory.clean,
         start.draws.normal_like(start.trajectory.clean, "noise/0"),
     )
-    schedule = backbone.schedule(1000)
-    alpha = schedule.alphas[schedule.times.index(times[0])]
     z = clean.clone().requires_grad_()
     with record(backbone.taps, "up.*.self", "output") as seen:
-        backbone.eps(add_noise(z, noise, alpha), times[0], start.conditions.target)
+        backbone.predict(levels[0].mix(z, noise), levels[0], start.conditions.target)
     loss = sum(
-        patch_nce(pooled(v, size), pooled(v_ref, size), 0.07, "reference").sum()
-        for v, v_ref in zip(seen.of("all"), reference, strict=True)
+        patch_nce(*(pooled(f, size, site.grid) for f in (v, v_ref)), 0.07, "reference").sum()
+        for site, v, v_ref in zip(seen.sites, seen.of("all"), reference, strict=True)
         for size in (1, 2)
     )  # 16 x 16 positions at most: all 256 patches are taken, in whatever order
     (slope,) = torch.autograd.grad(torch.as_tensor(loss), z)

@@ -72,7 +72,7 @@ def test_the_source_follows_its_trajectory_under_the_empty_prompt(
     for step, seen in enumerate(passes):
         latents, condition = seen.rows["source"]
         assert torch.equal(latents, start.trajectory.latents[3 - step])
-        assert torch.equal(condition, start.conditions.negative)
+        assert torch.equal(condition.tokens, start.conditions.negative.tokens)
 
 
 def test_a_replayed_source_is_sampled_again_unless_it_is_pinned(
@@ -86,8 +86,8 @@ def test_a_replayed_source_is_sampled_again_unless_it_is_pinned(
     for step, seen in enumerate(passes):
         assert same(seen.rows["source"][0], z)
         with torch.no_grad():
-            eps = backbone.eps(z, start.trajectory.schedule.times[step], start.conditions.source)
-        z = start.trajectory.step(step, z, eps)
+            level, there = start.trajectory.path.steps[step]
+            z = backbone.predict(z, level, start.conditions.source).at(there)
     assert not same(z, start.trajectory.clean, 1e-3)
 
     start.trajectory = with_fields(start.trajectory, pinned=True)
@@ -106,8 +106,8 @@ def test_a_late_source_is_a_replayed_step_ahead_and_so_is_the_start(
     z = start.trajectory.start
     for step, one in enumerate(seen):
         with torch.no_grad():
-            eps = backbone.eps(z, start.trajectory.schedule.times[step], start.conditions.source)
-        z = start.trajectory.step(step, z, eps)
+            level, there = start.trajectory.path.steps[step]
+            z = backbone.predict(z, level, start.conditions.source).at(there)
         assert same(one.rows["source"][0], z)
         assert same(one.rows["target"][0], z) == (step == 0)
 
@@ -120,7 +120,7 @@ def test_a_negative_prompt_of_its_own(
     passes = watched(monkeypatch, pnp, "up.1.1.self", "keys")
     start.run(method)
     said = backbone.embed(["a small ring"])
-    assert same(passes[0].rows["negative"][1], said.expand(2, -1, -1))
+    assert same(passes[0].rows["negative"][1].tokens, said.tokens.expand(2, -1, -1))
     assert "negative" not in method.uses
     assert "negative" in PnP().uses
 

@@ -9,19 +9,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.tiny import tiny_backbone
+from tests.tiny import eps, losses, tiny_backbone
 from zerocon.backbones.stable_diffusion import Parts, StableDiffusionBackbone
 from zerocon.config.settings import compose_settings
 from zerocon.core.checks import ConfigError
 from zerocon.core.conditions import Conditions, Draws, Words
 from zerocon.inversions.ddim import DDIMInversion
-from zerocon.losses.terms import Losses, Moment, View
+from zerocon.losses.base import Moment, View
+from zerocon.losses.gradients import gradients
 from zerocon.methods.ddim import DDIM
-from zerocon.methods.zerocon import ZeroCon, gradients
+from zerocon.methods.zerocon import ZeroCon, _Step
 
 SHAPES = ("circle", "square", "house", "heart", "cross", "triangle", "circle", "square")
 IDS = [f"case {i}" for i in range(8)]
-BOTH = Losses(xa_weight=0.1, cut_weight=0.1, n_patches=16)
+WEIGHTS = {"xa_weight": 0.1, "cut_weight": 0.1, "n_patches": 16}
+BOTH = losses(**WEIGHTS)
 BASE = ZeroCon(BOTH, steps=2, guidance=3.0)
 
 
@@ -64,14 +66,17 @@ def run(backbone: StableDiffusionBackbone, method: ZeroCon | DDIM, rows: list[in
 VARIANTS = {
     "both": BASE,
     "per branch": changed(BASE, update="per_branch", source_guidance=3.0),
-    "background": changed(BASE, loss=changed(BOTH, positions="background")),
+    "background": changed(BASE, loss=losses(**WEIGHTS, positions="background")),
     "features": changed(
-        BASE, loss=changed(BOTH, cut_sites="down.*.res", cut_features="features", n_patches=32)
+        BASE,
+        loss=losses(
+            **WEIGHTS | {"cut_sites": "down.*.res", "cut_features": "features", "n_patches": 32}
+        ),
     ),
-    "queries": changed(BASE, loss=changed(BOTH, cut_sites="self@1/2", cut_features="queries")),
+    "queries": changed(BASE, loss=losses(**WEIGHTS, cut_sites="self@1/2", cut_features="queries")),
     "normalised": changed(BASE, gradient="normalised", gradient_steps=2),
     "reused": changed(BASE, reevaluate=False, gradient="clipped"),
-    "shared": changed(BASE, loss=changed(BOTH, shared_patches=True, query="reference")),
+    "shared": changed(BASE, loss=losses(**WEIGHTS, shared_patches=True, query="reference")),
 }
 
 
@@ -93,7 +98,7 @@ def test_any_batch_size_gives_the_same_in_single_precision(
 
 
 def test_without_weights_it_is_word_swap(backbone: StableDiffusionBackbone) -> None:
-    nothing = changed(BASE, loss=Losses(xa_weight=0.0, cut_weight=0.0))
+    nothing = changed(BASE, loss=losses(xa_weight=0.0, cut_weight=0.0))
     ours = run(backbone, nothing, [0, 1])
     theirs = run(backbone, DDIM(steps=2, guidance=3.0), [0, 1])
     torch.testing.assert_close(ours, theirs)
@@ -124,7 +129,7 @@ def test_every_setting_of_the_losses_has_an_effect(
     backbone: StableDiffusionBackbone, changes: dict[str, object]
 ) -> None:
     base = run(backbone, BASE, [0])
-    other = run(backbone, changed(BASE, loss=changed(BOTH, **changes)), [0])
+    other = run(backbone, changed(BASE, loss=losses(**WEIGHTS | changes)), [0])
     assert (base - other).abs().max() > 1e-5
 
 
@@ -157,28 +162,26 @@ def test_a_wide_clip_clips_nothing(backbone: StableDiffusionBackbone) -> None:
 def test_stronger_losses_keep_closer_to_the_source(backbone: StableDiffusionBackbone) -> None:
     """At the first step already, and before any step: the losses go down along their gradient."""
     z = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(4))
-    losses = []
+    found = []
     for weight in (0.0, 1.0):
-        method = changed(BASE, loss=changed(BOTH, xa_weight=weight, cut_weight=weight))
-        losses.append(first_loss_after_moving(backbone, method, z))
-    assert losses[1] < losses[0]
+        method = changed(BASE, loss=losses(n_patches=16, xa_weight=weight, cut_weight=weight))
+        found.append(first_loss_after_moving(backbone, method, z))
+    assert found[1] < found[0]
 
 
 def first_loss_after_moving(backbone: StableDiffusionBackbone, method: ZeroCon, z: Tensor) -> float:
     texts = {"source": backbone.embed(["a red circle"]), "target": backbone.embed(["a blue heart"])}
-    draws, weights = Draws(0, ["a"]), (1.0, 1.0)
-    moment = Moment(0, 1, draws)
+    moment, weights = Moment(0, 1, Draws(0, ["a"])), {"xa": 1.0, "cut": 1.0}
 
     def view(latents: Tensor, text: str) -> View:
         with BOTH.watching(backbone.taps, weights, stop=False) as watch:
-            backbone.eps(latents, 401, texts[text])
+            eps(backbone, latents, 401, texts[text])
             return watch("all")
 
     reference = {"source": view(z, "source")}
+    step = _Step(backbone, backbone.level(0.401), texts, method.loss.weights(0, 1), moment)
     start = {"target": z, "negative": z}
-    moved = method._moved(  # pyright: ignore[reportPrivateUsage]
-        backbone, 401, start, texts, reference, method.loss.weights(0, 1), moment
-    )
+    moved = method._descended(step, start, reference)  # pyright: ignore[reportPrivateUsage]
     return BOTH(view(moved["target"], "target"), reference["source"], weights, moment).item()
 
 
@@ -210,11 +213,11 @@ def test_half_precision_keeps_small_slopes() -> None:
 
 
 def test_windows_and_fades() -> None:
-    losses = Losses(xa_weight=2.0, cut_weight=1.0, xa_window=(0.0, 0.5), cut_fade="linear")
-    assert [losses.weights(i, 4)[0] for i in range(4)] == [2.0, 2.0, 0.0, 0.0]
-    assert [losses.weights(i, 4)[1] for i in range(4)] == [0.875, 0.625, 0.375, 0.125]
-    cosine = Losses(xa_weight=1.0, xa_fade="cosine", xa_window=(0.5, 1.0))
-    shares = [cosine.weights(i, 4)[0] for i in range(4)]
+    both = losses(xa_weight=2.0, cut_weight=1.0, xa_window=(0.0, 0.5), cut_fade="linear")
+    assert [both.weights(i, 4)["xa"] for i in range(4)] == [2.0, 2.0, 0.0, 0.0]
+    assert [both.weights(i, 4)["cut"] for i in range(4)] == [0.875, 0.625, 0.375, 0.125]
+    cosine = losses(xa_weight=1.0, xa_fade="cosine", xa_window=(0.5, 1.0))
+    shares = [cosine.weights(i, 4)["xa"] for i in range(4)]
     assert shares[:2] == [0.0, 0.0]
     assert shares[2] == pytest.approx(0.8536, abs=1e-4)
 
@@ -222,14 +225,14 @@ def test_windows_and_fades() -> None:
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("loss.tau=0", "loss.tau is 0"),
-        ("loss.cut_weight=-1", "loss.cut_weight is -1; it must be at least 0"),
-        ("loss.n_patches=1", "loss.n_patches is 1"),
-        ("loss.patch_sizes=[]", r"loss.patch_sizes is \[\]"),
-        ("loss.xa_window=[0.5,0.2]", r"loss.xa_window is \[0.5, 0.2\]"),
-        ("loss.cut_sites='self@4'", "'self@4' chooses no sites"),
-        ("loss.query=both", "loss.query is 'both'; it must be one of: edit, reference"),
-        ("loss.cut_features=probs", "loss.cut_features is 'probs'"),
+        ("loss.cut.tau=0", "loss.cut.tau is 0"),
+        ("loss.cut_weight=-1", "loss.cut.weight is -1; it must be at least 0"),
+        ("loss.n_patches=1", "loss.cut.n_patches is 1"),
+        ("loss.cut.patch_sizes=[]", r"loss.cut.patch_sizes is \[\]"),
+        ("loss.xa.window=[0.5,0.2]", r"loss.xa.window is \[0.5, 0.2\]"),
+        ("loss.cut.sites='self@4'", "'self@4' chooses no sites"),
+        ("loss.cut.query=both", "loss.cut.query is 'both'; it must be one of: edit, reference"),
+        ("loss.cut.features=probs", "loss.cut.features is 'probs'"),
         ("method.update=both", "method.update is 'both'"),
         ("method.gradient_steps=0", "method.gradient_steps is 0"),
     ],
@@ -246,4 +249,4 @@ def test_losses_belong_to_methods_that_descend_them() -> None:
         compose_settings(["method=word_swap", "loss=zerocon"])
     settings = compose_settings(["method=pix2pix_zero"])
     assert isinstance(settings.method, ZeroCon)
-    assert settings.method.loss.cut_weight == 0
+    assert settings.method.loss.terms["cut"].weight == 0

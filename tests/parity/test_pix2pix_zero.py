@@ -13,14 +13,13 @@ from diffusers.pipelines.deprecated.stable_diffusion_variants.pipeline_stable_di
 )
 from torch import Tensor
 
-from tests.tiny import tiny_backbone
+from tests.tiny import losses, tiny_backbone
 from zerocon.backbones.stable_diffusion import Parts, StableDiffusionBackbone
 from zerocon.commands.bench import counted, published_pix2pix_zero
 from zerocon.config.settings import compose_settings
 from zerocon.core.conditions import Conditions, Draws
 from zerocon.inversions.base import Trajectory
 from zerocon.inversions.regularized import RegularizedInversion
-from zerocon.losses.terms import Losses
 from zerocon.methods.zerocon import ZeroCon
 
 STEPS, GUIDANCE = 10, 7.5
@@ -62,10 +61,10 @@ def published(parts: Parts) -> Any:
 
 def their_edit(parts: Parts, start: Tensor, conditions: Conditions, amount: float) -> Tensor:
     return published(parts)(
-        prompt_embeds=conditions.source,
-        negative_prompt_embeds=conditions.negative,
-        source_embeds=conditions.source,
-        target_embeds=conditions.target,
+        prompt_embeds=conditions.source.tokens,
+        negative_prompt_embeds=conditions.negative.tokens,
+        source_embeds=conditions.source.tokens,
+        target_embeds=conditions.target.tokens,
         num_inference_steps=STEPS,
         guidance_scale=GUIDANCE,
         cross_attention_guidance_amount=amount,
@@ -89,13 +88,13 @@ def test_the_edit_is_the_published_one(
     conditions = conditions_of(backbone)
     theirs = their_edit(sharp_parts, start, conditions, amount)
     method = ZeroCon(
-        Losses(xa_weight=amount),
+        losses(xa_weight=amount),
         steps=STEPS,
         guidance=GUIDANCE,
         source_guidance=GUIDANCE,
         update="per_branch",
     )
-    trajectory = Trajectory(backbone.schedule(STEPS), start.expand(STEPS + 1, *start.shape))
+    trajectory = Trajectory(backbone.path(STEPS), start.expand(STEPS + 1, *start.shape))
     ours = method(backbone, trajectory, conditions, Draws(0, ["a"]))
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
 
@@ -103,9 +102,9 @@ def test_the_edit_is_the_published_one(
 def test_the_loss_moves_the_edit(backbone: StableDiffusionBackbone) -> None:
     """Or the parity above would say nothing about the loss."""
     start = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(3))
-    trajectory = Trajectory(backbone.schedule(STEPS), start.expand(STEPS + 1, *start.shape))
+    trajectory = Trajectory(backbone.path(STEPS), start.expand(STEPS + 1, *start.shape))
     edits = [
-        ZeroCon(Losses(xa_weight=w), steps=STEPS, guidance=GUIDANCE, update="per_branch")(
+        ZeroCon(losses(xa_weight=w), steps=STEPS, guidance=GUIDANCE, update="per_branch")(
             backbone, trajectory, conditions_of(backbone), Draws(0, ["a"])
         )
         for w in (0.0, 0.1)
@@ -120,7 +119,7 @@ def test_the_regularised_inversion_is_the_published_one(
     conditions, draws = conditions_of(backbone), Draws(0, ["a"])
     pipe = published(sharp_parts)
     theirs = pipe.invert(
-        prompt_embeds=conditions.source,
+        prompt_embeds=conditions.source.tokens,
         image=clean,
         num_inference_steps=STEPS,
         guidance_scale=1.0,
@@ -151,8 +150,8 @@ def test_ours_costs_less_than_two_thirds_of_theirs(
     conditions = conditions_of(backbone)
     start = torch.randn(1, 4, 16, 16)
     pipe(
-        prompt_embeds=conditions.source, negative_prompt_embeds=conditions.negative,
-        source_embeds=conditions.source, target_embeds=conditions.target,
+        prompt_embeds=conditions.source.tokens, negative_prompt_embeds=conditions.negative.tokens,
+        source_embeds=conditions.source.tokens, target_embeds=conditions.target.tokens,
         num_inference_steps=STEPS, guidance_scale=GUIDANCE, latents=start,
         output_type="latent", height=32, width=32,
     )  # fmt: skip

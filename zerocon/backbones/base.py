@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
-from zerocon.core.diffusion import Schedule
+from zerocon.core.conditions import Condition
+from zerocon.core.forward import Evaluations
+from zerocon.core.levels import Guess, Level, Path
 from zerocon.core.taps import Taps
 
 
 class BackboneError(Exception):
     """The model can't be loaded or used. The message says what to do."""
-
-
-@dataclass
-class Evaluations:
-    """How many rows have gone through the U-Net, and how many came back for a gradient.
-
-    `reference`: those of the rows forward that were a source beside its edit.
-    """
-
-    forward: int = 0
-    backward: int = 0
-    reference: int = 0
 
 
 class Backbone(Protocol):
@@ -35,11 +24,15 @@ class Backbone(Protocol):
     side: int  # pixels
     device: torch.device
     dtype: torch.dtype
-    taps: Taps  # the sites of the U-Net, and who reads or replaces what passes them
+    taps: Taps  # the network's sites, and who reads or replaces what passes them
     evaluations: Evaluations
 
-    def schedule(self, steps: int) -> Schedule:
-        """The times a sampler of that many steps visits."""
+    def path(self, steps: int) -> Path:
+        """The levels that a sampler of that many steps visits."""
+        ...
+
+    def level(self, share: float) -> Level:
+        """The level at a share of the training times: 0 is clean, 1 noise."""
         ...
 
     def encode(self, images: Tensor) -> Tensor:
@@ -50,8 +43,8 @@ class Backbone(Protocol):
         """Latents to pictures 0..1."""
         ...
 
-    def embed(self, prompts: Sequence[str]) -> Tensor:
-        """The text condition, [case, token, width]."""
+    def embed(self, prompts: Sequence[str]) -> Condition:
+        """The text condition of each prompt."""
         ...
 
     def tokens(self, prompt: str) -> tuple[int, ...]:
@@ -62,12 +55,14 @@ class Backbone(Protocol):
         """Does the prompt lose words to the text encoder's limit?"""
         ...
 
-    def eps(self, z: Tensor, time: int, cond: Tensor) -> Tensor:
-        """The noise in `z` at `time` under `cond`, whatever the network itself predicts."""
+    def predict(self, z: Tensor, level: Level, condition: Condition) -> Guess:
+        """What is clean and what is noise in `z`, whatever the network itself predicts."""
         ...
 
 
 class BackboneSettings(Protocol):
     """A backbone that is described but not loaded: what `conf/backbone/*.yaml` makes."""
+
+    flow: ClassVar[bool]  # a flow model, not a diffusion model
 
     def load(self) -> Backbone: ...

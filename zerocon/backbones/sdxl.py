@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 import torch
 from diffusers import StableDiffusionXLPipeline
 from torch import Tensor
-from torch.nn import functional as F
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from zerocon.backbones.stable_diffusion import (
@@ -22,6 +21,7 @@ from zerocon.backbones.stable_diffusion import (
     pick_device,
     pick_dtype,
 )
+from zerocon.core.conditions import Condition
 
 
 @dataclass
@@ -41,12 +41,7 @@ class XLParts(Parts):
 
 
 class SDXLBackbone(StableDiffusionBackbone):
-    """A condition is one tensor, [case, token + 1, width]: the tokens that cross-attention reads,
-    and as one more row the pooled embedding of the whole prompt, filled up with zeros.
-
-    So whatever adds, averages or optimises conditions does it to both. Cross-attention still
-    has a row for each token only.
-    """
+    """A condition has the tokens of both text encoders and the second one's pooled embedding."""
 
     def __init__(
         self,
@@ -65,21 +60,19 @@ class SDXLBackbone(StableDiffusionBackbone):
             (parts.tokenizer, self.text_encoder),
             (parts.tokenizer_2, frozen(parts.text_encoder_2, device, dtype)),
         )
-        config: Any = parts.text_encoder_2.config
-        self._pooled_width = int(config.projection_dim)
         # The picture's size as asked for, where its crop begins, and its size in the end.
         self._sizes = (self.side, self.side, 0, 0, self.side, self.side)
 
     @torch.no_grad()
-    def embed(self, prompts: Sequence[str]) -> Tensor:
+    def embed(self, prompts: Sequence[str]) -> Condition:
         read = [self._read(prompts, *reader) for reader in self.readers]
-        tokens = torch.cat([out.hidden_states[-2] for out in read], -1)  # [case, token, width]
-        pooled: Tensor = read[1].text_embeds  # [case, pooled width]
-        row = F.pad(pooled, (0, tokens.shape[-1] - pooled.shape[-1]))
-        cond = torch.cat([tokens, row[:, None]], 1)
+        tokens = torch.cat([out.hidden_states[-2] for out in read], -1)
+        condition = Condition(tokens, pooled=read[1].text_embeds)
         if self.empty_as_zeros:
-            cond[[row for row, prompt in enumerate(prompts) if not prompt]] = 0
-        return cond
+            empty = [row for row, prompt in enumerate(prompts) if not prompt]
+            for part in condition.parts.values():
+                part[empty] = 0
+        return condition
 
     def _read(self, prompts: Sequence[str], tokenizer: CLIPTokenizer, encoder: Any) -> Any:
         tokens = tokenizer(
@@ -87,11 +80,11 @@ class SDXLBackbone(StableDiffusionBackbone):
         )
         return encoder(tokens.input_ids.to(self.device), output_hidden_states=True)
 
-    def _predicted(self, z: Tensor, time: int, cond: Tensor) -> Tensor:
+    def _predicted(self, z: Tensor, time: float, condition: Condition) -> Tensor:
         sizes = torch.tensor(self._sizes, device=z.device, dtype=z.dtype).expand(len(z), -1)
-        added = {"text_embeds": cond[:, -1, : self._pooled_width], "time_ids": sizes}
+        added = {"text_embeds": condition.pooled, "time_ids": sizes}
         predicted: Tensor = self.unet(
-            z, time, cond[:, :-1], added_cond_kwargs=added, return_dict=False
+            z, time, condition.tokens, added_cond_kwargs=added, return_dict=False
         )[0]
         return predicted
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from zerocon.backbones.stable_diffusion import (
     DTYPES,
@@ -21,6 +22,8 @@ WEIGHTS = Path(__file__).parent.parent / "shapes" / "weights"
 @dataclass(frozen=True)
 class Shapes:
     """The package's own generator, or one retrained (`path`: its folder)."""
+
+    flow: ClassVar[bool] = False
 
     path: str | None = None
     device: str = "auto"

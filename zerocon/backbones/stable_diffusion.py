@@ -20,12 +20,20 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from zerocon.backbones.base import BackboneError, Evaluations
+from zerocon.backbones.base import BackboneError
 from zerocon.backbones.unet_sites import install
 from zerocon.core.checks import ConfigError, in_range, one_of
-from zerocon.core.diffusion import Schedule, ddim_schedule, eps_from_v
+from zerocon.core.conditions import Condition
+from zerocon.core.forward import Evaluations
+from zerocon.core.levels import Guess, Level, vp_level, vp_path
+from zerocon.core.levels import Path as LevelPath
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+DTYPES = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float64": torch.float64,
+}
 
 
 @dataclass
@@ -74,7 +82,6 @@ class StableDiffusionBackbone:
         careful = dtype == torch.float16 and bool(parts.vae.config.get("force_upcast"))
         self.vae = frozen(parts.vae, device, torch.float32 if careful else dtype)
         self.unet = frozen(parts.unet, device, dtype)
-        self.taps = install(self.unet)
         self.evaluations = Evaluations()
         self.text_encoder = frozen(parts.text_encoder, device, dtype)
         self.tokenizer = parts.tokenizer
@@ -84,19 +91,24 @@ class StableDiffusionBackbone:
         per_latent = 2 ** (len(self.vae.config["block_out_channels"]) - 1)
         self.side = side or int(self.unet.config["sample_size"]) * per_latent
         self.latent_side = self.side // per_latent
+        self.taps = install(self.unet, (self.latent_side, self.latent_side))
         # The U-Net halves the latent between its levels, so each half must be whole.
         step = per_latent * 2 ** (len(self.unet.config["block_out_channels"]) - 1)
         if self.side % step:
             raise ConfigError(f"backbone.side is {self.side}; it must be a multiple of {step}")
         one_of("prediction_type", self._config["prediction_type"], ("epsilon", "v_prediction"))
 
-    def schedule(self, steps: int) -> Schedule:
-        return ddim_schedule(
+    def path(self, steps: int) -> LevelPath:
+        return vp_path(
             self._alphas,
             steps,
             offset=int(self._config["steps_offset"]),
             final_alpha=self._final_alpha,
         )
+
+    def level(self, share: float) -> Level:
+        time = min(round(share * len(self._alphas)), len(self._alphas) - 1)
+        return vp_level(time, float(self._alphas[time]))
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
@@ -111,11 +123,11 @@ class StableDiffusionBackbone:
         return (decoded.sample.float() / 2 + 0.5).clamp(0, 1)
 
     @torch.no_grad()
-    def embed(self, prompts: Sequence[str]) -> Tensor:
+    def embed(self, prompts: Sequence[str]) -> Condition:
         tokens = self.tokenizer(
             list(prompts), padding="max_length", truncation=True, return_tensors="pt"
         )
-        return self.text_encoder(tokens.input_ids.to(self.device)).last_hidden_state
+        return Condition(self.text_encoder(tokens.input_ids.to(self.device)).last_hidden_state)
 
     def tokens(self, prompt: str) -> tuple[int, ...]:
         return tuple(self.tokenizer(prompt, truncation=True).input_ids)
@@ -123,18 +135,18 @@ class StableDiffusionBackbone:
     def too_long(self, prompt: str) -> bool:
         return len(self.tokenizer(prompt).input_ids) > self.tokenizer.model_max_length
 
-    def eps(self, z: Tensor, time: int, cond: Tensor) -> Tensor:
+    def predict(self, z: Tensor, level: Level, condition: Condition) -> Guess:
         self.evaluations.forward += len(z)
-        self.evaluations.reference += self.taps.count("source")
-        if torch.is_grad_enabled() and (z.requires_grad or cond.requires_grad):
+        asked = (z, *condition.parts.values())
+        if torch.is_grad_enabled() and any(part.requires_grad for part in asked):
             self.evaluations.backward += len(z)
-        predicted = self._predicted(z, time, cond)
+        predicted = self._predicted(z, level.time, condition)
         if self._config["prediction_type"] == "epsilon":
-            return predicted
-        return eps_from_v(predicted, z, self._alphas[time].to(z.device, z.dtype))
+            return Guess.from_noise(z, predicted, level)
+        return Guess.from_v(z, predicted, level)
 
-    def _predicted(self, z: Tensor, time: int, cond: Tensor) -> Tensor:
-        return self.unet(z, time, cond, return_dict=False)[0]
+    def _predicted(self, z: Tensor, time: float, condition: Condition) -> Tensor:
+        return self.unet(z, time, condition.tokens, return_dict=False)[0]
 
 
 def frozen(module: Any, device: torch.device, dtype: torch.dtype) -> Any:
@@ -143,8 +155,10 @@ def frozen(module: Any, device: torch.device, dtype: torch.dtype) -> Any:
 
 @dataclass(frozen=True)
 class StableDiffusion:
-    """Where the weights are: `path` is a folder in the diffusers layout, one
+    """Where the weights are. `path` is a folder in the diffusers layout, one
     `.safetensors` file, or a hub id (then `revision` pins its commit)."""
+
+    flow: ClassVar[bool] = False
 
     path: str
     revision: str | None = None

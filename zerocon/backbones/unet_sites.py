@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zerocon.core.diffusion import at_least_single
+from zerocon.core.levels import at_least_single
 from zerocon.core.taps import Kind, Site, Taps
 
 
-def install(unet: Any) -> Taps:
-    """Let the taps see the U-Net's activations; the slot they are put into."""
-    found = list(_find_sites(unet))
+def install(unet: Any, grid: tuple[int, int]) -> Taps:
+    """Let the taps see the U-Net's activations. `grid`: height and width of the latents."""
+    found = list(_find_sites(unet, grid))
     taps = Taps(tuple(site for site, _ in found))
     for site, module in found:
         if site.kind == "res":
@@ -31,13 +31,14 @@ def install(unet: Any) -> Taps:
     return taps
 
 
-def _find_sites(unet: Any) -> Iterator[tuple[Site, Any]]:
+def _find_sites(unet: Any, grid: tuple[int, int]) -> Iterator[tuple[Site, Any]]:
     """Every residual block and attention, in the order they run."""
     numbers: dict[Kind, int] = {"res": 0, "self": 0, "cross": 0}
 
     def site(place: str, kind: Kind, scale: int) -> Site:
         numbers[kind] += 1
-        return Site(f"{place}.{kind}", kind, scale, numbers[kind] - 1)
+        height, width = (side // scale for side in grid)
+        return Site(f"{place}.{kind}", kind, scale, numbers[kind] - 1, (height, width))
 
     for place, scale, module in _blocks(unet):
         if hasattr(module, "conv2"):

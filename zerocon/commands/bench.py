@@ -66,7 +66,7 @@ def counted(settings: Any, backbone: Backbone) -> Cost:
 
     from zerocon.core.cases import Case
     from zerocon.core.conditions import Conditions, Draws
-    from zerocon.core.words import words_of
+    from zerocon.core.prompts import words_of
 
     image = torch.full((3, backbone.side, backbone.side), 0.5)
     case = Case("a", image, "a red circle", "a blue circle", blend_words=("red", "blue"))

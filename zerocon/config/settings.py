@@ -13,7 +13,7 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -35,7 +35,7 @@ from zerocon.inversions.base import Inversion
 from zerocon.ledger.cache import DEFAULT, GIB
 from zerocon.ledger.claims import AUTO, Shard
 from zerocon.ledger.provenance import NOT_IN_NAME, digest
-from zerocon.losses.terms import NoLosses
+from zerocon.losses.base import NoLosses
 from zerocon.methods.base import Method
 from zerocon.metrics.base import Metric
 from zerocon.trackers.base import Tracker
@@ -200,10 +200,17 @@ def method_of(config: dict[str, Any]) -> Method:
     """The method, with its losses if it is one that descends losses."""
     make = build(config, "method", later=("loss",))
     takes_losses = "loss" in inspect.signature(make).parameters
-    losses = build(config, "loss")()
+    losses = losses_of(config)
     if takes_losses == isinstance(losses, NoLosses):
         raise ConfigError(_about_losses(make, takes_losses=takes_losses))
     return make(loss=losses) if takes_losses else make()
+
+
+def losses_of(config: dict[str, Any]) -> Any:
+    """The losses, with each of their terms."""
+    nodes = {name: value for name, value in config["loss"].items() if isinstance(value, dict)}
+    terms = {name: build({f"loss.{name}": node}, f"loss.{name}")() for name, node in nodes.items()}
+    return _class_of(config["loss"]["_target_"], "loss")(**terms)
 
 
 def _about_losses(make: Any, *, takes_losses: bool) -> str:
@@ -255,7 +262,9 @@ def _declared_settings(
 ) -> tuple[dict[str, inspect.Parameter], dict[str, Any]]:
     """Its arguments and their annotations; `**more: Unpack[Some]` stands for all of Some's keys."""
     parameters = dict(inspect.signature(cls).parameters)
-    hints = typing.get_type_hints(cls.__init__ if inspect.isclass(cls) else cls)
+    # A dataclass may inherit fields, whose annotations belong to other modules.
+    own_init = inspect.isclass(cls) and not is_dataclass(cls)
+    hints = typing.get_type_hints(cls.__init__ if own_init else cls)
     for name, parameter in list(parameters.items()):
         if typing.get_origin(hints.get(name)) is typing.Unpack:
             del parameters[name]
@@ -350,6 +359,10 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
         raise ConfigError(f"the config can't be resolved: {error}") from error
     resolved = cast("dict[str, Any]", container)
     resolved.pop("usual", None)  # the settings that were filled from it are what counts
+    loss = resolved.get("loss", {})  # so are the terms that its short names filled
+    if loss:
+        kept = ("_target_", *(name for name, value in loss.items() if isinstance(value, dict)))
+        resolved["loss"] = {name: loss[name] for name in kept}
     return resolved
 
 

@@ -3,11 +3,55 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Condition:
+    """What a network is told of its rows' texts. Whatever changes one, changes each part alike."""
+
+    tokens: Tensor  # [row, token, width]
+    pooled: Tensor | None = None  # of the whole prompt, [row, width], for models that use one
+
+    @property
+    def parts(self) -> dict[str, Tensor]:
+        parts = {"tokens": self.tokens, "pooled": self.pooled}
+        return {name: part for name, part in parts.items() if part is not None}
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __getitem__(self, rows: int | slice | Tensor | list[int]) -> Condition:
+        return self.map(lambda part: part[rows])
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Condition:
+        return Condition(**{name: change(part) for name, part in self.parts.items()})
+
+    def with_(self, other: Condition, change: Callable[[Tensor, Tensor], Tensor]) -> Condition:
+        """Both conditions' parts, combined part by part."""
+        theirs = other.parts
+        return Condition(**{name: change(p, theirs[name]) for name, p in self.parts.items()})
+
+    @classmethod
+    def cat(cls, conditions: Sequence[Condition]) -> Condition:
+        """The rows of all, one after the other."""
+        return cls._joined(conditions, torch.cat)
+
+    @classmethod
+    def stack(cls, conditions: Sequence[Condition]) -> Condition:
+        """One axis more, in front."""
+        return cls._joined(conditions, torch.stack)
+
+    @classmethod
+    def _joined(
+        cls, conditions: Sequence[Condition], join: Callable[[list[Tensor]], Tensor]
+    ) -> Condition:
+        names = conditions[0].parts
+        return cls(**{name: join([c.parts[name] for c in conditions]) for name in names})
 
 
 @dataclass(frozen=True)
@@ -26,11 +70,11 @@ class Words:
 
 @dataclass(frozen=True, eq=False)
 class Conditions:
-    """Text conditions, each [case, token, width], and the words they were made from."""
+    """The text conditions of a batch, and the words they were made from."""
 
-    source: Tensor
-    target: Tensor
-    negative: Tensor
+    source: Condition
+    target: Condition
+    negative: Condition
     words: Sequence[Words] = ()
 
 
@@ -42,7 +86,7 @@ class Draws:
     case_ids: Sequence[str]
 
     def normal_like(self, z: Tensor, purpose: str) -> Tensor:
-        """Standard normal noise of the shape of `z`, one independent draw a case."""
+        """Standard normal noise of the shape of `z`, independent for each case."""
         rows = [torch.randn(z.shape[1:], generator=g) for g in self.generators(purpose)]
         return torch.stack(rows).to(z.device, z.dtype)
 

@@ -43,6 +43,7 @@ class Site:
     kind: Kind
     scale: int  # its positions lie on a grid of 1/scale of the latent's side
     number: int  # among the sites of its kind, in the order they run
+    grid: tuple[int, int]  # height and width of its positions
 
 
 class SitesError(ConfigError):
@@ -121,8 +122,8 @@ class _Tap:
     through: Reader
 
 
-class Enough(Exception):  # noqa: N818 - nothing is wrong
-    """Everything that was asked of this forward pass has been seen."""
+class PassEnded(Exception):  # noqa: N818 - nothing is wrong
+    """A recording with `stop` has seen all its sites, so the forward pass ends here."""
 
 
 @dataclass(eq=False)
@@ -158,11 +159,6 @@ class Taps:
         finally:
             self.rows = before
 
-    def count(self, role: str) -> int:
-        """How many rows of the next forward passes have this role."""
-        rows = self.rows.get(role)
-        return rows.stop - rows.start if rows else 0
-
     @contextmanager
     def active(self, tap: _Tap) -> Generator[None]:
         self.stack.append(tap)
@@ -197,7 +193,7 @@ class Seen:
 def record(taps: Taps, sites: str, what: What, *, stop: bool = False) -> Generator[Seen]:
     """Keep what passes the chosen sites, each forward pass anew, attached to its graph.
 
-    With `stop`, a forward pass ends (in `Enough`, which `passes.look` catches) after the last
+    With `stop`, a forward pass ends (in `PassEnded`, which `run_for_taps` catches) after the last
     of the sites: what lies behind it costs nothing.
     """
     chosen = choose(taps.sites, sites, what)
@@ -206,7 +202,7 @@ def record(taps: Taps, sites: str, what: What, *, stop: bool = False) -> Generat
     def through(site: Site, activation: Tensor) -> Tensor:
         seen.keep(site, taps.by_role(activation))
         if stop and site == last:
-            raise Enough
+            raise PassEnded
         return activation
 
     with taps.active(_Tap(frozenset(s.name for s in chosen), what, through)):

@@ -1,6 +1,6 @@
-"""Where words get attention, and what is done there: local blending, grounds apart.
+"""Where words get attention: their maps, local blending by them, foreground and background.
 
-A word's heat is the attention to its tokens over some layers; `marks` are the tokens' places.
+A word map is the attention to the word's tokens over some layers; `marks` are the tokens' places.
 """
 
 from __future__ import annotations
@@ -12,11 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zerocon.core.alignment import TOKENS
 from zerocon.core.conditions import Words
+from zerocon.core.prompts import TOKENS, places_of
 from zerocon.core.taps import Seen, Site, Taps, record
-from zerocon.core.words import places_of
-from zerocon.losses.functions import grid_side
 
 
 class LocalBlend:
@@ -44,33 +42,34 @@ class LocalBlend:
             for role, places in zip(("source", "target"), both, strict=True)
         }
         self.sites, self.threshold, self.start = sites, threshold, start
-        self.heat: dict[tuple[str, str], Tensor] = {}  # summed over the steps, [case, 1, y, x]
+        self.maps: dict[tuple[str, str], Tensor] = {}  # summed over the steps, [case, 1, y, x]
 
     @contextmanager
-    def looking(self, taps: Taps) -> Generator[None]:
-        """Add up the maps of the step inside, as they are after the edit."""
+    def recording(self, taps: Taps) -> Generator[None]:
+        """Add the word maps of the forward pass inside, as they are after the edit."""
         if not self.marks["blend", "source"].any() and not self.marks["blend", "target"].any():
             yield
             return
         with record(taps, self.sites, "probs") as seen:
             yield
         for key, words in self.marks.items():
-            heat = word_heat(seen.of(key[1]), words)
-            self.heat[key] = self.heat[key] + heat if key in self.heat else heat
+            found = word_map(seen.of(key[1]), words, seen.sites[0].grid)
+            self.maps[key] = self.maps[key] + found if key in self.maps else found
 
     def __call__(self, step: int, source: Tensor, edited: Tensor) -> Tensor:
-        if step < self.start or not self.heat:
+        if step < self.start or not self.maps:
             return edited
         blend, spare = (
-            (self.heat[use, "source"], self.heat[use, "target"]) for use in ("blend", "spare")
+            (self.maps[use, "source"], self.maps[use, "target"]) for use in ("blend", "spare")
         )
-        inside = blend_mask(*blend, self.threshold, edited.shape[-1])
-        inside &= ~hot(*spare, self.threshold, edited.shape[-1])
+        size = edited.shape[-2:]
+        inside = blend_mask(*blend, self.threshold, size)
+        inside &= ~attended(*spare, self.threshold, size)
         return torch.where(inside, edited, source)
 
 
-class Grounds:
-    """Keeps the attention of the rows `roles` between foregrounds and between backgrounds."""
+class ForegroundAttention:
+    """Foreground attends to foreground only, background to background, in the rows `roles`."""
 
     def __init__(
         self, words: Sequence[Words], seen: Seen, threshold: float, roles: Sequence[str]
@@ -79,24 +78,25 @@ class Grounds:
         self.target = marks([w.target_blend for w in words])
         self.seen, self.threshold, self.roles = seen, threshold, roles
 
-    def __call__(self, _site: Site, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def __call__(self, site: Site, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
         ran = self.seen.sites[: len(self.seen)]  # in this pass, before this site
         if not ran:
             return {}
-        side = round(rows["target"].shape[-1] ** 0.5)
-        theirs = self._foreground("source", self.source, ran, side)
-        ours = self._foreground("target", self.target, ran, side)
+        theirs = self._foreground("source", self.source, ran, site.grid)
+        ours = self._foreground("target", self.target, ran, site.grid)
         kept = ours[:, :, None] == theirs[:, None, :]  # [case, edit's position, source's position]
         named = self.source.any(1) & self.target.any(1)
         kept = kept | ~named[:, None, None].to(kept.device)
         return {role: within(rows[role], kept[:, None]) for role in self.roles}
 
-    def _foreground(self, role: str, words: Tensor, ran: Sequence[Site], side: int) -> Tensor:
+    def _foreground(
+        self, role: str, words: Tensor, ran: Sequence[Site], grid: tuple[int, int]
+    ) -> Tensor:
         """Where the words get attention, [case, position]."""
-        heat = word_heat([self.seen[site.name][role] for site in ran], words)
-        low, high = heat.amin((2, 3), keepdim=True), heat.amax((2, 3), keepdim=True)
-        share = (heat - low) / (high - low).clamp(min=1e-12)
-        return F.interpolate(share, size=(side, side)).flatten(1) >= self.threshold
+        found = word_map([self.seen[site.name][role] for site in ran], words, ran[0].grid)
+        low, high = found.amin((2, 3), keepdim=True), found.amax((2, 3), keepdim=True)
+        share = (found - low) / (high - low).clamp(min=1e-12)
+        return F.interpolate(share, size=grid).flatten(1) >= self.threshold
 
 
 def within(probs: Tensor, kept: Tensor) -> Tensor:
@@ -119,28 +119,27 @@ def marks(places: Sequence[Sequence[int]], length: int = TOKENS) -> Tensor:
     return marked
 
 
-def word_heat(maps: Sequence[Tensor], words: Tensor) -> Tensor:
-    """The attention to the marked tokens, over heads and layers of one size, [case, 1, y, x]."""
+def word_map(maps: Sequence[Tensor], words: Tensor, grid: tuple[int, int]) -> Tensor:
+    """The attention to the marked tokens, mean over heads and layers, [case, 1, y, x]."""
     columns = words[:, None, :, None].to(maps[0])
-    heat = torch.cat([(m @ columns).squeeze(-1) for m in maps], dim=1).mean(1)  # [case, position]
-    side = grid_side(heat)
-    return heat.unflatten(1, (1, side, side))
+    found = torch.cat([(m @ columns).squeeze(-1) for m in maps], dim=1).mean(1)  # [case, position]
+    return found.unflatten(1, (1, *grid))
 
 
-def blend_mask(source: Tensor, target: Tensor, threshold: float, side: int) -> Tensor:
-    """1 at and beside where either heat is large, [case, 1, side, side]; everywhere without any."""
+def blend_mask(source: Tensor, target: Tensor, threshold: float, size: Sequence[int]) -> Tensor:
+    """1 at and beside where either map is large, [case, 1, y, x]; everywhere if both are 0."""
     nowhere = (source.amax((1, 2, 3)) <= 0) & (target.amax((1, 2, 3)) <= 0)
-    near = hot(_widened(source), _widened(target), threshold, side)
+    near = attended(_widened(source), _widened(target), threshold, size)
     return near | nowhere[:, None, None, None]
 
 
-def hot(source: Tensor, target: Tensor, threshold: float, side: int) -> Tensor:
-    """1 where either heat is large, [case, 1, side, side]."""
-    larger = [F.interpolate(heat, size=(side, side)) for heat in (source, target)]
-    # Of no heat at all the share is not a number, and that is not large.
-    shares = [heat / heat.amax((2, 3), keepdim=True) for heat in larger]
+def attended(source: Tensor, target: Tensor, threshold: float, size: Sequence[int]) -> Tensor:
+    """1 where either map is above the share `threshold` of its maximum, [case, 1, y, x]."""
+    larger = [F.interpolate(found, size=tuple(size)) for found in (source, target)]
+    # A map of zeros has no share (nan), which is not above any threshold.
+    shares = [found / found.amax((2, 3), keepdim=True) for found in larger]
     return (shares[0] > threshold) | (shares[1] > threshold)
 
 
-def _widened(heat: Tensor) -> Tensor:
-    return F.max_pool2d(heat, 3, stride=1, padding=1)
+def _widened(found: Tensor) -> Tensor:
+    return F.max_pool2d(found, 3, stride=1, padding=1)

@@ -7,25 +7,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-import torch
-from torch import Tensor
-
 from zerocon.backbones.base import Backbone
 from zerocon.core.cases import Case
 from zerocon.core.checks import in_range
+from zerocon.core.conditions import Condition
+from zerocon.core.levels import at_least_single
 
 CHUNK = 64  # sentences that go through the text encoder together
 
 
 class Direction(Protocol):
-    """The target condition of each case, [case, token, width]."""
+    """Makes the target condition of each case."""
 
     @property
     def keeps_target_words(self) -> bool:
         """Is row k of the target condition about word k of the target prompt?"""
         ...
 
-    def __call__(self, backbone: Backbone, cases: Sequence[Case]) -> Tensor: ...
+    def __call__(self, backbone: Backbone, cases: Sequence[Case]) -> Condition: ...
 
 
 @dataclass(frozen=True)
@@ -75,23 +74,33 @@ def check_strength(strength: float) -> None:
     in_range("direction.strength", strength, -10, 10)
 
 
-def steered(source: Tensor, delta: Tensor, strength: float, *, pooled: bool) -> Tensor:
-    """c + α Δc, [case, token, width]; `pooled`: the mean over the tokens of Δc, for all tokens.
+def steered(source: Condition, delta: Condition, strength: float, *, pooled: bool) -> Condition:
+    """c + α Δc; `pooled`: all tokens move by the mean of Δc over the tokens.
 
-    Computed in single precision: the difference of two half-precision embeddings is small.
+    Computed at least in single precision: the difference of two half-precision embeddings is small.
     """
-    delta = delta.to(source.device, torch.float32)
     if pooled:
-        delta = delta.mean(-2, keepdim=True)
-    return (source.float() + strength * delta).to(source.dtype)
+        delta = dataclasses.replace(delta, tokens=delta.tokens.mean(-2, keepdim=True))
+    return source.with_(
+        delta, lambda c, d: (at_least_single(c) + strength * at_least_single(d).to(c.device)).to(c)
+    )
 
 
-def mean_embedding(backbone: Backbone, sentences: Sequence[str]) -> Tensor:
-    """The mean over a set of sentences, position by position, [token, width].
+def difference_of(target: Condition, source: Condition) -> Condition:
+    """Δc, at least in single precision."""
+    return target.with_(
+        source, lambda after, before: at_least_single(after) - at_least_single(before)
+    )
+
+
+def mean_embedding(backbone: Backbone, sentences: Sequence[str]) -> Condition:
+    """The mean over a set of sentences, position by position: tokens [token, width].
 
     A set: neither order nor repetition changes a bit of it.
     """
     distinct = sorted(set(sentences))
     chunks = (distinct[i : i + CHUNK] for i in range(0, len(distinct), CHUNK))
-    total = torch.stack([backbone.embed(chunk).float().sum(0) for chunk in chunks]).sum(0)
-    return total / len(distinct)
+    sums = [
+        backbone.embed(chunk).map(lambda part: at_least_single(part).sum(0)) for chunk in chunks
+    ]
+    return Condition.stack(sums).map(lambda part: part.sum(0) / len(distinct))

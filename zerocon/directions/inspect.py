@@ -17,16 +17,18 @@ from torch.nn import functional as F
 from zerocon.backbones.base import Backbone
 from zerocon.core.cases import Case
 from zerocon.core.checks import ConfigError
+from zerocon.core.conditions import Condition
 from zerocon.datasets.images import read_image
 from zerocon.directions.base import (
     DescribesSources,
     Direction,
     MadeOfSentences,
     Said,
+    difference_of,
     mean_embedding,
     with_sources,
 )
-from zerocon.directions.file import SHARED
+from zerocon.directions.file import POOLED, SHARED
 from zerocon.ledger.atomic import write_atomic
 
 GROUPS = ("direction", "backbone")
@@ -39,14 +41,14 @@ class Inspected:
     target_prompt: str
     words: list[str]  # the tokens of the base sentence
     target_words: list[str]
-    before: Tensor  # c, [token, width]
-    after: Tensor  # c_edit, [token, width]
+    before: Condition  # c, tokens [token, width]
+    after: Condition  # c_edit
     similarities: dict[str, tuple[float, float]]  # to which sentences: before, after
 
     @property
-    def delta(self) -> Tensor:
-        """What was added to c, strength and pooling included, [token, width]."""
-        return self.after - self.before
+    def delta(self) -> Condition:
+        """What was added to c, strength and pooling included."""
+        return difference_of(self.after, self.before)
 
 
 def inspected(
@@ -56,8 +58,8 @@ def inspected(
     case = _case(backbone, direction, source, target, image)
     (known,) = with_sources(direction, [case])
     said = _said(direction, case, known)
-    before = backbone.embed([said.base])[0].float().cpu()
-    after = direction(backbone, [case])[0].float().cpu()
+    before = backbone.embed([said.base])[0].map(lambda part: part.float().cpu())
+    after = direction(backbone, [case])[0].map(lambda part: part.float().cpu())
     banks = {"source sentences": said.sources, "target sentences": said.targets}
     return Inspected(
         said,
@@ -70,10 +72,10 @@ def inspected(
     )
 
 
-def pooled(condition: Tensor) -> Tensor:
+def pooled(condition: Condition) -> Tensor:
     """One vector for a condition, [width]: the mean over its tokens, without the start token,
     which is the same in every sentence and longer than the others."""
-    return condition[1:].mean(0)
+    return condition.tokens[1:].mean(0)
 
 
 def token_texts(backbone: Any, prompt: str) -> list[str]:
@@ -88,7 +90,9 @@ def save_direction(found: Inspected, file: Path, fingerprint: str) -> None:
     """As `direction=file` reads it."""
     said = {"backbone": fingerprint, "source": found.said.base, "target": found.target_prompt}
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(file, save({SHARED: found.delta.contiguous()}, said))
+    names = {"tokens": SHARED, "pooled": POOLED}
+    tensors = {names[part]: delta.contiguous() for part, delta in found.delta.parts.items()}
+    write_atomic(file, save(tensors, said))
 
 
 def print_report(found: Inspected, console: Console | None = None) -> None:
@@ -127,10 +131,10 @@ def _said(direction: Direction, case: Case, known: Case) -> Said:
 
 
 def _moved(
-    backbone: Backbone, sentences: Sequence[str], before: Tensor, after: Tensor
+    backbone: Backbone, sentences: Sequence[str], before: Condition, after: Condition
 ) -> tuple[float, float]:
     """The cosine between the condition and the sentences' mean, before and after."""
-    mean = pooled(mean_embedding(backbone, sentences).cpu())
+    mean = pooled(mean_embedding(backbone, sentences).map(lambda part: part.cpu()))
     near = [F.cosine_similarity(pooled(c), mean, dim=0).item() for c in (before, after)]
     return near[0], near[1]
 
@@ -156,7 +160,7 @@ def _similarities(found: Inspected) -> Table:
 
 
 def _norms(found: Inspected) -> str:
-    size, step = found.before.norm().item(), found.delta.norm().item()
+    size, step = found.before.tokens.norm().item(), found.delta.tokens.norm().item()
     return f"|c| {size:.2f}   |Δ| {step:.2f}   |Δ| / |c| {step / size:.4f}"
 
 
@@ -165,14 +169,15 @@ def _tokens(found: Inspected) -> Table:
     for column in ("", "c", "target", "|c|", "|Δ|", "cosine(c, c_edit)"):
         table.add_column(column, justify="left" if column in ("c", "target") else "right")
     shown = max(len(found.words), len(found.target_words))
-    near = F.cosine_similarity(found.before, found.after, dim=-1)
+    before, delta = found.before.tokens, found.delta.tokens
+    near = F.cosine_similarity(before, found.after.tokens, dim=-1)
     for i in range(shown):
         texts = [words[i] if i < len(words) else "" for words in (found.words, found.target_words)]
-        size, step = found.before[i].norm().item(), found.delta[i].norm().item()
+        size, step = before[i].norm().item(), delta[i].norm().item()
         table.add_row(str(i), *texts, f"{size:.2f}", f"{step:.2f}", f"{near[i].item():.4f}")
-    if shown < len(found.before):
-        rest = [t[shown:].norm(dim=-1).mean().item() for t in (found.before, found.delta)]
+    if shown < len(before):
+        rest = [t[shown:].norm(dim=-1).mean().item() for t in (before, delta)]
         last = near[shown:].mean().item()
         cells = (f"{rest[0]:.2f}", f"{rest[1]:.2f}", f"{last:.4f}")
-        table.add_row(f"{shown}-{len(found.before) - 1}", "padding (mean)", "", *cells)
+        table.add_row(f"{shown}-{len(before) - 1}", "padding (mean)", "", *cells)
     return table

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from zerocon.backbones.base import Backbone
 from zerocon.core.cases import Case
-from zerocon.directions.base import Said, check_strength, steered
+from zerocon.core.conditions import Condition
+from zerocon.directions.base import Said, check_strength, difference_of, steered
 
 
 @dataclass(frozen=True)
@@ -30,11 +29,10 @@ class PromptPair:
     def keeps_target_words(self) -> bool:
         return self.strength == 1.0 and not self.pooled
 
-    def __call__(self, backbone: Backbone, cases: Sequence[Case]) -> Tensor:
+    def __call__(self, backbone: Backbone, cases: Sequence[Case]) -> Condition:
         source = backbone.embed([case.source_prompt for case in cases])
         target = backbone.embed([case.target_prompt for case in cases])
-        delta = target.float() - source.float()
-        return steered(source, delta, self.strength, pooled=self.pooled)
+        return steered(source, difference_of(target, source), self.strength, pooled=self.pooled)
 
     def said(self, cases: Sequence[Case]) -> list[Said]:
         return [Said(c.source_prompt, (c.source_prompt,), (c.target_prompt,)) for c in cases]

@@ -10,21 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-import torch
-from torch import Tensor
-
 from zerocon.backbones.base import Backbone
 from zerocon.core.cases import Case, CaseError
 from zerocon.core.checks import ConfigError, in_range, one_of
+from zerocon.core.conditions import Condition
 from zerocon.directions.banks import banks_fingerprint, check_place, file_sentences
-from zerocon.directions.base import Said, check_strength, mean_embedding, steered
+from zerocon.directions.base import Said, check_strength, difference_of, mean_embedding, steered
 from zerocon.directions.concepts import concepts
 from zerocon.directions.language_model import Writer, load_writer
 from zerocon.directions.templates import photo_sentences, shapes_sentences
 from zerocon.ledger.cache import Entry, kept
 from zerocon.ledger.code import code_of
 
-KIND = "directions_v2"
+KIND = "directions_v3"
 BankName = Literal["prompts", "shapes", "shapes_elsewhere", "photo", "file", "language_model"]
 BANKS = ("prompts", "shapes", "shapes_elsewhere", "photo", "file", "language_model")
 
@@ -64,10 +62,10 @@ class Sentences:
         if self.model is not None:
             check_model("direction.model", self.model, "direction.revision", self.revision)
 
-    def __call__(self, backbone: Backbone, cases: Sequence[Case]) -> Tensor:
+    def __call__(self, backbone: Backbone, cases: Sequence[Case]) -> Condition:
         said = self.said(cases)
         bases = backbone.embed([s.base for s in said])
-        deltas = torch.stack([difference(backbone, s) for s in said])
+        deltas = Condition.stack([difference(backbone, s) for s in said])
         return steered(bases, deltas, self.strength, pooled=self.pooled)
 
     def said(self, cases: Sequence[Case]) -> list[Said]:
@@ -138,8 +136,8 @@ def check_model(field: str, path: str, revision_field: str, revision: str | None
         raise ConfigError(f"{field}={path} is a hub id; pin its commit with {revision_field}=…")
 
 
-def difference(backbone: Backbone, said: Said) -> Tensor:
-    """Δc, [token, width], in float32; kept for the next time."""
+def difference(backbone: Backbone, said: Said) -> Condition:
+    """Δc, tokens [token, width], in single precision; cached."""
     decided = [
         backbone.fingerprint,
         code_of(mean_embedding.__module__, type(backbone).__module__),
@@ -150,6 +148,7 @@ def difference(backbone: Backbone, said: Said) -> Tensor:
 
     def compute() -> Entry:
         target, source = (mean_embedding(backbone, bank) for bank in (said.targets, said.sources))
-        return Entry({"delta": (target - source).cpu()})  # as it comes from the disk
+        delta = difference_of(target, source)
+        return Entry({name: part.cpu() for name, part in delta.parts.items()})
 
-    return kept(KIND, decided, compute).tensors["delta"]
+    return Condition(**kept(KIND, decided, compute).tensors)

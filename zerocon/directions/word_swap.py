@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
-
 from zerocon.backbones.base import Backbone
 from zerocon.core.cases import Case
+from zerocon.core.conditions import Condition
 
 
 @dataclass(frozen=True)
 class WordSwap:
     keeps_target_words: ClassVar[bool] = True
 
-    def __call__(self, backbone: Backbone, cases: Sequence[Case]) -> Tensor:
+    def __call__(self, backbone: Backbone, cases: Sequence[Case]) -> Condition:
         return backbone.embed([case.target_prompt for case in cases])

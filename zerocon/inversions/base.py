@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from zerocon.backbones.base import Backbone
-from zerocon.core.conditions import Conditions, Draws
-from zerocon.core.diffusion import Schedule, ddim_step, noisy_step
+from zerocon.core.conditions import Condition, Conditions, Draws
+from zerocon.core.levels import Guess, Level, Path, guided
+from zerocon.core.sampling import (
+    Branches,
+    Guesses,
+    Solver,
+    StepEvaluate,
+    StepHook,
+    sample,
+    unchanged,
+)
+from zerocon.core.solvers import Euler, WithNoise
 
-# What an inversion can give that a method may or may not make use of: noisy latents, an ∅ for
-# each step, a source's row that is put back onto its trajectory.
+# What an inversion can give that a method may or may not make use of: noisy latents, a negative
+# condition for each step, a source branch that is put back onto its trajectory.
 Provided = Literal["trajectory", "negative", "source_row"]
 
 
@@ -20,19 +32,19 @@ Provided = Literal["trajectory", "negative", "source_row"]
 class Trajectory:
     """The source's latents under an inversion, and how sampling walks back from its start.
 
-    `latents` is [step + 1, case, channel, row, column], cleanest first: `latents[0]` is the
-    encoded picture, `latents[-1]` what sampling starts from. Samplers count their steps from
-    the start: step 0 leaves `latents[-1]`.
+    `latents` is [step + 1, case, channel, y, x], cleanest first: `latents[0]` is the encoded
+    picture, `latents[-1]` what sampling starts from. Samplers count their steps from the start:
+    step 0 leaves `latents[-1]`.
     """
 
-    schedule: Schedule
+    path: Path
     latents: Tensor
-    negatives: Tensor | None = None  # the ∅ of each step, [step, case, token, width]
-    noises: Tensor | None = None  # of a sampler that adds noise, [step, case, …]
-    pinned: bool = False  # the source's row is put back onto the latents after each step
-    pulled: bool = False  # and the edited row moves by as much
+    negatives: Condition | None = None  # the ∅ of each step: [step, case, …]
+    noises: Tensor | None = None  # of a sampler that adds noise, [step, case, channel, y, x]
+    pinned: bool = False  # the source branch is put back onto the latents after each step
+    pulled: bool = False  # and the edit moves by as much
     proximal: float | None = None  # quantile below which guidance's differences are dropped
-    shrink: bool = False  # and the others come closer to zero by that limit
+    shrink: bool = False  # soft threshold instead of hard
 
     @property
     def clean(self) -> Tensor:
@@ -44,46 +56,100 @@ class Trajectory:
 
     def before(self, step: int) -> Tensor:
         """The source's latent that sampling step `step` leaves."""
-        return self.latents[len(self.schedule) - step]
+        return self.latents[len(self.path) - step]
 
-    def negative(self, step: int, otherwise: Tensor) -> Tensor:
+    def negative(self, step: int, otherwise: Condition) -> Condition:
         return otherwise if self.negatives is None else self.negatives[step]
 
-    def guided(self, negative: Tensor, positive: Tensor, scale: float) -> Tensor:
-        """`ε(∅) + w (ε(c) - ε(∅))`; with proximal guidance, of the larger differences only."""
+    def guided(self, negative: Guess, positive: Guess, scale: float) -> Guess:
+        """`∅ + w (c - ∅)`; with proximal guidance, of the larger differences only."""
+        if self.proximal is None:
+            return guided(negative, positive, scale)
         difference = positive - negative
-        if self.proximal is not None:
-            difference = proximal(difference, self.proximal, shrink=self.shrink)
-        return negative + scale * difference
+        predicted = difference.velocity if self.path.levels[0].flow else difference.noise
+        kept = proximal_share(predicted, self.proximal, shrink=self.shrink)
+        return negative + scale * (difference * kept)
 
-    def step(self, step: int, z: Tensor, eps: Tensor) -> Tensor:
-        """One sampling step of an edited row."""
-        alpha, below = self.schedule.alphas[step : step + 2]
+    def both_guided(self, found: Guesses, edit: float, source: float) -> Guesses:
+        """The guided guesses of `both_branches`' rows, each branch at its own scale."""
+        return {
+            "source": self.guided(found["source_negative"], found["source"], source),
+            "edit": self.guided(found["negative"], found["target"], edit),
+        }
+
+    @property
+    def solver(self) -> Solver:
         if self.noises is None:
-            return ddim_step(z, eps, alpha, below)
-        return noisy_step(z, eps, self.noises[step], alpha, below)
+            return Euler(self.path)
+        return WithNoise(self.path, self.noises)
 
-    def both_steps(
-        self, step: int, source: tuple[Tensor, Tensor], edited: tuple[Tensor, Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """One sampling step of the source's own row and of the edited one, each (z, ε)."""
-        theirs, ours = self.step(step, *source), self.step(step, *edited)
-        if not self.pinned:
-            return theirs, ours
+    def sample(
+        self,
+        start: Branches,
+        evaluate: StepEvaluate,
+        *,
+        before: StepHook = unchanged,
+        after: StepHook = unchanged,
+    ) -> Tensor:
+        """The branch "edit" after the last step."""
+
+        def settled(step: int, z: Branches) -> Branches:
+            return after(step, self.settled(step, z))
+
+        steps = len(self.path)
+        return sample(self.solver, steps, start, evaluate, before=before, after=settled)["edit"]
+
+    def settled(self, step: int, z: Branches) -> Branches:
+        """The branches after a step: a pinned source is back on its trajectory."""
+        if not self.pinned or "source" not in z:
+            return z
         kept = self.before(step + 1)
-        return kept, ours + (kept - theirs) if self.pulled else ours
+        if self.pulled and "edit" in z:
+            z = z | {"edit": z["edit"] + (kept - z["source"])}
+        return z | {"source": kept}
+
+    def case(self, row: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """All of one case, for storing: its tensors, and the rest as plain JSON."""
+        negatives = self.negatives.parts if self.negatives else {}
+        tensors = {"latents": self.latents, "noises": self.noises} | {
+            f"negatives.{name}": part for name, part in negatives.items()
+        }
+        rest = {
+            "levels": [asdict(level) for level in self.path.levels],
+            "pinned": self.pinned,
+            "pulled": self.pulled,
+            "proximal": self.proximal,
+            "shrink": self.shrink,
+        }
+        return {name: part[:, row] for name, part in tensors.items() if part is not None}, rest
+
+    @classmethod
+    def joined(cls, cases: Sequence[Mapping[str, Tensor]], rest: Mapping[str, Any]) -> Self:
+        """The trajectory of a batch from what `case` gave of each of its cases."""
+        tensors = {name: torch.stack([c[name] for c in cases], dim=1) for name in cases[0]}
+        prefix = "negatives."
+        negatives = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+        settings = dict(rest)
+        path = Path(tuple(Level(**level) for level in settings.pop("levels")))
+        return cls(
+            path,
+            tensors["latents"],
+            Condition(**negatives) if negatives else None,
+            tensors.get("noises"),
+            **settings,
+        )
 
 
-def proximal(difference: Tensor, quantile: float, *, shrink: bool = False) -> Tensor:
-    """Drop what is smaller than the case's quantile of sizes.
+def proximal_share(difference: Tensor, quantile: float, *, shrink: bool) -> Tensor:
+    """What share is kept of each value: none below the case's quantile of sizes.
 
-    The rest stays as it is (l0), or shrinks by that limit.
+    Larger values stay (hard threshold) or shrink by the quantile (soft threshold).
     """
-    sizes = difference.abs().flatten(1).float()
-    limit = sizes.quantile(quantile, dim=1).to(difference.dtype)[:, None, None, None]
+    sizes = difference.abs()
+    limit = sizes.flatten(1).float().quantile(quantile, dim=1).to(sizes.dtype)[:, None, None, None]
     if shrink:
-        return difference - difference.clamp(-limit, limit)
-    return difference * (difference.abs() > limit)
+        return (sizes - limit).clamp(min=0) / sizes.clamp(min=torch.finfo(sizes.dtype).tiny)
+    return (sizes > limit).to(sizes.dtype)
 
 
 class Inversion(Protocol):
@@ -92,13 +158,13 @@ class Inversion(Protocol):
     def __call__(
         self, backbone: Backbone, clean: Tensor, conditions: Conditions, steps: int, draws: Draws
     ) -> Trajectory:
-        """The trajectory of `clean`, [case, channel, row, column], in `steps` steps."""
+        """The trajectory of `clean`, [case, channel, y, x], in `steps` steps."""
         ...
 
 
 @runtime_checkable
 class FittedToGuidance(Protocol):
-    """An inversion whose trajectory is led back by one guidance only."""
+    """An inversion whose trajectory returns under one guidance only."""
 
     @property
     def fitted_guidance(self) -> float: ...

@@ -11,7 +11,6 @@ from torch import Tensor
 from zerocon.backbones.base import Backbone
 from zerocon.core.checks import in_range, one_of
 from zerocon.core.conditions import Conditions, Draws
-from zerocon.core.diffusion import ddim_step
 from zerocon.inversions.base import Provided, Trajectory
 
 
@@ -20,8 +19,8 @@ class DDIMInversion:
     """The sampler's step run backwards, at guidance 1.
 
     `prompt`: under the source condition, or the empty one (Plug-and-Play). `refinements`:
-    how often each step is done again with the noise that the network sees in its own result,
-    towards the fixed point that sampling passes exactly.
+    how often each step is repeated with what the network predicts at its result, towards the
+    fixed point from which sampling returns exactly.
     """
 
     provides: ClassVar[frozenset[Provided]] = frozenset({"trajectory"})
@@ -39,13 +38,13 @@ class DDIMInversion:
         self, backbone: Backbone, clean: Tensor, conditions: Conditions, steps: int, draws: Draws
     ) -> Trajectory:
         cond = conditions.source if self.prompt == "source" else conditions.negative
-        schedule = backbone.schedule(steps)
+        path = backbone.path(steps)
         z, latents = clean, [clean]
-        for time, alpha, alpha_below in reversed(schedule.steps):
+        for noisier, here in reversed(path.steps):
             # As every published implementation: the network sees the time it goes *to*.
-            eps = backbone.eps(z, time, cond)
+            guess = backbone.predict(z, noisier, cond).seen_from(z, here)
             for _ in range(self.refinements):
-                eps = backbone.eps(ddim_step(z, eps, alpha_below, alpha), time, cond)
-            z = ddim_step(z, eps, alpha_below, alpha)
+                guess = backbone.predict(guess.at(noisier), noisier, cond).seen_from(z, here)
+            z = guess.at(noisier)
             latents.append(z)
-        return Trajectory(schedule, torch.stack(latents))
+        return Trajectory(path, torch.stack(latents))

@@ -11,7 +11,8 @@ from torch import Tensor
 from zerocon.backbones.base import Backbone
 from zerocon.core.checks import ConfigError, in_range
 from zerocon.core.conditions import Conditions, Draws
-from zerocon.core.diffusion import Schedule, add_noise, guided, noise_scale, noisy_mean
+from zerocon.core.forward import predict_guided
+from zerocon.core.levels import Path, noise_scale, noisy_mean
 from zerocon.inversions.base import Provided, Trajectory
 
 
@@ -25,6 +26,7 @@ class EditFriendlyInversion:
     """
 
     provides: ClassVar[frozenset[Provided]] = frozenset({"trajectory"})
+    diffusion_only: ClassVar[bool] = True  # η = 1 steps are those of diffusion models
 
     guidance: float = 3.5
     skip: float = 0.36
@@ -40,29 +42,29 @@ class EditFriendlyInversion:
     def __call__(
         self, backbone: Backbone, clean: Tensor, conditions: Conditions, steps: int, draws: Draws
     ) -> Trajectory:
-        schedule = backbone.schedule(steps).tail(max(1, steps - round(self.skip * steps)))
-        drawn = _drawn(clean, schedule, draws)
+        path = backbone.path(steps).tail(max(1, steps - round(self.skip * steps)))
+        drawn = _drawn(clean, path, draws)
         z, latents, noises = drawn[-1], [drawn[-1]], list[Tensor]()
-        for (time, alpha, below), goal in zip(schedule.steps, drawn[-2::-1], strict=True):
-            eps = guided(
-                backbone.eps, z, time, conditions.source, conditions.negative, self.guidance
+        for (here, there), goal in zip(path.steps, drawn[-2::-1], strict=True):
+            guess = predict_guided(
+                backbone, here, z, conditions.negative, conditions.source, self.guidance
             )
             # z_{t-1} = mean + σ · noise, solved for the noise; walked, so that no error adds up.
-            mean, sigma = noisy_mean(z, eps, alpha, below), noise_scale(alpha, below)
+            mean, sigma = noisy_mean(guess, here, there), noise_scale(here, there)
             noises.append((goal - mean) / sigma if sigma else torch.zeros_like(z))
             z = mean + sigma * noises[-1]
             latents.append(z)
         latents[-1] = clean
         if not self.last_noise:
             noises[-1] = torch.zeros_like(z)
-        return Trajectory(schedule, torch.stack(latents[::-1]), noises=torch.stack(noises))
+        return Trajectory(path, torch.stack(latents[::-1]), noises=torch.stack(noises))
 
 
-def _drawn(clean: Tensor, schedule: Schedule, draws: Draws) -> list[Tensor]:
-    """The picture and, from the least noisy on, a draw of its own at every time."""
+def _drawn(clean: Tensor, path: Path, draws: Draws) -> list[Tensor]:
+    """The picture and, from the least noisy level on, an independent draw at every level."""
     generators = draws.generators("edit_friendly")
     latents = [clean]
-    for alpha in reversed(schedule.alphas[:-1]):
+    for level in reversed(path.levels[:-1]):
         noise = torch.stack([torch.randn(clean.shape[1:], generator=g) for g in generators])
-        latents.append(add_noise(clean, noise.to(clean.device, clean.dtype), alpha))
+        latents.append(level.mix(clean, noise.to(clean.device, clean.dtype)))
     return latents

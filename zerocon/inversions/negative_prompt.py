@@ -20,8 +20,8 @@ from zerocon.inversions.ddim import DDIMInversion
 class NegativePromptInversion:
     """The source prompt in place of ∅: guided sampling of the source is then unguided.
 
-    `proximal`: guidance keeps only the differences above this quantile of their sizes; with
-    `shrink`, as the published code has it, what it keeps comes closer to zero by that limit.
+    `proximal`: guidance keeps only the differences above this quantile of their sizes. `shrink`:
+    with a soft threshold instead of a hard one, as the published code has it.
     """
 
     provides: ClassVar[frozenset[Provided]] = frozenset({"trajectory", "negative"})
@@ -39,7 +39,7 @@ class NegativePromptInversion:
         self, backbone: Backbone, clean: Tensor, conditions: Conditions, steps: int, draws: Draws
     ) -> Trajectory:
         walk = DDIMInversion()(backbone, clean, conditions, steps, draws)
-        negatives = conditions.source.expand(steps, *conditions.source.shape)
+        negatives = conditions.source.map(lambda part: part.expand(steps, *part.shape))
         return dataclasses.replace(
             walk, negatives=negatives, proximal=self.proximal, shrink=self.shrink
         )

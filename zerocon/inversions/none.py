@@ -19,4 +19,4 @@ class NoInversion:
     def __call__(
         self, backbone: Backbone, clean: Tensor, conditions: Conditions, steps: int, draws: Draws
     ) -> Trajectory:
-        return Trajectory(backbone.schedule(steps), clean[None])
+        return Trajectory(backbone.path(steps), clean[None])

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from zerocon.backbones.base import Backbone
 from zerocon.core.checks import in_range
-from zerocon.core.conditions import Conditions, Draws
-from zerocon.core.diffusion import at_least_single
+from zerocon.core.conditions import Condition, Conditions, Draws
+from zerocon.core.levels import Guess, at_least_single
 from zerocon.inversions.base import Provided, Trajectory
 from zerocon.inversions.ddim import DDIMInversion
 
 SCALE = 2.0**14  # of the loss on its way back: small slopes survive half precision
-LossAt = Callable[[Tensor, Tensor], Tensor]  # (the ∅ of some rows, which rows) -> their losses
+LossAt = Callable[[Condition, Tensor], Tensor]  # (the ∅ of some rows, which rows) -> their losses
 
 
 @dataclass(frozen=True)
@@ -52,41 +52,45 @@ class NullTextInversion:
         self, backbone: Backbone, clean: Tensor, conditions: Conditions, steps: int, draws: Draws
     ) -> Trajectory:
         walk = DDIMInversion()(backbone, clean, conditions, steps, draws)
-        z, null, nulls = walk.start, at_least_single(conditions.negative), list[Tensor]()
-        for i, time in enumerate(walk.schedule.times):
-            with_text = backbone.eps(z, time, conditions.source)
+        z, null, nulls = walk.start, conditions.negative.map(at_least_single), list[Condition]()
+        stored = conditions.negative.tokens.dtype
+        for i, (level, there) in enumerate(walk.path.steps):
+            with_text = backbone.predict(z, level, conditions.source)
             null = self._fitted(null, i, self._loss(backbone, walk, i, z, with_text))
-            nulls.append(null.to(conditions.negative.dtype))
-            without = backbone.eps(z, time, nulls[-1])
-            z = walk.step(i, z, walk.guided(without, with_text, self.guidance))
-        return dataclasses.replace(walk, negatives=torch.stack(nulls))
+            nulls.append(null.map(lambda part: part.to(stored)))
+            without = backbone.predict(z, level, nulls[-1])
+            z = walk.guided(without, with_text, self.guidance).at(there)
+        return dataclasses.replace(walk, negatives=Condition.stack(nulls))
 
     def _loss(
-        self, backbone: Backbone, walk: Trajectory, step: int, z: Tensor, with_text: Tensor
+        self, backbone: Backbone, walk: Trajectory, step: int, z: Tensor, with_text: Guess
     ) -> LossAt:
         """How far the guided step lands from the trajectory, [case]."""
-        time, goal = walk.schedule.times[step], walk.before(step + 1)
+        (level, there), goal = walk.path.steps[step], walk.before(step + 1)
 
-        def loss_at(null: Tensor, rows: Tensor) -> Tensor:
-            without = backbone.eps(z[rows], time, null.to(z.dtype))
-            eps = walk.guided(without, with_text[rows], self.guidance)
-            landed = walk.step(step, z[rows], eps)
+        def loss_at(null: Condition, rows: Tensor) -> Tensor:
+            without = backbone.predict(z[rows], level, null.map(lambda part: part.to(z.dtype)))
+            landed = walk.guided(without, with_text[rows], self.guidance).at(there)
             return at_least_single(landed - goal[rows]).square().mean((1, 2, 3))
 
         return loss_at
 
-    def _fitted(self, null: Tensor, step: int, loss_at: LossAt) -> Tensor:
-        """∅ after Adam's steps, [case, token, width]; each case stops for itself."""
+    def _fitted(self, null: Condition, step: int, loss_at: LossAt) -> Condition:
+        """∅ after Adam's steps; each case stops by itself."""
         rate = self.learning_rate * max(0.0, 1 - step / 100)
         limit = self.tolerance + step * 2e-5
-        null, rows = null.clone(), torch.arange(len(null), device=null.device)
-        mean, square = torch.zeros_like(null), torch.zeros_like(null)
+        null = null.map(torch.clone)
+        rows = torch.arange(len(null), device=null.tokens.device)
+        mean, square = null.map(torch.zeros_like), null.map(torch.zeros_like)
         for k in range(1, self.iterations + 1):
-            loss, slope = _slope(loss_at, null[rows], rows)
-            mean[rows] = 0.9 * mean[rows] + 0.1 * slope
-            square[rows] = 0.999 * square[rows] + 0.001 * slope.square()
-            size = (square[rows] / (1 - 0.999**k)).sqrt() + 1e-8
-            null[rows] -= rate * mean[rows] / (1 - 0.9**k) / size
+            loss, slopes = _slopes(loss_at, null[rows], rows)
+            for part, slope, m, v in zip(
+                *(c.parts.values() for c in (null, slopes, mean, square)), strict=True
+            ):
+                m[rows] = 0.9 * m[rows] + 0.1 * slope
+                v[rows] = 0.999 * v[rows] + 0.001 * slope.square()
+                size = (v[rows] / (1 - 0.999**k)).sqrt() + 1e-8
+                part[rows] -= rate * m[rows] / (1 - 0.9**k) / size
             rows = rows[loss >= limit]
             if not len(rows):
                 break
@@ -94,9 +98,10 @@ class NullTextInversion:
 
 
 @torch.enable_grad()
-def _slope(loss_at: LossAt, null: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+def _slopes(loss_at: LossAt, null: Condition, rows: Tensor) -> tuple[Tensor, Condition]:
     """The losses and their gradients by each row's own ∅."""
-    leaf = null.detach().requires_grad_()
+    leaf = null.map(lambda part: part.detach().requires_grad_())
     loss = loss_at(leaf, rows)
-    (slope,) = torch.autograd.grad(loss.sum() * SCALE, leaf)
-    return loss.detach(), slope / SCALE
+    slopes = torch.autograd.grad(loss.sum() * SCALE, list(leaf.parts.values()))
+    found = dict(zip(leaf.parts, (slope / SCALE for slope in slopes), strict=True))
+    return loss.detach(), Condition(**found)

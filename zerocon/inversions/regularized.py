@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from zerocon.backbones.base import Backbone
 from zerocon.core.checks import in_range
 from zerocon.core.conditions import Conditions, Draws
-from zerocon.core.diffusion import at_least_single, ddim_step
+from zerocon.core.levels import Guess, at_least_single
 from zerocon.inversions.base import Provided, Trajectory
 
 COARSEST = 8  # side at which the pyramid ends
@@ -41,15 +41,15 @@ class RegularizedInversion:
     def __call__(
         self, backbone: Backbone, clean: Tensor, conditions: Conditions, steps: int, draws: Draws
     ) -> Trajectory:
-        schedule = backbone.schedule(steps)
+        path = backbone.path(steps)
         generators = draws.generators("rolls")
         z, latents = clean, [clean]
-        for time, alpha, alpha_below in reversed(schedule.steps):
-            eps = backbone.eps(z, time, conditions.source)
-            eps = self._whitened(at_least_single(eps), generators).to(z)
-            z = ddim_step(z, eps, alpha_below, alpha)
+        for noisier, here in reversed(path.steps):
+            guess = backbone.predict(z, noisier, conditions.source)
+            noise = self._whitened(at_least_single(guess.noise), generators).to(z)
+            z = Guess(guess.clean, noise).seen_from(z, here).at(noisier)
             latents.append(z)
-        return Trajectory(schedule, torch.stack(latents))
+        return Trajectory(path, torch.stack(latents))
 
     def _whitened(self, eps: Tensor, generators: list[torch.Generator]) -> Tensor:
         for _ in range(self.iterations):

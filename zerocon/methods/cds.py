@@ -8,12 +8,12 @@ from torch import Tensor
 
 from zerocon.backbones.base import Backbone
 from zerocon.core.conditions import Conditions, Draws
-from zerocon.core.forward import look
-from zerocon.core.words import edited_tokens
+from zerocon.core.forward import run_for_taps
+from zerocon.core.prompts import edited_tokens
 from zerocon.inversions.base import Trajectory
-from zerocon.losses.terms import Losses, Moment
+from zerocon.losses.base import Losses, Moment
+from zerocon.losses.gradients import Latents, gradients
 from zerocon.methods.dds import DDS, Noising
-from zerocon.methods.zerocon import Latents, gradients
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,13 +36,14 @@ class CDS(DDS):
         with self.loss.watching(backbone.taps, weights, stop=False) as watch:
             slope = super()._slope(backbone, trajectory, conditions, draws, z, noising)
             reference = watch("source")
-        if not any(weights):
+        if not any(weights.values()):
             return slope
 
         def loss_at(noisy: Latents) -> Tensor:
             with self.loss.watching(backbone.taps, weights, stop=True) as watch:
-                look(backbone, noising.time, {"target": (noisy["target"], conditions.target)})
+                rows = {"target": (noisy["target"], conditions.target)}
+                run_for_taps(backbone, noising.level, rows)
                 return self.loss(watch("target"), reference, weights, moment)
 
         held = gradients(loss_at, {"target": noising(z)})["target"]
-        return slope + noising.alpha**0.5 * held  # ∂ z_t / ∂ z = √ā_t
+        return slope + noising.level.signal * held  # ∂ z_t / ∂ z

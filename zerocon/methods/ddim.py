@@ -12,6 +12,8 @@ from zerocon.backbones.base import Backbone
 from zerocon.core.checks import in_range, one_of
 from zerocon.core.conditions import Conditions, Draws
 from zerocon.core.forward import predict
+from zerocon.core.levels import Level
+from zerocon.core.sampling import Branches, Guesses
 from zerocon.inversions.base import Trajectory
 from zerocon.methods.base import Used
 
@@ -45,14 +47,14 @@ class DDIM:
     def __call__(
         self, backbone: Backbone, trajectory: Trajectory, conditions: Conditions, draws: Draws
     ) -> Tensor:
-        cond = conditions.target if self.prompt == "target" else conditions.source
-        z = trajectory.start
-        for i, time in enumerate(trajectory.schedule.times):
+        text = conditions.target if self.prompt == "target" else conditions.source
+
+        def evaluate(step: int, z: Branches, level: Level) -> Guesses:
             if self.guidance == 1.0:
-                eps = backbone.eps(z, time, cond)
-            else:
-                negative = trajectory.negative(i, conditions.negative)
-                both = predict(backbone, time, {"negative": (z, negative), "target": (z, cond)})
-                eps = trajectory.guided(both["negative"], both["target"], self.guidance)
-            z = trajectory.step(i, z, eps)
-        return z
+                return {"edit": backbone.predict(z["edit"], level, text)}
+            negative = trajectory.negative(step, conditions.negative)
+            rows = {"negative": (z["edit"], negative), "target": (z["edit"], text)}
+            found = predict(backbone, level, rows)
+            return {"edit": trajectory.guided(found["negative"], found["target"], self.guidance)}
+
+        return trajectory.sample({"edit": trajectory.start}, evaluate)

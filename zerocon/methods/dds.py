@@ -11,8 +11,8 @@ from torch import Tensor
 from zerocon.backbones.base import Backbone
 from zerocon.core.checks import ConfigError, in_range
 from zerocon.core.conditions import Conditions, Draws
-from zerocon.core.diffusion import add_noise, at_least_single
-from zerocon.core.forward import predict
+from zerocon.core.forward import both_branches, predict
+from zerocon.core.levels import Level, at_least_single
 from zerocon.inversions.base import Trajectory
 from zerocon.methods.base import Used
 
@@ -21,23 +21,22 @@ TRAINED_TIMES = 1000
 
 @dataclass(frozen=True, eq=False)
 class Noising:
-    """One iteration's time and noise, the same for source and edit."""
+    """One iteration's level and noise, the same for source and edit."""
 
     number: int
-    time: int
-    alpha: float
+    level: Level
     noise: Tensor
 
     def __call__(self, z: Tensor) -> Tensor:
-        return add_noise(z, self.noise.to(z), self.alpha).to(self.noise)
+        return self.level.mix(z, self.noise.to(z)).to(self.noise)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DDS:
     """`steps` counts the descents. `scale` is of the score's difference, over a latent's area.
 
-    Noise is each case's own. The time of an iteration is drawn from the run's seed and shared
-    by all cases, so that a batch passes the network together.
+    Each case has its own noise. The time of an iteration is drawn from the run's seed and is
+    the same for all cases, so that a batch passes the network together.
     """
 
     needs_inversion: ClassVar[bool] = False
@@ -68,13 +67,10 @@ class DDS:
     def __call__(
         self, backbone: Backbone, trajectory: Trajectory, conditions: Conditions, draws: Draws
     ) -> Tensor:
-        every = backbone.schedule(TRAINED_TIMES)
-        alphas = dict(zip(every.times, every.alphas[:-1], strict=True))
         z = at_least_single(trajectory.clean)
         for number in range(self.steps):
-            time = self._time(number, draws.seed)
-            noise = draws.normal_like(trajectory.clean, f"noise/{number}")
-            noising = Noising(number, time, alphas[time], noise)
+            level = backbone.level(self._time(number, draws.seed) / TRAINED_TIMES)
+            noising = Noising(number, level, draws.normal_like(trajectory.clean, f"noise/{number}"))
             slope = self._slope(backbone, trajectory, conditions, draws, z, noising)
             z = z - self.learning_rate * slope
         return z.to(trajectory.clean)
@@ -93,14 +89,9 @@ class DDS:
         noising: Noising,
     ) -> Tensor:
         """`ε̂(z_t, t, c_tgt) - ε̂(z_t^src, t, c_src)`, scaled as the published code does."""
-        noisy, source = noising(z), noising(trajectory.clean)
-        rows = {
-            "source_negative": (source, conditions.negative),
-            "negative": (noisy, conditions.negative),
-            "source": (source, conditions.source),
-            "target": (noisy, conditions.target),
-        }
-        eps = predict(backbone, noising.time, rows)
-        ours = trajectory.guided(eps["negative"], eps["target"], self.guidance)
-        theirs = trajectory.guided(eps["source_negative"], eps["source"], self.guidance)
-        return self.scale / z[0, 0].numel() * at_least_single(ours - theirs)
+        noisy = {"source": noising(trajectory.clean), "edit": noising(z)}
+        rows = both_branches(noisy, conditions.negative, conditions.source, conditions.target)
+        found = predict(backbone, noising.level, rows)
+        guess = trajectory.both_guided(found, self.guidance, self.guidance)
+        delta = guess["edit"].noise - guess["source"].noise
+        return self.scale / z[0, 0].numel() * at_least_single(delta)

@@ -13,9 +13,11 @@ from torch import Tensor
 from zerocon.backbones.base import Backbone
 from zerocon.core.checks import in_range, one_of
 from zerocon.core.conditions import Conditions, Draws, Words
-from zerocon.core.forward import predict
+from zerocon.core.forward import both_branches, predict
+from zerocon.core.levels import Level
+from zerocon.core.sampling import Branches, Guesses
 from zerocon.core.taps import Site, Taps, read_patterns, record, replace
-from zerocon.core.word_maps import Grounds
+from zerocon.core.word_maps import ForegroundAttention
 from zerocon.inversions.base import Trajectory
 from zerocon.methods.base import Used
 
@@ -66,24 +68,16 @@ class MasaCtrl:
     def __call__(
         self, backbone: Backbone, trajectory: Trajectory, conditions: Conditions, draws: Draws
     ) -> Tensor:
-        told = conditions.source if self.source_prompt == "source" else conditions.negative
-        source = z = trajectory.start
-        for i, time in enumerate(trajectory.schedule.times):
-            negative = trajectory.negative(i, conditions.negative)
-            rows = {
-                "source_negative": (source, negative),
-                "negative": (z, negative),
-                "source": (source, told),
-                "target": (z, conditions.target),
-            }
-            with self._mutual(backbone.taps, i, conditions.words):
-                eps = predict(backbone, time, rows)
-            guided = (
-                trajectory.guided(eps["source_negative"], eps["source"], self.guidance),
-                trajectory.guided(eps["negative"], eps["target"], self.guidance),
-            )
-            source, z = trajectory.both_steps(i, (source, guided[0]), (z, guided[1]))
-        return z
+        text = conditions.source if self.source_prompt == "source" else conditions.negative
+
+        def evaluate(step: int, z: Branches, level: Level) -> Guesses:
+            negative = trajectory.negative(step, conditions.negative)
+            with self._mutual(backbone.taps, step, conditions.words):
+                rows = both_branches(z, negative, text, conditions.target)
+                found = predict(backbone, level, rows)
+            return trajectory.both_guided(found, self.guidance, self.guidance)
+
+        return trajectory.sample(dict.fromkeys(("source", "edit"), trajectory.start), evaluate)
 
     @contextmanager
     def _mutual(self, taps: Taps, step: int, words: Sequence[Words]) -> Generator[None]:
@@ -93,8 +87,8 @@ class MasaCtrl:
                     open_taps.enter_context(replace(taps, self.sites, what, _the_sources))
                 if self.masked and words:
                     seen = open_taps.enter_context(record(taps, self.mask_sites, "probs"))
-                    grounds = Grounds(words, seen, self.mask_threshold, tuple(TAKEN_FROM))
-                    open_taps.enter_context(replace(taps, self.sites, "probs", grounds))
+                    apart = ForegroundAttention(words, seen, self.mask_threshold, tuple(TAKEN_FROM))
+                    open_taps.enter_context(replace(taps, self.sites, "probs", apart))
             yield
 
 

@@ -11,17 +11,26 @@ import torch
 from torch import Tensor
 
 from zerocon.backbones.base import Backbone
-from zerocon.core.alignment import TOKENS, Alignment, refined, replaced, same_places, word_schedule
 from zerocon.core.checks import ConfigError, in_range, one_of
 from zerocon.core.conditions import Conditions, Draws, Words
-from zerocon.core.forward import predict
+from zerocon.core.forward import both_branches, predict
+from zerocon.core.levels import Level
+from zerocon.core.prompts import (
+    TOKENS,
+    Alignment,
+    places_of,
+    refined,
+    replaced,
+    same_places,
+    word_schedule,
+)
+from zerocon.core.sampling import Branches, Guesses
 from zerocon.core.taps import Site, Taps, read_patterns, replace, shared
 from zerocon.core.word_maps import LocalBlend
-from zerocon.core.words import places_of
 from zerocon.inversions.base import Trajectory
 from zerocon.methods.base import Used
 
-Said = TypeVar("Said")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +109,7 @@ class P2P:
     def __call__(
         self, backbone: Backbone, trajectory: Trajectory, conditions: Conditions, draws: Draws
     ) -> Tensor:
-        steps = len(trajectory.schedule)
+        steps = len(trajectory.path)
         edit = self._edit(backbone, conditions, steps)
         blend = LocalBlend(
             conditions.words if self.local_blend else (),
@@ -109,29 +118,25 @@ class P2P:
             self.blend_threshold,
             start=int(self.blend_start * steps),
         )
-        source = z = trajectory.start
-        for i, time in enumerate(trajectory.schedule.times):
-            negative = trajectory.negative(i, conditions.negative)
-            rows = {
-                "source_negative": (source, negative),
-                "negative": (z, negative),
-                "source": (source, conditions.source),
-                "target": (z, conditions.target),
-            }
-            with self._controlled(backbone.taps, edit, i, steps), blend.looking(backbone.taps):
-                eps = predict(backbone, time, rows)
-            guided = (
-                trajectory.guided(eps["source_negative"], eps["source"], self._source_guidance),
-                trajectory.guided(eps["negative"], eps["target"], self.guidance),
-            )
-            source, z = trajectory.both_steps(i, (source, guided[0]), (z, guided[1]))
-            z = blend(i, source, z)
-        return z
+
+        def evaluate(step: int, z: Branches, level: Level) -> Guesses:
+            negative = trajectory.negative(step, conditions.negative)
+            controlled = self._controlled(backbone.taps, edit, step, steps)
+            with controlled, blend.recording(backbone.taps):
+                rows = both_branches(z, negative, conditions.source, conditions.target)
+                found = predict(backbone, level, rows)
+            return trajectory.both_guided(found, self.guidance, self._source_guidance)
+
+        def blended(step: int, z: Branches) -> Branches:
+            return z | {"edit": blend(step, z["source"], z["edit"])}
+
+        start = dict.fromkeys(("source", "edit"), trajectory.start)
+        return trajectory.sample(start, evaluate, after=blended)
 
     def _edit(self, backbone: Backbone, conditions: Conditions, steps: int) -> Edit:
         if len(conditions.words) != len(conditions.target):
             raise ValueError("P2P aligns the prompts' tokens: Conditions.words must have them")
-        device = conditions.target.device
+        device = conditions.target.tokens.device
         every = conditions.words
         alphas = torch.stack([self._alphas(backbone, words, steps) for words in every], dim=1)
         return Edit(
@@ -176,10 +181,10 @@ class P2P:
             yield
 
 
-def _at_places(backbone: Backbone, by_word: Mapping[str, Said], words: Words) -> dict[int, Said]:
-    """What is said of words of the target prompt, by the places of their tokens."""
+def _at_places(backbone: Backbone, by_word: Mapping[str, T], words: Words) -> dict[int, T]:
+    """Values given for words of the target prompt, by the places of their tokens."""
     return {
-        place: said
-        for word, said in by_word.items()
+        place: value
+        for word, value in by_word.items()
         for place in places_of(backbone.tokens(word)[1:-1], words.target)
     }

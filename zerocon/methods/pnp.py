@@ -14,6 +14,8 @@ from zerocon.backbones.base import Backbone
 from zerocon.core.checks import in_range, one_of
 from zerocon.core.conditions import Conditions, Draws
 from zerocon.core.forward import predict
+from zerocon.core.levels import Level
+from zerocon.core.sampling import Branches, Guesses, unchanged
 from zerocon.core.taps import Taps, read_patterns, replace, shared
 from zerocon.inversions.base import Trajectory
 from zerocon.methods.base import Used
@@ -65,32 +67,36 @@ class PnP:
     ) -> Tensor:
         own = None
         if self.negative_prompt:
-            own = backbone.embed([self.negative_prompt]).expand_as(conditions.negative)
-        source = z = trajectory.start
-        for i, time in enumerate(trajectory.schedule.times):
-            negative = trajectory.negative(i, conditions.negative) if own is None else own
-            if self.source == "late":
-                eps = predict(backbone, time, {"replay": (source, conditions.source)})
-                replay = source, eps["replay"]
-                source, _ = trajectory.both_steps(i, replay, replay)
-                z = source if i == 0 else z
+            own = backbone.embed([self.negative_prompt] * len(conditions.negative))
+
+        def replay(z: Branches, level: Level) -> Guesses:
+            rows = {"replay": (z["source"], conditions.source)}
+            return {"source": predict(backbone, level, rows)["replay"]}
+
+        def one_ahead(step: int, z: Branches) -> Branches:
+            """The source a step ahead of the edit; the first step moves the edit's start along."""
+            alone = {"source": z["source"]}
+            ahead = trajectory.settled(step, trajectory.solver.step(step, alone, replay))["source"]
+            return {"source": ahead, "edit": z["edit"] if step else ahead}
+
+        def evaluate(step: int, z: Branches, level: Level) -> Guesses:
+            negative = trajectory.negative(step, conditions.negative) if own is None else own
+            source = trajectory.before(step) if self.source == "trajectory" else z["source"]
             rows = {
                 "source": (source, conditions.negative),
-                "negative": (z, negative),
-                "target": (z, conditions.target),
+                "negative": (z["edit"], negative),
+                "target": (z["edit"], conditions.target),
             }
             if self.source == "replayed":
-                rows["replay"] = source, conditions.source
-            with self._injected(backbone.taps, i, len(trajectory.schedule)):
-                eps = predict(backbone, time, rows)
-            edited = z, trajectory.guided(eps["negative"], eps["target"], self.guidance)
-            if self.source == "replayed":
-                source, z = trajectory.both_steps(i, (source, eps["replay"]), edited)
-            else:
-                z = trajectory.step(i, *edited)
-            if self.source == "trajectory":
-                source = trajectory.before(i + 1)
-        return z
+                rows["replay"] = z["source"], conditions.source
+            with self._injected(backbone.taps, step, len(trajectory.path)):
+                found = predict(backbone, level, rows)
+            edit = trajectory.guided(found["negative"], found["target"], self.guidance)
+            return {"edit": edit} | ({"source": found["replay"]} if "replay" in found else {})
+
+        sampled = ("edit",) if self.source == "trajectory" else ("source", "edit")
+        before = one_ahead if self.source == "late" else unchanged
+        return trajectory.sample(dict.fromkeys(sampled, trajectory.start), evaluate, before=before)
 
     @contextmanager
     def _injected(self, taps: Taps, step: int, steps: int) -> Generator[None]:

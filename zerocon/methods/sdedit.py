@@ -11,7 +11,10 @@ from torch import Tensor
 from zerocon.backbones.base import Backbone
 from zerocon.core.checks import in_range
 from zerocon.core.conditions import Conditions, Draws
-from zerocon.core.diffusion import add_noise, ddim_step, guided
+from zerocon.core.forward import predict_guided
+from zerocon.core.levels import Level
+from zerocon.core.sampling import Branches, Guesses, sample
+from zerocon.core.solvers import Euler
 from zerocon.inversions.base import Trajectory
 from zerocon.methods.base import Used
 
@@ -37,12 +40,12 @@ class SDEdit:
     def __call__(
         self, backbone: Backbone, trajectory: Trajectory, conditions: Conditions, draws: Draws
     ) -> Tensor:
-        schedule = trajectory.schedule.tail(max(1, round(self.strength * self.steps)))
+        path = trajectory.path.tail(max(1, round(self.strength * self.steps)))
         noise = draws.normal_like(trajectory.clean, "sdedit")
-        z = add_noise(trajectory.clean, noise, schedule.alphas[0])
-        for time, alpha, alpha_below in schedule.steps:
-            eps = guided(
-                backbone.eps, z, time, conditions.target, conditions.negative, self.guidance
-            )
-            z = ddim_step(z, eps, alpha, alpha_below)
-        return z
+        texts = conditions.negative, conditions.target
+
+        def evaluate(_step: int, z: Branches, level: Level) -> Guesses:
+            return {"edit": predict_guided(backbone, level, z["edit"], *texts, self.guidance)}
+
+        start = {"edit": path.levels[0].mix(trajectory.clean, noise)}
+        return sample(Euler(path), len(path), start, evaluate)["edit"]

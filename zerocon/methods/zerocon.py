@@ -6,7 +6,7 @@ gradient of the losses between its activations in the U-Net and the source's.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -15,15 +15,15 @@ from torch import Tensor
 
 from zerocon.backbones.base import Backbone
 from zerocon.core.checks import in_range, one_of
-from zerocon.core.conditions import Conditions, Draws
-from zerocon.core.diffusion import at_least_single
-from zerocon.core.forward import look, predict
-from zerocon.core.words import edited_tokens
+from zerocon.core.conditions import Condition, Conditions, Draws
+from zerocon.core.forward import Rows, predict, run_for_taps
+from zerocon.core.levels import Guess, Level
+from zerocon.core.prompts import edited_tokens
+from zerocon.core.sampling import Branches, Guesses
 from zerocon.inversions.base import Trajectory
-from zerocon.losses.terms import Losses, Moment, View
+from zerocon.losses.base import Losses, Moment, View, Weights
+from zerocon.losses.gradients import Latents, gradients
 from zerocon.methods.base import Used
-
-Latents = dict[str, Tensor]  # role -> its latents; the paper has one latent in both roles
 
 
 @dataclass(frozen=True)
@@ -70,74 +70,78 @@ class ZeroCon:
     def __call__(
         self, backbone: Backbone, trajectory: Trajectory, conditions: Conditions, draws: Draws
     ) -> Tensor:
-        changed = edited_tokens(conditions)
-        source = z = trajectory.start
-        for i, time in enumerate(trajectory.schedule.times):
-            empty = conditions.negative if self.negative == "empty" else conditions.source
+        steps, edited = len(trajectory.path), edited_tokens(conditions)
+        empty = conditions.negative if self.negative == "empty" else conditions.source
+        asked: Latents = {}  # where the network is asked about the edit, once it has moved
+        theirs: Guesses = {}
+
+        def at(step: int, level: Level) -> _Step:
             texts = {
-                "negative": trajectory.negative(i, empty),
+                "negative": trajectory.negative(step, empty),
                 "source": conditions.source,
                 "target": conditions.target,
             }
-            moment = Moment(i, len(trajectory.schedule), draws, changed)
-            weights = self.loss.weights(i, len(trajectory.schedule))
-            with self.loss.watching(backbone.taps, weights, stop=False) as watch:
-                theirs = self._source_noise(backbone, time, source, texts, trajectory)
-                reference = {role: watch(role) for role in self._source_roles()}
+            weights = self.loss.weights(step, steps)
+            return _Step(backbone, level, texts, weights, Moment(step, steps, draws, edited))
 
-            before = {"negative": z, "target": z}
-            moved = self._moved(backbone, time, before, texts, reference, weights, moment)
-            at = moved if self.reevaluate else before
-            pairs = {role: (latents, texts[role]) for role, latents in at.items()}
-            noise = predict(backbone, time, pairs)
-            eps = trajectory.guided(noise["negative"], noise["target"], self.guidance)
-            ours = moved["negative"], eps  # the same latent in both roles, in the paper
-            source, z = trajectory.both_steps(i, (source, theirs), ours)
-        return z
+        def descend(step: int, z: Branches) -> Branches:
+            here = at(step, trajectory.path.levels[step])
+            theirs["source"], reference = self._source(here, z["source"], trajectory)
+            before = dict.fromkeys(("negative", "target"), z["edit"])
+            after = self._descended(here, before, reference)
+            asked.update(after if self.reevaluate else before)
+            return z | {"edit": after["negative"]}
 
+        def evaluate(step: int, z: Branches, level: Level) -> Guesses:
+            here = at(step, level)
+            if level != trajectory.path.levels[step]:  # a solver asks between two levels
+                theirs["source"], _ = self._source(here, z["source"], trajectory)
+                asked.update(dict.fromkeys(asked, z["edit"]))
+            found = predict(backbone, level, here.rows(asked))
+            ours = {
+                role: guess if asked[role] is z["edit"] else guess.seen_from(z["edit"], level)
+                for role, guess in found.items()
+            }
+            return theirs | {
+                "edit": trajectory.guided(ours["negative"], ours["target"], self.guidance)
+            }
+
+        start = dict.fromkeys(("source", "edit"), trajectory.start)
+        return trajectory.sample(start, evaluate, before=descend)
+
+    @property
     def _source_roles(self) -> tuple[str, ...]:
         """Which rows the source's branch needs: published, it is guided too."""
         alone = self.source_guidance == 1.0 and self.update == "paper"
         return ("source",) if alone else ("negative", "source")
 
-    def _source_noise(
-        self,
-        backbone: Backbone,
-        time: int,
-        source: Tensor,
-        texts: dict[str, Tensor],
-        trajectory: Trajectory,
-    ) -> Tensor:
-        noise = predict(
-            backbone, time, {role: (source, texts[role]) for role in self._source_roles()}
-        )
-        if "negative" not in noise:
-            return noise["source"]
-        return trajectory.guided(noise["negative"], noise["source"], self.source_guidance)
+    def _source(
+        self, here: _Step, source: Tensor, trajectory: Trajectory
+    ) -> tuple[Guess, dict[str, View]]:
+        """The source's guess, and what the losses compare the edit with."""
+        with self.loss.watching(here.backbone.taps, here.weights, stop=False) as watch:
+            rows = here.rows(dict.fromkeys(self._source_roles, source))
+            found = predict(here.backbone, here.level, rows)
+            reference = {role: watch(role) for role in self._source_roles}
+        if "negative" not in found:
+            return found["source"], reference
+        guess = trajectory.guided(found["negative"], found["source"], self.source_guidance)
+        return guess, reference
 
-    def _moved(
-        self,
-        backbone: Backbone,
-        time: int,
-        latents: Latents,
-        texts: dict[str, Tensor],
-        reference: dict[str, View],
-        weights: tuple[float, float],
-        moment: Moment,
-    ) -> Latents:
-        """The latents after descending the losses at this step."""
-        if not any(weights):
+    def _descended(self, here: _Step, latents: Latents, reference: Mapping[str, View]) -> Latents:
+        """The edit's latents after descending the losses, by role."""
+        if not any(here.weights.values()):
             return latents
-        # Which role of the source each branch of the edit is compared with.
+        # Which of the source's roles each of the edit's is compared with.
         compared = {"target": "source"}
         if self.update == "per_branch":
             compared = {"negative": "negative", "target": "source"}
 
         def loss_at(moving: Latents) -> Tensor:
-            with self.loss.watching(backbone.taps, weights, stop=True) as watch:
-                look(backbone, time, {role: (x, texts[role]) for role, x in moving.items()})
+            with self.loss.watching(here.backbone.taps, here.weights, stop=True) as watch:
+                run_for_taps(here.backbone, here.level, here.rows(moving))
                 losses = [
-                    self.loss(watch(role), reference[theirs], weights, moment)
+                    self.loss(watch(role), reference[theirs], here.weights, here.moment)
                     for role, theirs in compared.items()
                 ]
             return torch.stack(losses).mean(0)
@@ -157,22 +161,15 @@ class ZeroCon:
         return slope * (self.gradient_size / size).clamp(max=1.0)
 
 
-def gradients(loss_at: Callable[[Latents], Tensor], latents: Latents) -> Latents:
-    """∂ loss / ∂ latents, at least in single precision; none for a case whose loss overflows.
+@dataclass(frozen=True, eq=False)
+class _Step:
+    """One step: the network at a level, the texts by role, and how much each loss counts."""
 
-    In half precision the loss is scaled up on its way back, so that small slopes survive.
-    """
-    half = any(x.dtype == torch.float16 for x in latents.values())
-    scale = 256.0 if half else 1.0
-    leaves = {role: x.detach().requires_grad_() for role, x in latents.items()}
-    with torch.enable_grad():
-        total = loss_at(leaves).sum() * scale
-    slopes = torch.autograd.grad(total, list(leaves.values()))
-    return {
-        role: _finite(at_least_single(s) / scale) for role, s in zip(leaves, slopes, strict=True)
-    }
+    backbone: Backbone
+    level: Level
+    texts: Mapping[str, Condition]
+    weights: Weights
+    moment: Moment
 
-
-def _finite(slope: Tensor) -> Tensor:
-    whole = slope.isfinite().flatten(1).all(1)[:, None, None, None]
-    return torch.where(whole, slope, torch.zeros_like(slope))
+    def rows(self, latents: Latents) -> Rows:
+        return {role: (z, self.texts[role]) for role, z in latents.items()}

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from transformers import CLIPModel, CLIPProcessor, ViTConfig, ViTModel
 
 from zerocon.core.checks import ConfigError
-from zerocon.core.taps import Enough
+from zerocon.core.taps import PassEnded
 from zerocon.metrics.base import Pictures, check_range
 from zerocon.shapes import evaluators
 from zerocon.shapes.packaged import file_fingerprint, module_fingerprint
@@ -181,11 +181,11 @@ def last_layer(vit: ViTModel, pixels: Tensor) -> Seen:
 
     def enter(_module: nn.Module, args: Any, named: dict[str, Any]) -> None:
         entered.append((args, named))
-        raise Enough
+        raise PassEnded
 
     handle = layer.register_forward_pre_hook(enter, with_kwargs=True)
     try:
-        with suppress(Enough):
+        with suppress(PassEnded):
             vit(pixel_values=pixels)
     finally:
         handle.remove()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,13 +13,12 @@ from torch import Tensor
 from zerocon.backbones.base import Backbone
 from zerocon.core.cases import Case
 from zerocon.core.conditions import Conditions, Draws
-from zerocon.core.diffusion import Schedule
 from zerocon.inversions.base import Inversion, Trajectory
 from zerocon.inversions.none import NoInversion
 from zerocon.ledger.cache import Cache, Entry, key_of
 from zerocon.ledger.code import code_of
 
-KIND = "inversions_v1"
+KIND = "inversions_v2"
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,8 @@ class Inverter:
             rows = self._blind(conditions, draws, missing)
             made = self.inversion(backbone, clean[missing], rows[0], steps, rows[1])
             for place, row in enumerate(missing):
-                entry = entries[row] = _entry_of(made, place)
+                tensors, rest = made.case(place)
+                entry = entries[row] = Entry(tensors, {"rest": rest})
                 self.cache.write(keys[row], entry)
             if len(missing) == len(cases):
                 return made
@@ -76,8 +76,9 @@ class Inverter:
         self, conditions: Conditions, draws: Draws, rows: Sequence[int]
     ) -> tuple[Conditions, Draws]:
         """Those cases' conditions without what is not in the key: no inversion may see it."""
-        source = conditions.source[rows]
-        seen = Conditions(source=source, target=source, negative=conditions.negative[rows])
+        chosen = list(rows)
+        source = conditions.source[chosen]
+        seen = Conditions(source=source, target=source, negative=conditions.negative[chosen])
         ids = [draws.case_ids[row] for row in rows] if self._uses_draws else []
         return seen, replace(draws, case_ids=ids)
 
@@ -87,20 +88,7 @@ def _digest(image: Tensor) -> str:
     return hashlib.sha256(str(list(image.shape)).encode() + pixels.tobytes()).hexdigest()
 
 
-def _entry_of(trajectory: Trajectory, row: int) -> Entry:
-    """What one case's replaying needs: of tensors its row (the case is their second axis)."""
-    parts = {item.name: getattr(trajectory, item.name) for item in fields(trajectory)}
-    schedule: Schedule = parts.pop("schedule")
-    tensors = {name: part[:, row] for name, part in parts.items() if isinstance(part, Tensor)}
-    rest = {name: part for name, part in parts.items() if not isinstance(part, Tensor)}
-    return Entry(tensors, {"times": schedule.times, "alphas": schedule.alphas, "rest": rest})
-
-
 def _joined(entries: Sequence[Entry], like: Tensor) -> Trajectory:
     """One trajectory of all cases' entries, where `like` is."""
-    said = entries[0].said
-    parts: dict[str, Any] = dict(said["rest"])
-    for name in entries[0].tensors:
-        rows = [entry.tensors[name] for entry in entries]
-        parts[name] = torch.stack(rows, dim=1).to(like.device)
-    return Trajectory(Schedule(tuple(said["times"]), tuple(said["alphas"])), **parts)
+    cases = [{n: part.to(like.device) for n, part in e.tensors.items()} for e in entries]
+    return Trajectory.joined(cases, entries[0].said["rest"])

@@ -26,7 +26,7 @@ from zerocon.core.cases import Case, CaseError, Dataset
 from zerocon.core.checks import ConfigError
 from zerocon.core.conditions import Conditions, Draws
 from zerocon.core.pictures import case_pictures, from_uint8, to_uint8
-from zerocon.core.words import words_of
+from zerocon.core.prompts import words_of
 from zerocon.directions.base import with_sources
 from zerocon.ledger.cache import Cache, allow
 from zerocon.ledger.claims import AUTO

@@ -15,7 +15,6 @@ from transformers import CLIPTextModelWithProjection
 from zerocon.backbones.shapes import Shapes
 from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
 from zerocon.core.conditions import Conditions, Draws
-from zerocon.core.diffusion import ddim_step
 from zerocon.inversions.ddim import DDIMInversion
 from zerocon.shapes.captions import caption
 from zerocon.shapes.check_evaluators import check_evaluators, distinct_scenes, pictures_of
@@ -122,8 +121,8 @@ def inversion_psnr(backbone: StableDiffusionBackbone, scenes: Sequence[Scene]) -
         conditions = Conditions(cond, cond, cond)
         trajectory = DDIMInversion()(backbone, clean, conditions, 50, Draws(0, ()))
         z = trajectory.start
-        for time, alpha, alpha_below in trajectory.schedule.steps:
-            z = ddim_step(z, backbone.eps(z, time, cond), alpha, alpha_below)
+        for here, there in trajectory.path.steps:
+            z = backbone.predict(z, here, cond).at(there)
         values.append(psnr(backbone.decode(z), backbone.decode(clean)))
     return torch.cat(values).mean().item()
 

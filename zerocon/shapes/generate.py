@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from zerocon.backbones.base import Backbone
-from zerocon.core.diffusion import ddim_step, guided
+from zerocon.core.forward import predict_guided
 
 
 @torch.no_grad()
@@ -23,7 +23,6 @@ def generate(
     cond = backbone.embed(prompts)
     negative = backbone.embed([""] * len(prompts))
     z = noise.to(backbone.device, backbone.dtype)
-    for time, alpha, alpha_below in backbone.schedule(steps).steps:
-        eps = guided(backbone.eps, z, time, cond, negative, guidance)
-        z = ddim_step(z, eps, alpha, alpha_below)
+    for here, there in backbone.path(steps).steps:
+        z = predict_guided(backbone, here, z, negative, cond, guidance).at(there)
     return backbone.decode(z)

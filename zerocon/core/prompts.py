@@ -1,23 +1,85 @@
-"""Which tokens of a source prompt stand for which of a target prompt's, as Prompt-to-Prompt has it.
+"""Prompts as tokens: where a word stands, and which tokens of two prompts belong together.
 
-Prompts are tuples of token numbers with start and end; every result covers all the tokens that
-a text encoder reads. Attention maps are [case, head, position, token].
+Alignment is Prompt-to-Prompt's. Prompts are tuples of token numbers with start and end; every
+result covers all the tokens that a text encoder reads. Attention maps are
+[case, head, position, token].
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from zerocon.core.cases import CaseError
+from zerocon.core.cases import Case, CaseError
+from zerocon.core.conditions import Conditions, Words
 
 TOKENS = 77  # that CLIP reads
 
 Prompt = Sequence[int]
 Window = Sequence[float]  # shares of the steps, first and last
+
+
+class Tokenizes(Protocol):
+    """A backbone's tokenizer."""
+
+    def tokens(self, prompt: str) -> tuple[int, ...]:
+        """The token numbers with start and end, without padding."""
+        ...
+
+
+def words_of(text: Tokenizes, case: Case) -> Words:
+    source, target = text.tokens(case.source_prompt), text.tokens(case.target_prompt)
+    before, after = case.blend_words or ("", "")
+    return Words(
+        source,
+        target,
+        places_of(text.tokens(before)[1:-1], source),
+        places_of(text.tokens(after)[1:-1], target),
+        split_into_words(text, case.source_prompt),
+        split_into_words(text, case.target_prompt),
+    )
+
+
+def split_into_words(text: Tokenizes, prompt: str) -> tuple[tuple[int, ...], ...]:
+    return tuple(text.tokens(word)[1:-1] for word in prompt.split())
+
+
+def places_of(phrase: Sequence[int], tokens: Sequence[int]) -> tuple[int, ...]:
+    """Every position that an occurrence of the phrase covers; none for no phrase."""
+    width = len(phrase)
+    starts = [
+        i for i in range(len(tokens) - width + 1) if width and [*tokens[i : i + width]] == [*phrase]
+    ]
+    return tuple(sorted({start + k for start in starts for k in range(width)}))
+
+
+def edited_tokens(conditions: Conditions) -> Tensor | None:
+    """1 at the source prompt's tokens that the target prompt does not keep, [case, token]."""
+    if not conditions.words:
+        return None
+    source = conditions.source.tokens
+    marks = torch.zeros(source.shape[:2], device=source.device)
+    for row, words in enumerate(conditions.words):
+        for position in changed_positions(words.source, words.target):
+            marks[row, position] = 1.0
+    return marks
+
+
+def changed_positions(source: Sequence[int], target: Sequence[int]) -> list[int]:
+    """Where the source has what the target has not; all its words, if only words are added."""
+    matcher = SequenceMatcher(None, source, target, autojunk=False)
+    changed = [
+        position
+        for tag, first, last, _, _ in matcher.get_opcodes()
+        if tag in ("replace", "delete")
+        for position in range(first, last)
+    ]
+    return changed or list(range(1, len(source) - 1))
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from zerocon.core.alignment import aligned, refined, replaced, word_schedule
 from zerocon.core.cases import CaseError
+from zerocon.core.prompts import aligned, refined, replaced, word_schedule
 
 START, END = 90, 91
 

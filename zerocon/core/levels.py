@@ -1,0 +1,162 @@
+"""Noise levels, and what a network says of a latent at one of them.
+
+Every model mixes the clean latent and noise, `z = signal · clean + noise · ε`. Diffusion models
+keep `signal² + noise² = 1`, flow models `signal + noise = 1`. A backbone answers with both parts
+of the mixture, so one step leads from any level to any other, `z' = signal' · clean + noise' · ε`:
+DDIM's step for a diffusion model, Euler's for a flow model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Level:
+    """How a latent is mixed at one time."""
+
+    time: float  # what the network is told
+    signal: float  # √ā of a diffusion model, 1 - t of a flow model
+    noise: float  # √(1 - ā), or t
+    flow: bool = False
+
+    def mix(self, clean: Tensor, noise: Tensor) -> Tensor:
+        return self.signal * clean + self.noise * noise
+
+
+@dataclass(frozen=True)
+class Path:
+    """The levels that a sampler visits, noisiest first; the last is where its last step lands."""
+
+    levels: tuple[Level, ...]
+
+    def __len__(self) -> int:
+        """The number of steps."""
+        return len(self.levels) - 1
+
+    @property
+    def steps(self) -> list[tuple[Level, Level]]:
+        """(from, to) of each step, in the order of sampling."""
+        return list(zip(self.levels[:-1], self.levels[1:], strict=True))
+
+    def tail(self, count: int) -> Path:
+        """The last `count` steps."""
+        return Path(self.levels[len(self) - count :])
+
+
+def vp_path(
+    alphas_cumprod: Tensor, steps: int, *, offset: int = 1, final_alpha: float | None = None
+) -> Path:
+    """DDIM's times with 'leading' spacing, as Stable Diffusion's scheduler config has it.
+
+    The last level is that of `final_alpha`; Stable Diffusion's is the ā of time 0, not 1.
+    """
+    trained = len(alphas_cumprod)
+    if not 1 <= steps <= trained:
+        raise ValueError(f"method.steps is {steps}; it must be between 1 and {trained}")
+    stride = trained // steps
+    times = [min(i * stride + offset, trained - 1) for i in reversed(range(steps))]
+    final = float(alphas_cumprod[0]) if final_alpha is None else final_alpha
+    visited = [vp_level(time, float(alphas_cumprod[time])) for time in times]
+    return Path((*visited, vp_level(0, final)))
+
+
+def vp_level(time: float, alpha: float) -> Level:
+    """Of a diffusion model at a cumulative ā."""
+    return Level(time, alpha**0.5, (1 - alpha) ** 0.5)
+
+
+def flow_path(steps: int, *, shift: float = 1.0, trained: int = 1000) -> Path:
+    """Times evenly from 1 to 0, moved towards noise by `shift`: `t' = s t / (1 + (s - 1) t)`.
+
+    The network is told `t' · trained`.
+    """
+    if steps < 1:
+        raise ValueError(f"method.steps is {steps}; it must be at least 1")
+    even = [1 - i / steps for i in range(steps + 1)]
+    shifted = [shift * t / (1 + (shift - 1) * t) for t in even]
+    return Path(tuple(flow_level(t, trained) for t in shifted))
+
+
+def flow_level(t: float, trained: int = 1000) -> Level:
+    return Level(t * trained, 1 - t, t, flow=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Guess:
+    """The two parts of a noisy latent, as a network sees them. Guesses add and scale."""
+
+    clean: Tensor
+    noise: Tensor
+
+    @classmethod
+    def from_noise(cls, z: Tensor, noise: Tensor, level: Level) -> Self:
+        """Of a diffusion model that predicts ε: `clean = (z - √(1-ā) ε) / √ā`."""
+        return cls((z - level.noise * noise) / level.signal, noise)
+
+    @classmethod
+    def from_v(cls, z: Tensor, v: Tensor, level: Level) -> Self:
+        """Of a diffusion model that predicts `v = √ā ε - √(1-ā) clean`."""
+        return cls(level.signal * z - level.noise * v, level.signal * v + level.noise * z)
+
+    @classmethod
+    def from_velocity(cls, z: Tensor, velocity: Tensor, level: Level) -> Self:
+        """Of a flow model that predicts `velocity = ε - clean`; divides by nothing."""
+        return cls(z - level.noise * velocity, z + level.signal * velocity)
+
+    @property
+    def velocity(self) -> Tensor:
+        return self.noise - self.clean
+
+    def at(self, level: Level) -> Tensor:
+        """The latent that the same two parts make at another level."""
+        return level.mix(self.clean, self.noise)
+
+    def seen_from(self, z: Tensor, level: Level) -> Guess:
+        """The same prediction, taken for that of the latent `z` at `level`.
+
+        A diffusion model's prediction is its ε, a flow model's its velocity. Inversion needs
+        this (the network is asked about the next level), and so does a latent that has moved.
+        """
+        if level.flow:
+            return Guess.from_velocity(z, self.velocity, level)
+        return Guess.from_noise(z, self.noise, level)
+
+    def __add__(self, other: Guess) -> Guess:
+        return Guess(self.clean + other.clean, self.noise + other.noise)
+
+    def __sub__(self, other: Guess) -> Guess:
+        return Guess(self.clean - other.clean, self.noise - other.noise)
+
+    def __mul__(self, factor: float | Tensor) -> Guess:
+        return Guess(self.clean * factor, self.noise * factor)
+
+    __rmul__ = __mul__
+
+    def __getitem__(self, rows: Tensor | slice) -> Guess:
+        return Guess(self.clean[rows], self.noise[rows])
+
+
+def guided(negative: Guess, positive: Guess, scale: float) -> Guess:
+    """Classifier-free guidance: `∅ + w (c - ∅)`."""
+    return negative + scale * (positive - negative)
+
+
+def noise_scale(here: Level, there: Level) -> float:
+    """σ of a diffusion model's step at η = 1: `√((1-ā_s)/(1-ā_t)) √(1-ā_t/ā_s)` for t → s."""
+    return there.noise / here.noise * (1 - (here.signal / there.signal) ** 2) ** 0.5
+
+
+def noisy_mean(guess: Guess, here: Level, there: Level) -> Tensor:
+    """Where the η = 1 step lands before its noise is added."""
+    left = max(0.0, there.noise**2 - noise_scale(here, there) ** 2)
+    return there.signal * guess.clean + left**0.5 * guess.noise
+
+
+def at_least_single(x: Tensor) -> Tensor:
+    """Half precision as single; what is finer stays."""
+    return x if x.dtype == torch.float64 else x.float()
