@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import ClassVar
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -55,26 +56,27 @@ class File:
 
     def _delta(self, deltas: dict[str, Tensor], case: Case, source: Condition) -> Condition:
         """The case's own difference, or the one for all cases, for each part of a condition."""
-        found = {
-            part: next((deltas[n] for n in names if n in deltas), None)
-            for part, names in (
-                ("tokens", (f"{SHARED}.{case.id}", SHARED)),
-                ("pooled", (f"{POOLED}.{case.id}", POOLED)),
-            )
+        parts = {
+            part: self._part(deltas, part, case.id, like.shape[1:])
+            for part, like in source.parts.items()
         }
-        for part, like in source.parts.items():
-            delta = found[part]
-            if delta is None:
-                name = SHARED if part == "tokens" else POOLED
-                raise CaseError(
-                    f"{self.path} has no tensor '{name}.{case.id}' and no {name!r} for all cases"
-                )
-            if delta.shape != like.shape[1:]:
-                raise CaseError(
-                    f"the direction in {self.path} is {list(delta.shape)}; this backbone's "
-                    f"{part} are {list(like.shape[1:])}"
-                )
-        return Condition(**{part: found[part] for part in source.parts})
+        return Condition(**parts)
+
+    def _part(
+        self, deltas: dict[str, Tensor], part: str, case_id: str, shape: torch.Size
+    ) -> Tensor:
+        name = SHARED if part == "tokens" else POOLED
+        delta = deltas.get(f"{name}.{case_id}", deltas.get(name))
+        if delta is None:
+            raise CaseError(
+                f"{self.path} has no tensor '{name}.{case_id}' and no {name!r} for all cases"
+            )
+        if delta.shape != shape:
+            raise CaseError(
+                f"the direction in {self.path} is {list(delta.shape)}; this backbone's "
+                f"{part} are {list(shape)}"
+            )
+        return delta
 
 
 @cache

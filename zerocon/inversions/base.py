@@ -54,6 +54,10 @@ class Trajectory:
     def start(self) -> Tensor:
         return self.latents[-1]
 
+    def starts(self, *branches: str) -> Branches:
+        """These branches where sampling starts."""
+        return dict.fromkeys(branches, self.start)
+
     def before(self, step: int) -> Tensor:
         """The source's latent that sampling step `step` leaves."""
         return self.latents[len(self.path) - step]

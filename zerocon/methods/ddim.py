@@ -57,4 +57,4 @@ class DDIM:
             found = predict(backbone, level, rows)
             return {"edit": trajectory.guided(found["negative"], found["target"], self.guidance)}
 
-        return trajectory.sample({"edit": trajectory.start}, evaluate)
+        return trajectory.sample(trajectory.starts("edit"), evaluate)

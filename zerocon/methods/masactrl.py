@@ -77,7 +77,7 @@ class MasaCtrl:
                 found = predict(backbone, level, rows)
             return trajectory.both_guided(found, self.guidance, self.guidance)
 
-        return trajectory.sample(dict.fromkeys(("source", "edit"), trajectory.start), evaluate)
+        return trajectory.sample(trajectory.starts("source", "edit"), evaluate)
 
     @contextmanager
     def _mutual(self, taps: Taps, step: int, words: Sequence[Words]) -> Generator[None]:

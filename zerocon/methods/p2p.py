@@ -130,7 +130,7 @@ class P2P:
         def blended(step: int, z: Branches) -> Branches:
             return z | {"edit": blend(step, z["source"], z["edit"])}
 
-        start = dict.fromkeys(("source", "edit"), trajectory.start)
+        start = trajectory.starts("source", "edit")
         return trajectory.sample(start, evaluate, after=blended)
 
     def _edit(self, backbone: Backbone, conditions: Conditions, steps: int) -> Edit:

@@ -96,7 +96,7 @@ class PnP:
 
         sampled = ("edit",) if self.source == "trajectory" else ("source", "edit")
         before = one_ahead if self.source == "late" else unchanged
-        return trajectory.sample(dict.fromkeys(sampled, trajectory.start), evaluate, before=before)
+        return trajectory.sample(trajectory.starts(*sampled), evaluate, before=before)
 
     @contextmanager
     def _injected(self, taps: Taps, step: int, steps: int) -> Generator[None]:

@@ -87,7 +87,7 @@ class ZeroCon:
         def descend(step: int, z: Branches) -> Branches:
             here = at(step, trajectory.path.levels[step])
             theirs["source"], reference = self._source(here, z["source"], trajectory)
-            before = dict.fromkeys(("negative", "target"), z["edit"])
+            before: Latents = {"negative": z["edit"], "target": z["edit"]}
             after = self._descended(here, before, reference)
             asked.update(after if self.reevaluate else before)
             return z | {"edit": after["negative"]}
@@ -106,7 +106,7 @@ class ZeroCon:
                 "edit": trajectory.guided(ours["negative"], ours["target"], self.guidance)
             }
 
-        start = dict.fromkeys(("source", "edit"), trajectory.start)
+        start = trajectory.starts("source", "edit")
         return trajectory.sample(start, evaluate, before=descend)
 
     @property
