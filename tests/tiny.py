@@ -73,11 +73,13 @@ def eps(backbone: Backbone, z: Tensor, time: int, condition: Condition) -> Tenso
 
 
 def losses(**changes: Any) -> Losses:
-    """Both terms; `xa_…` is a setting of cross-attention guidance, the others of PatchNCE."""
+    """Both terms; `xa_…` is a setting of cross-attention guidance, the others of PatchNCE.
+
+    PatchNCE has no weight unless one is given.
+    """
     own = {name.removeprefix("xa_"): v for name, v in changes.items() if name.startswith("xa_")}
-    cut = {
-        name.removeprefix("cut_"): v for name, v in changes.items() if not name.startswith("xa_")
-    }
+    others = {n.removeprefix("cut_"): v for n, v in changes.items() if not n.startswith("xa_")}
+    cut = {"weight": 0.0} | others
     return Losses(xa=CrossAttention(**own), cut=PatchNCE(**cut))
 
 

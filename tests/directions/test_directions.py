@@ -183,7 +183,7 @@ def test_a_spoiled_cache_is_not_believed(
     with caplog.at_level(logging.WARNING):
         assert torch.equal(Sentences("photo", count=3)(backbone, [case()]).tokens, first.tokens)
     assert f"{file.name} is damaged" in caplog.text
-    assert load_file(file)["delta"].shape == first.shape[1:]
+    assert load_file(file)["tokens"].shape == first.tokens.shape[1:]
 
 
 def test_a_cache_that_cannot_be_written_costs_only_time(

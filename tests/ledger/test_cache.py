@@ -18,8 +18,8 @@ from zerocon.core.cases import Case
 from zerocon.core.conditions import Condition, Conditions, Draws
 from zerocon.inversions.base import Trajectory
 from zerocon.inversions.ddim import DDIMInversion
-from zerocon.ledger.cache import Cache, Entry, allow, folders, kept, key_of, prune
 from zerocon.ledger import cache as module
+from zerocon.ledger.cache import Cache, Entry, allow, folders, kept, key_of, prune
 from zerocon.runs.inverting import Inverter
 
 STEPS = 3

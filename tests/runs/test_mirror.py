@@ -13,8 +13,8 @@ from PIL import Image
 from zerocon.cli import main
 from zerocon.ledger.origin import Origin
 from zerocon.ledger.records import Record, RecordLog, save_image
-from zerocon.runs import tensorboard
 from zerocon.runs.mirror import sync
+from zerocon.trackers import tensorboard
 from zerocon.trackers.base import NoTracker, TrackerError
 
 TOLD: list[tuple[Any, ...]] = []

@@ -12,7 +12,7 @@ from PIL import Image
 from tests.runs.offline_runs import OfflineRun, offline_runs
 from zerocon.config.settings import compose_settings
 from zerocon.ledger.records import save_image
-from zerocon.runs import editing
+from zerocon.runs import worker as editing
 from zerocon.runs.runner import execute
 
 ROOT = Path(__file__).parents[2]

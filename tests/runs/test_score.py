@@ -265,7 +265,7 @@ def test_overrides_without_effect_are_refused(
 def test_a_batch_s_bad_picture_leaves_the_others(
     pie: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from zerocon.runs import scoring
+    from zerocon.runs import score as scoring
 
     for seed, case_id in enumerate(IDS):
         put(tmp_path / "flat" / f"{case_id}.png", photo(seed + 5))

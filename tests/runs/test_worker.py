@@ -11,7 +11,7 @@ import torch
 
 from zerocon.config.settings import compose_settings
 from zerocon.core.cases import Case, CaseError
-from zerocon.runs import editing
+from zerocon.runs import worker as editing
 from zerocon.runs.worker import Editor, Loaded
 
 ROOM = 3  # cases that the memory holds
