@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from zerocon.core.cases import CaseError
-from zerocon.core.prompts import aligned, refined, replaced, word_schedule
+from zerocon.core.prompts import aligned, changed_positions, refined, replaced, word_schedule
 
 START, END = 90, 91
 
@@ -83,3 +83,19 @@ def test_schedules_count_one_step_more_as_published() -> None:
     assert alphas[:, 0].nonzero().flatten().tolist() == list(range(20))  # int(0.4 * 51)
     assert alphas[:, 3].nonzero().flatten().tolist() == list(range(40))
     assert alphas[:, 5].nonzero().flatten().tolist() == list(range(25, 50))
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "changed"),
+    [
+        ((START, 1, 2, 3, END), (START, 1, 9, 3, END), [2]),
+        ((START, 1, 2, 3, END), (START, 1, 3, END), [2]),
+        # Only words are added: all of the source's words, without start and end.
+        ((START, 1, 2, 3, END), (START, 1, 2, 7, 3, END), [1, 2, 3]),
+        ((START, 1, 2, 3, END), (START, 1, 2, 3, END), [1, 2, 3]),
+    ],
+)
+def test_changed_positions(
+    source: tuple[int, ...], target: tuple[int, ...], changed: list[int]
+) -> None:
+    assert changed_positions(source, target) == changed

@@ -93,6 +93,9 @@ def test_times_are_the_batchs_noise_is_the_cases() -> None:
     method = DDS(first_time=50, last_time=60)
     times = {method._time(i, seed=0) for i in range(200)}  # pyright: ignore[reportPrivateUsage]
     assert times == set(range(50, 60))
+    drawn = [[method._time(i, seed) for i in range(20)] for seed in (0, 0, 1)]  # pyright: ignore[reportPrivateUsage]
+    assert drawn[0] == drawn[1]
+    assert drawn[0] != drawn[2]  # the run's seed decides them
     zeros = torch.zeros(2, 4, 2, 2)
     noise = Draws(0, ["a", "b"]).normal_like(zeros, "noise/0")
     assert not torch.equal(noise[0], noise[1])

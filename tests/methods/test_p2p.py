@@ -57,6 +57,19 @@ def test_refining_takes_the_sources_maps_but_for_new_words(
                 assert torch.equal(roles[untouched], came[untouched])
 
 
+@pytest.mark.parametrize(("share", "steps"), [(0.7, 2), (0.75, 3)])
+def test_the_share_of_self_attention_is_rounded_down(
+    backbone: StableDiffusionBackbone, monkeypatch: pytest.MonkeyPatch, share: float, steps: int
+) -> None:
+    method = with_fields(OFF, self_attention=share, self_sites="up.1.1.self")
+    start = given(backbone, method, [0])
+    passes = watched(monkeypatch, p2p, "up.1.1.self", "queries")
+    start.run(method)
+    (site,) = passes[0].after
+    taken = [torch.equal(p.after[site]["target"], p.after[site]["source"]) for p in passes]
+    assert sum(taken) == steps
+
+
 def test_replacing_takes_all_and_a_factor_scales_its_word(
     backbone: StableDiffusionBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:

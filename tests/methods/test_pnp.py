@@ -62,6 +62,20 @@ def test_features_are_the_sources_at_one_layer_for_longer(
                 assert not moved or not torch.equal(roles[role], came)
 
 
+@pytest.mark.parametrize(("share", "steps"), [(0.7, 2), (0.74, 2), (0.75, 3)])
+def test_shares_of_the_steps_are_rounded_down(
+    backbone: StableDiffusionBackbone, monkeypatch: pytest.MonkeyPatch, share: float, steps: int
+) -> None:
+    method = PnP(steps=4, guidance=3.0, attention=share, features=share)
+    start = given(backbone, method, [0])
+    for sites, what in (("up.1.1.self", "queries"), ("up.1.1.res", "features")):
+        passes = watched(monkeypatch, pnp, sites, what)
+        start.run(method)
+        (site,) = passes[0].after
+        taken = [torch.equal(p.after[site]["target"], p.after[site]["source"]) for p in passes]
+        assert sum(taken) == steps
+
+
 def test_the_source_follows_its_trajectory_under_the_empty_prompt(
     backbone: StableDiffusionBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:

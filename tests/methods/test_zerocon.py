@@ -13,7 +13,8 @@ from tests.tiny import eps, losses, tiny_backbone
 from zerocon.backbones.stable_diffusion import Parts, StableDiffusionBackbone
 from zerocon.config.settings import compose_settings
 from zerocon.core.checks import ConfigError
-from zerocon.core.conditions import Conditions, Draws, Words
+from zerocon.core.conditions import Condition, Conditions, Draws, Words
+from zerocon.core.levels import guided
 from zerocon.inversions.ddim import DDIMInversion
 from zerocon.losses.base import Moment, View
 from zerocon.losses.gradients import gradients
@@ -250,3 +251,20 @@ def test_losses_belong_to_methods_that_descend_them() -> None:
     settings = compose_settings(["method=pix2pix_zero"])
     assert isinstance(settings.method, ZeroCon)
     assert settings.method.loss.terms["cut"].weight == 0
+
+
+def test_it_samples_with_the_negatives_of_the_inversion(backbone: StableDiffusionBackbone) -> None:
+    """Null-text inversion fits an ∅ for each step; each step must use its own."""
+    method = changed(BASE, loss=losses(xa_weight=0.0, cut_weight=0.0))
+    clean = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    conditions = Conditions(*(backbone.embed([p]) for p in ("a red circle", "a heart", "")))
+    draws = Draws(0, ["a"])
+    walk = DDIMInversion()(backbone, clean, conditions, 2, draws)
+    told = [backbone.embed([text]) for text in ("a house", "a cross")]
+    fitted = changed(walk, negatives=Condition.stack(told))
+    z = walk.start
+    for (here, there), negative in zip(walk.path.steps, told, strict=True):
+        guesses = [backbone.predict(z, here, c) for c in (negative, conditions.target)]
+        z = guided(*guesses, method.guidance).at(there)
+    torch.testing.assert_close(method(backbone, fitted, conditions, draws), z, rtol=0, atol=1e-4)
+    assert (method(backbone, walk, conditions, draws) - z).abs().max() > 1e-3
