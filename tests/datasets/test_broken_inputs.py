@@ -140,7 +140,7 @@ CASES: dict[str, tuple[Build, str]] = {
     "a bomb": (file("bad.png", claims(30_000)), "more than 64 million pixels; make it smaller"),
     "a bigger bomb": (file("bad.png", claims(2_000_000)), "more than 64 million pixels"),
     "numbers with fractions": (floats, "mode F can't be used; save it as 8-bit RGB"),
-    "a pipe": (pipe, "bad.png: there is no such file"),
+    "a pipe": (pipe, "bad.png: this is a named pipe, not a picture"),
     # paths
     "no such picture": (field("image_path", "none.png"), "none.png: there is no such file"),
     "a folder as picture": (field("image_path", "1_change_object_80"), "this is a folder"),
@@ -377,7 +377,7 @@ WHOLE |= {
     "a list of nothing": (listing("l.csv", ""), "has no column 'image'"),
     "a list with a header only": (listing("l.csv", HEADER), "has no lines"),
     "a list in Latin-1": (listing("l.csv", (HEADER + "é,a,b").encode("latin-1")), "UTF-8"),
-    "an open quote": (listing("l.csv", HEADER + 'good.png,"a,b\n'), "can't be read"),
+    "an open quote": (listing("l.csv", HEADER + 'good.png,"a,b\n'), "is not valid CSV: line 2"),
     "a list of another kind": (listing("l.xlsx", b"PK"), "must end in .csv, .jsonl or .parquet"),
     "no YAML": (ti2i("- [a"), "is not valid YAML"),
     "YAML that runs a program": (
