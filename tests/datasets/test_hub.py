@@ -200,3 +200,32 @@ def test_an_empty_cell_is_one_bad_case(tmp_path: Path) -> None:
     with pytest.raises(CaseError, match="image 000000000002: the cell is empty"):
         dataset.load("000000000002")
     assert dataset.load("b").id == "b"
+
+
+def painted(mask: Image.Image, source: Image.Image) -> dict[str, Any]:
+    return {"img_id": "7", "turn_index": 1, "source_img": cell(source), "mask_img": cell(mask),
+            "instruction": "x", "target_img": None}  # fmt: skip
+
+
+def test_a_black_and_white_mask_is_read_by_its_white(tmp_path: Path) -> None:
+    """Wherever the source picture is white, too."""
+    mask = Image.new("L", (64, 64))
+    mask.paste(255, (0, 0, 64, 16))
+    rows = [painted(mask, Image.new("RGB", (64, 64), "white"))]
+    write_parquet(tmp_path / "data" / "dev-0.parquet", BRUSH_COLUMNS, rows)
+    case = MagicBrush(tmp_path, 64).load("7-1")
+    assert case.mask is not None
+    assert case.mask[0, :16].all()
+    assert not case.mask[0, 16:].any()
+    assert "the mask has no transparency: its white is the region" in case.notes
+
+
+def test_an_alpha_channel_that_hides_nothing_is_none(tmp_path: Path) -> None:
+    source = Image.new("RGB", (64, 64), (10, 20, 30))
+    mask = source.convert("RGBA")
+    mask.paste((255, 255, 255, 255), (0, 0, 64, 16))
+    write_parquet(tmp_path / "data" / "dev-0.parquet", BRUSH_COLUMNS, [painted(mask, source)])
+    found = MagicBrush(tmp_path, 64).load("7-1").mask
+    assert found is not None
+    assert found[0, :16].all()
+    assert not found[0, 16:].any()

@@ -58,7 +58,7 @@ class RememberedDigests:
         """The digest of a file's content; OSError if the file can't be read."""
         self._load()
         name = os.path.abspath(path)  # noqa: PTH100 - Path.absolute keeps `..`
-        status = os.stat(path)  # noqa: PTH116 - half the time of Path.stat
+        status = os.stat(name)  # noqa: PTH116 - half the time of Path.stat
         state, known = _state(status), self._known.get(name)
         if known is not None and known[0] == state:
             return known[1]
@@ -124,9 +124,9 @@ def _entries(data: bytes) -> Iterator[tuple[str, State, str]]:
     for line in data.splitlines():
         checksum, _, text = line.partition(b" ")
         if text and checksum == b"%08x" % zlib.crc32(text):
-            with suppress(ValueError):
+            with suppress(ValueError, TypeError):
                 name, *state, digest = cast("list[Any]", json.loads(text))
-                yield name, cast("State", tuple(state)), digest
+                yield str(name), cast("State", tuple(state)), str(digest)
 
 
 def _last_bytes(store: Path, most: int) -> bytes:

@@ -26,7 +26,7 @@ def read_csv(data: bytes, needed: Sequence[str]) -> list[Mapping[Any, Any]]:
             _check_columns(reader.fieldnames or (), needed)
             return list(reader)
     except csv.Error as error:
-        raise CsvError(f"is not valid CSV: line {reader.line_num}: {error}") from error
+        raise CsvError(f"is not valid CSV after line {reader.line_num}: {error}") from error
 
 
 def _check_columns(columns: Sequence[str], needed: Sequence[str]) -> None:

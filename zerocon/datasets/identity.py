@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from zerocon.core.cases import CaseError
 from zerocon.core.hashing import FileHasher
-from zerocon.datasets.images import MOST_BYTES, inside
+from zerocon.datasets.images import MOST_BYTES, real_place
 
 # What stands in the place of a digest.
 REFUSED, MISSING, UNREADABLE, TOO_BIG = "refused", "missing", "unreadable", "too big"
@@ -23,10 +24,10 @@ TABLES = (".parquet",)  # may be of any size
 def file_part(place: str | Path, root: Path, hasher: FileHasher) -> str:
     """The digest of a file below the root, or why there is none."""
     try:
-        file = inside(place, root)
-        if file.suffix not in TABLES and file.stat().st_size > MOST_BYTES:
+        file = real_place(place, root)
+        if not file.endswith(TABLES) and os.stat(file).st_size > MOST_BYTES:  # noqa: PTH116
             return TOO_BIG
-        return hasher(file)
+        return hasher(Path(file))
     except CaseError:
         return REFUSED
     except (FileNotFoundError, NotADirectoryError):

@@ -95,16 +95,21 @@ def brief(name: str | Path) -> str:
 
 def inside(path: str | Path, root: Path) -> Path:
     """The file's real place; CaseError when it is not below `root`."""
-    given = Path(path)
-    if given.is_absolute() or "\0" in str(path):
-        raise CaseError(f"image path {shown(str(path))}: it must be relative to the folder {root}")
+    return Path(real_place(path, root))
+
+
+def real_place(path: str | Path, root: Path) -> str:
+    """The same as a text: a third of the time, and identities ask for thousands."""
+    given = os.fspath(path)
+    if os.path.isabs(given) or "\0" in given:  # noqa: PTH117
+        raise CaseError(f"image path {shown(given)}: it must be relative to the folder {root}")
     try:
-        base = root.resolve()
-        file = (base / given).resolve()
-    except (OSError, RuntimeError, ValueError) as error:  # a circle of links, half a character
-        raise CaseError(f"image path {shown(str(path))} can't be followed: {error}") from error
-    if not file.is_relative_to(base):
-        raise CaseError(f"image path {shown(str(path))} leads out of the dataset's folder {root}")
+        base = os.path.realpath(root)
+        file = os.path.realpath(os.path.join(base, given))  # noqa: PTH118
+    except (OSError, ValueError) as error:  # half a character
+        raise CaseError(f"image path {shown(given)} can't be followed: {error}") from error
+    if not f"{file}/".startswith(f"{base.rstrip('/')}/"):
+        raise CaseError(f"image path {shown(given)} leads out of the dataset's folder {root}")
     return file
 
 

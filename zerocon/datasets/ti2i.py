@@ -85,6 +85,13 @@ class TI2I(FileDataset):
     def _files(self, entry: Row) -> Mapping[str, str | Path]:
         return {"picture": self._place_of(entry)}
 
+    def _texts(self, entry: Row) -> Any:
+        """Of YAML the fields in use only, and texts only: aliases can make others endless."""
+        if self._mapping:
+            return super()._texts(entry)
+        used = (entry.get(name) for name in ("init_img", "source_prompt", "target_prompt"))
+        return [value if isinstance(value, str) else shown(value) for value in used]
+
     def _place_of(self, entry: Row) -> Path:
         if self._mapping:
             return Path(PICTURES) / text(entry, "image_path")
