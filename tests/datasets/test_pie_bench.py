@@ -196,7 +196,7 @@ def test_what_the_published_code_accepts_is_read_as_there_and_noted(tmp_path: Pa
     assert whole is not None
     assert whole[0, 511].all()
     assert not whole[0, :511].any()
-    with pytest.raises(CaseError, match="nothing is left of it .*it ends beyond the 512x512"):
+    with pytest.raises(CaseError, match=r"nothing is left of it .*it ends beyond the 512x512"):
         PieBench(root, 64).load("one")
 
 

@@ -34,15 +34,15 @@ FOLDER = ["dataset=folder", NOWHERE, "dataset.source=a cat", "dataset.target=a d
         (["dataset=pie_bench", NOWHERE, "dataset.protocol=loose"], "it must be one of: masked"),
         (
             ["dataset=pairs", NOWHERE, "dataset.file=list.txt"],
-            "dataset.file is 'list.txt'; it must",
+            "dataset.file is 'list.txt'",
         ),
         (
             ["dataset=pairs", NOWHERE, "dataset.world=mars"],
-            "it must be one of: shapes, photographs",
+            "one of: shapes, photographs",
         ),
         (
             ["dataset=celebamask_hq", NOWHERE, "dataset.prompts=a"],
-            "dataset.prompts is 'a'; it must",
+            "dataset.prompts is 'a'",
         ),
         ([*FOLDER[:3], "dataset.target='  '"], "dataset.target is '  '; it must be a prompt"),
         ([*FOLDER, "dataset.limit=0"], "dataset.limit is 0"),

@@ -153,9 +153,7 @@ def pie_mask(runs: Any, side: int, reading: Reading, notes: list[str]) -> Tensor
     mask = decode_rle(runs, MASK_SIDE, MASK_SIDE, cut=reading.published)
     beyond = runs_beyond(runs, MASK_SIDE**2)
     if beyond:
-        notes.append(
-            f"{beyond} of the mask's runs end beyond the picture and were cut, as published"
-        )
+        notes.append(f"{beyond} of the mask's runs end beyond the picture: cut off, as published")
     return resize_mask(with_border(mask) if reading.noisy_border else mask, side)
 
 
