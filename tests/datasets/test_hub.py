@@ -115,10 +115,12 @@ def brush_root(root: Path) -> Path:
     clear.paste((0, 0, 0, 0), (0, 0, 32, 64))
     white = photo.copy()
     white.paste("white", (32, 0, 64, 64))
+    painted = white.copy()
+    painted.paste("white", (0, 0, 16, 64))
     rows = [
         {"img_id": "139", "turn_index": 1, "source_img": cell(photo), "mask_img": cell(clear),
          "instruction": "put a cat on the seat", "target_img": cell(white)},
-        {"img_id": "139", "turn_index": 2, "source_img": cell(white), "mask_img": cell(white),
+        {"img_id": "139", "turn_index": 2, "source_img": cell(white), "mask_img": cell(painted),
          "instruction": "make it rain", "target_img": cell(photo)},
     ]  # fmt: skip
     write_parquet(root / "data" / "dev-00000-of-00004-1b2c.parquet", BRUSH_COLUMNS, rows)
@@ -137,10 +139,11 @@ def test_magicbrush_without_captions_takes_the_instruction(tmp_path: Path) -> No
     assert not case.mask[0, :, 32:].any()
     assert case.ground_truth is not None
     assert case.ground_truth[:, 0, 63].tolist() == [1, 1, 1]
-    second = dataset.load("139-2").mask
-    assert second is not None
-    assert second[0, :, 32:].all()
-    assert not second[0, :, :32].any()
+    second = dataset.load("139-2")
+    assert second.mask is not None
+    assert second.mask[0, :, :16].all()
+    assert not second.mask[0, :, 16:].any()  # what is white in the source picture, too, is not it
+    assert "the mask has no transparency: what is white in it only is the region" in second.notes
     assert list(MagicBrush(tmp_path, 64, split="train").ids) == ["139-1"]
     assert list(MagicBrush(tmp_path, 64, edit_types=[2]).ids) == ["139-2"]
 
@@ -197,3 +200,32 @@ def test_an_empty_cell_is_one_bad_case(tmp_path: Path) -> None:
     with pytest.raises(CaseError, match="image 000000000002: the cell is empty"):
         dataset.load("000000000002")
     assert dataset.load("b").id == "b"
+
+
+def painted(mask: Image.Image, source: Image.Image) -> dict[str, Any]:
+    return {"img_id": "7", "turn_index": 1, "source_img": cell(source), "mask_img": cell(mask),
+            "instruction": "x", "target_img": None}  # fmt: skip
+
+
+def test_a_black_and_white_mask_is_read_by_its_white(tmp_path: Path) -> None:
+    """Wherever the source picture is white, too."""
+    mask = Image.new("L", (64, 64))
+    mask.paste(255, (0, 0, 64, 16))
+    rows = [painted(mask, Image.new("RGB", (64, 64), "white"))]
+    write_parquet(tmp_path / "data" / "dev-0.parquet", BRUSH_COLUMNS, rows)
+    case = MagicBrush(tmp_path, 64).load("7-1")
+    assert case.mask is not None
+    assert case.mask[0, :16].all()
+    assert not case.mask[0, 16:].any()
+    assert "the mask has no transparency: its white is the region" in case.notes
+
+
+def test_an_alpha_channel_that_hides_nothing_is_none(tmp_path: Path) -> None:
+    source = Image.new("RGB", (64, 64), (10, 20, 30))
+    mask = source.convert("RGBA")
+    mask.paste((255, 255, 255, 255), (0, 0, 64, 16))
+    write_parquet(tmp_path / "data" / "dev-0.parquet", BRUSH_COLUMNS, [painted(mask, source)])
+    found = MagicBrush(tmp_path, 64).load("7-1").mask
+    assert found is not None
+    assert found[0, :16].all()
+    assert not found[0, 16:].any()

@@ -9,7 +9,7 @@ from PIL import Image
 
 from zerocon.core.cases import CaseError
 from zerocon.datasets import images
-from zerocon.datasets.images import decode_rle, read_image, resize_mask, with_border
+from zerocon.datasets.images import decode_rle, read_image, resize_mask, runs_beyond, with_border
 
 RED = (200, 40, 30)
 
@@ -178,3 +178,67 @@ def test_the_border_belongs_to_the_edit() -> None:
         [1, 0, 0, 0, 1],
         [1, 1, 1, 1, 1],
     ]
+
+
+@pytest.mark.parametrize(("kind", "said"), [(2, "with a sign "), (1, "")])
+def test_32_bits_are_refused_and_not_clipped(tmp_path: Path, kind: int, said: str) -> None:
+    name = saved(tmp_path, Image.fromarray(np.full((8, 8), 70_000, dtype=np.int32)), "a.tif")
+    tag = b"\x53\x01\x03\x00\x01\x00\x00\x00"  # the sample format: one short number
+    data = (tmp_path / name).read_bytes()
+    assert tag + b"\x02" in data
+    (tmp_path / name).write_bytes(data.replace(tag + b"\x02", tag + bytes([kind])))
+    message = f"image a.tif: 32 bits a pixel {said}can't be used: which value is white is not known"
+    with pytest.raises(CaseError, match=message):
+        read_image(name, tmp_path, 8)
+
+
+def test_16_bits_in_a_tiff_are_scaled(tmp_path: Path) -> None:
+    image = Image.fromarray(np.full((8, 8), 257 * 100, dtype=np.uint16))
+    tensor, notes = read_image(saved(tmp_path, image, "a.tif"), tmp_path, 8)
+    assert torch.allclose(tensor, torch.tensor(100 / 255))
+    assert notes == ("16 bits a pixel were scaled to 8",)
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 700])
+def test_an_exif_orientation_that_does_not_exist_is_noted(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = Image.new("RGB", (16, 16), "white")
+    image.paste(RED, (0, 0, 16, 8))
+    tensor, notes = read_image(saved(tmp_path, image, exif=exif), tmp_path, 16)
+    assert torch.allclose(tensor[:, 0], torch.tensor(RED)[:, None] / 255)
+    assert notes == (f"its EXIF orientation {orientation} does not exist: it was not turned",)
+
+
+def test_an_orientation_that_is_upright_is_no_note(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 1
+    assert read_image(saved(tmp_path, Image.new("RGB", (8, 8)), exif=exif), tmp_path, 8)[1] == ()
+
+
+def test_a_transparent_color_lies_over_white(tmp_path: Path) -> None:
+    image = Image.new("RGB", (8, 8), "blue")
+    image.paste(RED, (0, 0, 8, 4))
+    tensor, notes = read_image(saved(tmp_path, image, transparency=(0, 0, 255)), tmp_path, 8)
+    assert (tensor[:, 4:] == 1).all()
+    assert torch.allclose(tensor[:, 0], torch.tensor(RED)[:, None] / 255)
+    assert notes == ("transparent parts were laid over white",)
+
+
+def test_a_transparent_16_bit_gray_lies_over_white(tmp_path: Path) -> None:
+    pixels = np.zeros((8, 8), dtype=np.uint16)
+    pixels[4:] = 257 * 100
+    image = Image.fromarray(pixels)
+    image.info["transparency"] = 257 * 100
+    tensor, notes = read_image(saved(tmp_path, image, transparency=257 * 100), tmp_path, 8)
+    assert (tensor[:, 4:] == 1).all()
+    assert (tensor[:, :4] == 0).all()
+    assert "transparent parts were laid over white" in notes
+
+
+def test_a_run_beyond_the_picture_is_cut_where_that_is_asked_for() -> None:
+    flat = [4, 10, 9, 2]  # of 6 pixels: the second run lies beyond it altogether
+    assert decode_rle(flat, 2, 3, cut=True).tolist() == [[0, 0, 0], [0, 1, 1]]
+    assert runs_beyond(flat, 6) == 2
+    with pytest.raises(CaseError, match="it ends beyond"):
+        decode_rle(flat, 2, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -223,3 +224,53 @@ def test_masks_of_another_shape_are_refused(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((64, 64), dtype=np.uint8)).save(tmp_path / "a_mask.png")
     with pytest.raises(CaseError, match="64x64 pixels have not the shape of the picture's 64x32"):
         Pairs(tmp_path, 16, file="pairs.jsonl").load("in/a")
+
+
+PUBLISHED_ENTRY = """
+- {}
+  target_prompts: [a photo of a panda]
+"""
+
+
+def test_the_published_entry_without_a_picture_gets_it(tmp_path: Path) -> None:
+    picture(tmp_path / "panda" / "cartoon_30.jpg")
+    (tmp_path / "imnetr-ti2i.yaml").write_text(
+        PUBLISHED_ENTRY.format("source_prompt: a cartoon of a panda")
+    )
+    dataset = TI2I(tmp_path, 16)
+    assert list(dataset.ids) == ["000-cartoon_30-0"]
+    case = dataset.load("000-cartoon_30-0")
+    assert case.source_prompt == "a cartoon of a panda"
+    assert case.notes == ("the list names no picture; it is /ImageNetR-TI2I/panda/cartoon_30.jpg",)
+    assert dataset.case_parts("000-cartoon_30-0")["picture"] != "missing"
+
+
+def test_it_is_known_by_its_place_too(tmp_path: Path) -> None:
+    picture(tmp_path / "panda" / "cartoon_30.jpg")
+    picture(tmp_path / "cat" / "a.jpg")
+    others = PUBLISHED_ENTRY.format("init_img: cat/a.jpg")
+    panda = PUBLISHED_ENTRY.format("other: 1")
+    (tmp_path / "imnetr-ti2i.yaml").write_text(others * 24 + panda + others * 5)
+    assert TI2I(tmp_path, 16).load("024-cartoon_30-0").id == "024-cartoon_30-0"
+    (tmp_path / "imnetr-ti2i.yaml").write_text(others * 24 + panda)
+    with pytest.raises(CaseError, match="init_img is None"):
+        TI2I(tmp_path, 16).load("024-None-0")
+
+
+def test_a_field_of_a_csv_file_may_be_long(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    prompt = "a cat " * 30_000
+    (tmp_path / "pairs.csv").write_text(f"image,source,target\na.png,{prompt},a dog\n")
+    limit = csv.field_size_limit()
+    assert Pairs(tmp_path, 16).load("a").source_prompt == prompt.strip()
+    assert csv.field_size_limit() == limit
+
+
+def test_a_column_that_stands_twice_is_named(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    lines = "image,source,target,target\na.png,a cat,a dog,an owl\n"
+    (tmp_path / "pairs.csv").write_text(lines)
+    with pytest.raises(DatasetError, match="has 2 columns called 'target'; one would be lost"):
+        Pairs(tmp_path, 16)
+    (tmp_path / "pairs.csv").write_text("image,source,target,,\na.png,a cat,a dog,,\n")
+    assert Pairs(tmp_path, 16).load("a").target_prompt == "a dog"

@@ -180,3 +180,30 @@ def test_a_grayscale_picture_is_still_a_case(tmp_path: Path) -> None:
     gray = Image.fromarray(np.full((100, 300), 128, dtype=np.uint8))
     gray.save(root / "annotation_images" / "1_change_object_80" / "a.jpg")
     assert PieBench(root, 32).load("one").image.shape == (3, 32, 32)
+
+
+def test_what_the_published_code_accepts_is_read_as_there_and_noted(tmp_path: Path) -> None:
+    beyond = {**ENTRY, "mask": [512 * 511, 5000, 400_000, 3], "original_prompt": "[ ]"}
+    root = folder(tmp_path, one=beyond)
+    case = PieBench(root, 64, protocol="published", noisy_border=False).load("one")
+    assert case.mask is not None
+    assert case.source_prompt == ""
+    assert case.notes == (
+        "the source prompt is empty, as published",
+        "2 of the mask's runs end beyond the picture: cut off, as published",
+    )
+    whole = PieBench(root, 512, protocol="published", noisy_border=False).load("one").mask
+    assert whole is not None
+    assert whole[0, 511].all()
+    assert not whole[0, :511].any()
+    with pytest.raises(CaseError, match=r"nothing is left of it .*it ends beyond the 512x512"):
+        PieBench(root, 64).load("one")
+
+
+@pytest.mark.parametrize("value", [None, 3])
+def test_a_source_prompt_left_out_is_an_error_under_any_protocol(
+    tmp_path: Path, value: object
+) -> None:
+    root = folder(tmp_path, one={**ENTRY, "original_prompt": value})
+    with pytest.raises(CaseError, match=f"original_prompt is {value}"):
+        PieBench(root, 64, protocol="published").load("one")

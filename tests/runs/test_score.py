@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from zerocon.cli import main
+from zerocon.core.cases import CaseError
 from zerocon.core.checks import ConfigError
 from zerocon.datasets.pie_bench import PieBench
 from zerocon.ledger.records import Record, read_records
@@ -172,8 +174,9 @@ def test_a_csv_file_may_tell_methods_apart(pie: Path, tmp_path: Path) -> None:
     ("name", "text", "message"),
     [
         ("none", None, "neither a folder with pictures nor a CSV file"),
-        ("l.csv", "case,file\n", "has no column 'path'; it needs `case` and `path`"),
-        ("l.csv", 'case,path\n"a,b\n', "is no CSV file in UTF-8"),
+        ("l.csv", "case,file\n", "has no column 'path'; it needs the columns `case` and `path`"),
+        ("l.csv", 'case,path\n"a,b\n', "is not valid CSV after line 1"),
+        ("l.csv", "case,path,path\na,b,c\n", "has 2 columns called 'path'"),
         ("folder", "", r"no picture of a case of pie_bench. For case 000000000000, .*\.jpg or "),
     ],
 )
@@ -224,6 +227,37 @@ def test_one_rule_for_every_shape(tmp_path: Path) -> None:
     assert middle.getpixel((0, 0)) == (255, 0, 0)
     end, _ = last_square(wide, published=True)
     assert end.getcolors() == [(64, (0, 0, 255))]
+
+
+@pytest.mark.parametrize(("width", "height"), [(2048, 532), (1024, 600), (600, 512)])
+def test_published_takes_the_last_512_pixels_whatever_the_height(
+    tmp_path: Path, width: int, height: int
+) -> None:
+    picture = Image.effect_noise((width, height), 90).convert("RGB")
+    put(tmp_path / "a.png", picture)
+    edited, notes = edited_picture("a.png", tmp_path, Rules(512, published=True))
+    assert np.array_equal(np.asarray(edited), np.asarray(picture)[-512:, -512:])
+    assert notes == (f"the last 512x512 pixels of a {width}x{height} picture, as published",)
+
+
+def test_published_crops_of_small_pictures_are_partly_black(tmp_path: Path) -> None:
+    put(tmp_path / "a.png", Image.new("RGB", (1024, 256), "red"))
+    edited, (note,) = edited_picture("a.png", tmp_path, Rules(512, published=True))
+    colors = {color: count for count, color in edited.getcolors() or ()}
+    assert colors == {(255, 0, 0): 512 * 256, (0, 0, 0): 512 * 256}
+    assert note.endswith("which are partly outside it and black")
+    _, notes = edited_picture("a.png", tmp_path, Rules(512))
+    assert notes[0] == "the last square of a 1024x256 picture"
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_among_the_pictures_does_not_hang(pie: Path, tmp_path: Path) -> None:
+    (tmp_path / "flat").mkdir()
+    os.mkfifo(tmp_path / "flat" / f"{IDS[0]}.png")
+    (outputs,) = find_outputs(tmp_path / "flat", dataset(pie))
+    assert len(outputs.fingerprint()) == 16
+    with pytest.raises(CaseError, match="this is a named pipe, not a picture"):
+        edited_picture(outputs.files[IDS[0]][0], outputs.root, Rules(SIDE))
 
 
 def test_another_size_is_noted(tmp_path: Path) -> None:

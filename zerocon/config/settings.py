@@ -28,7 +28,7 @@ from yaml import YAMLError
 
 from zerocon.backbones.base import BackboneSettings
 from zerocon.config.compatibility import objection
-from zerocon.core.cases import Dataset
+from zerocon.core.cases import Dataset, DatasetError
 from zerocon.core.checks import ConfigError, in_range
 from zerocon.directions.base import Direction
 from zerocon.inversions.base import Inversion
@@ -126,7 +126,7 @@ def settings_of(config: dict[str, Any]) -> RunSettings:
         name=str(config["name"]),
         seed=config["seed"],
         backbone=build(config, "backbone")(),
-        dataset=build(config, "dataset", later=("side",)),
+        dataset=dataset_of(config),
         direction=direction,
         inversion=inversion,
         method=method,
@@ -194,6 +194,18 @@ def _class_of(target: str, group: str) -> Callable[..., Any]:
         return cast("Callable[..., Any]", get_object(target))
     except Exception as error:
         raise ConfigError(f"{group}._target_={target} can't be imported: {error}") from error
+
+
+def dataset_of(config: dict[str, Any]) -> Callable[..., Dataset]:
+    """Call it with `side` to open the dataset. Its settings are checked here, no file is read."""
+    make = build(config, "dataset", later=("side",))
+    check = getattr(getattr(make, "func", None), "check_settings", None)
+    if check is not None:
+        try:
+            check(cast("partial[Dataset]", make).keywords)
+        except DatasetError as error:
+            raise ConfigError(f"dataset.{error}") from error
+    return make
 
 
 def method_of(config: dict[str, Any]) -> Method:

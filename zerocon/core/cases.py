@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from torch import Tensor
+
+from zerocon.core.hashing import FileHasher
+
+World = Literal["shapes", "photographs"]  # what a dataset's pictures are of, and judges know
 
 
 class CaseError(Exception):
@@ -18,6 +22,13 @@ class CaseError(Exception):
 
 class DatasetError(Exception):
     """The dataset as a whole can't be used. The run ends at once."""
+
+
+class DatasetMissingError(DatasetError):
+    """The dataset's files are not where they should be, or can't be read.
+
+    So nothing can be said about their content; a finished run's results are none the worse.
+    """
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,9 +54,25 @@ class Dataset(Protocol):
     """Cases by id, in a fixed order. `load` raises CaseError for a case that is broken."""
 
     name: str
-    fingerprint: str  # a digest of what the cases say; part of a run's name
+    world: World
 
     @property
     def ids(self) -> Sequence[str]: ...
 
     def load(self, case_id: str) -> Case: ...
+
+    @property
+    def fingerprint(self) -> str:
+        """The start of `identity`, to be shown and stored."""
+        ...
+
+    def identity(self, hasher: FileHasher) -> str:
+        """A digest of the chosen cases: their texts and the content of every file they use.
+
+        DatasetMissingError when the dataset's folder is not there any more.
+        """
+        ...
+
+    def case_digest(self, case_id: str, hasher: FileHasher) -> str:
+        """The same of one case. A file that is missing is part of it, not an error."""
+        ...

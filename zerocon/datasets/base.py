@@ -1,29 +1,34 @@
-"""What all readers share: which cases there are, which are wanted, and saying what is broken.
+"""What all readers share: listing the cases, choosing among them, and saying what is broken.
 
 A reader first lists its entries (text only, no pictures), then loads one case at a time.
-An entry that makes no sense is still a case: loading it raises CaseError, so that the run
-counts it as failed instead of quietly being about fewer cases.
+An entry that makes no sense is still a case: loading it raises CaseError, so the run counts it
+as failed and does not silently have fewer cases.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from random import Random
-from typing import Any, TypedDict, Unpack
+from typing import Any, ClassVar, TypedDict, Unpack, cast
 
 from torch import Tensor
 
-from zerocon.core.cases import Case, CaseError, DatasetError
+from zerocon.core.cases import Case, CaseError, DatasetError, DatasetMissingError, World
 from zerocon.core.checks import shown
+from zerocon.core.files import open_regular
+from zerocon.core.hashing import FileHasher, digest_of, file_digest
+from zerocon.datasets.identity import file_part
 from zerocon.datasets.images import decode_picture, inside, picture_tensor, read_image
 
 Row = Mapping[str, Any]
 
-DOUBLE = "is there more than once; which one is meant can't be told"
+DOUBLE = "is there more than once; it can't be told which one is meant"
+MOST_BYTES = 2**30  # of a list of cases; PIE-Bench's has ten million
 
 
 @dataclass(frozen=True, repr=False)
@@ -40,7 +45,7 @@ Listing = Mapping[str, Row | Broken]  # case id -> what the dataset's files say 
 
 
 class Choice(TypedDict, total=False):
-    """The settings that every reader takes, and hands on: what `Filters` are made of."""
+    """The settings that every reader takes and passes on to `Filters`."""
 
     edit_types: Sequence[str | int] | None
     ids: Sequence[str | int] | None
@@ -51,7 +56,7 @@ class Choice(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Filters:
-    """Which of the cases: of these types and ids, `subset` of them by lot, the first `limit`."""
+    """Which cases to use: those of these types and ids, of them a random subset, of it a limit."""
 
     edit_types: Sequence[str | int] | None = None
     ids: Sequence[str | int] | None = None
@@ -66,9 +71,13 @@ class Filters:
                 raise DatasetError(
                     f"{name} is {value}; it must be at least 1, or null for all cases"
                 )
+        for name in ("edit_types", "ids"):
+            _check_names(name, getattr(self, name))
+        if self.subset_seed < 0:
+            raise DatasetError(f"subset_seed is {self.subset_seed}; it must be at least 0")
 
     def choose(self, types: Mapping[str, str], where: Path) -> list[str]:
-        """The ids wanted, in the dataset's order; `types` has every case's edit type."""
+        """The ids of the wanted cases in the dataset's order. `types`: each case's edit type."""
         chosen = list(types)
         if self.ids is not None:
             chosen = _only(self.wanted_ids, types, where)
@@ -76,7 +85,7 @@ class Filters:
             chosen = [i for i in chosen if types[i] in self.wanted_types]
         if not chosen:
             raise DatasetError(f"no case of {where} is left by the filters")
-        return self._by_lot(chosen)[: self.limit]
+        return self._random_subset(chosen)[: self.limit]
 
     @property
     def wanted_ids(self) -> list[str]:
@@ -86,32 +95,40 @@ class Filters:
     def wanted_types(self) -> list[str]:
         return [str(t) for t in self.edit_types or ()]
 
-    def _by_lot(self, chosen: list[str]) -> list[str]:
+    def _random_subset(self, chosen: list[str]) -> list[str]:
         if self.subset is None or self.subset >= len(chosen):
             return chosen
         drawn = set(Random(self.subset_seed).sample(sorted(chosen), self.subset))
         return [i for i in chosen if i in drawn]
 
-    def said(self) -> list[Any]:
-        """What of this changes the choice, for a fingerprint."""
-        lot = [] if self.subset is None else [self.subset, self.subset_seed]
-        types = None if self.edit_types is None else self.wanted_types
-        return [types, None if self.ids is None else self.wanted_ids, self.limit, *lot]
+
+def _check_names(setting: str, values: Sequence[object] | None) -> None:
+    if values is None:
+        return
+    if not values:
+        raise DatasetError(f"{setting} is an empty list; give some, or null for all cases")
+    for value in values:
+        if not isinstance(value, (str, int)) or isinstance(value, bool):
+            raise DatasetError(f"{setting} has {value!r} in it; expected texts or whole numbers")
 
 
 def _only(wanted: Sequence[str], types: Mapping[str, str], where: Path) -> list[str]:
     unknown = [i for i in wanted if i not in types]
     if unknown:
-        raise DatasetError(f"ids: {where} has no case {unknown[0]!r}")
+        raise DatasetError(f"ids: {where} has no case {shown(unknown[0])}")
     return [i for i in types if i in set(wanted)]
 
 
 class FileDataset:
-    """Cases from files below `root`. A reader says how an entry becomes a case (`_case`)."""
+    """Cases from files below `root`. A reader says how an entry becomes a case (`_case`).
+
+    It also names the files that this reads (`_files`): they belong to the dataset's identity.
+    """
 
     name: str = ""
+    world: World = "photographs"
     native_side: int = 512  # pixels, where no backbone asks for another size
-    type_names: tuple[str, ...] | None = ()  # the edit types there are; None: any text
+    type_names: ClassVar[tuple[str, ...] | None] = ()  # the edit types there are; None: any text
 
     def __init__(
         self,
@@ -119,16 +136,23 @@ class FileDataset:
         side: int,
         where: Path,
         listing: Listing,
-        said: Any,
+        settings: Sequence[object] = (),
         **chosen: Unpack[Choice],
     ) -> None:
-        """`where` is the file or folder to name in messages; `said` is all that its entries say."""
-        filters = Filters(**chosen)
+        """`where` is the file or folder to name in messages.
+
+        `settings` are those of the reader's own that change what a case is.
+        """
+        self.check_settings(chosen)
         self.root, self.side, self.where, self._listing = Path(root), side, where, listing
-        self._check_types(filters)
-        self._ids = filters.choose({i: self._type_of(i) for i in listing}, where)
-        content = json.dumps([said, filters.said()], default=str)
-        self.fingerprint = hashlib.sha256(content.encode()).hexdigest()[:16]
+        self._settings = list(settings)
+        self._ids = Filters(**chosen).choose({i: self._type_of(i) for i in listing}, where)
+
+    @classmethod
+    def check_settings(cls, settings: Mapping[str, Any]) -> None:
+        """Raise DatasetError for a setting that must be wrong, without reading any file."""
+        chosen = {name: settings[name] for name in Choice.__annotations__ if name in settings}
+        cls._check_types(Filters(**cast("Choice", chosen)))
 
     @property
     def ids(self) -> Sequence[str]:
@@ -140,11 +164,11 @@ class FileDataset:
             return self._case(case_id, entry)
         except CaseError:
             raise
-        except Exception as error:  # one bad case never ends a run, whatever nobody thought of
+        except Exception as error:  # one bad case never ends a run, whatever its files do
             raise CaseError(f"it can't be read: {type(error).__name__}: {error}") from error
 
     def entry(self, case_id: str) -> Row:
-        """What the dataset's files say of a case."""
+        """What the dataset's files say about a case."""
         if case_id not in self._listing:
             raise CaseError(f"there is no case {case_id!r} in {self.where}")
         entry = self._listing[case_id]
@@ -152,21 +176,67 @@ class FileDataset:
             raise CaseError(f"case {case_id!r} {entry.reason}")
         return entry
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """The start of the dataset's identity when this was first asked for."""
+        return self.identity(file_digest)[:16]
+
+    def identity(self, hasher: FileHasher = file_digest) -> str:
+        """A digest of the chosen cases: their texts and the content of every file they use.
+
+        DatasetMissingError when the dataset's folder is not there any more.
+        """
+        if not self.root.is_dir():
+            raise DatasetMissingError(f"the dataset's folder {self.root} is not there any more")
+        return digest_of([[case_id, self.case_digest(case_id, hasher)] for case_id in self._ids])
+
+    def case_digest(self, case_id: str, hasher: FileHasher = file_digest) -> str:
+        """A digest of one case: its texts and the content of every file it uses."""
+        return digest_of(self.case_parts(case_id, hasher))
+
+    def case_parts(self, case_id: str, hasher: FileHasher = file_digest) -> dict[str, str]:
+        """The digest of each part of a case, so that a change can be named.
+
+        `entry` is what the dataset's list says about it; the others are files, as `picture`.
+        A file that is missing or can't be read has that as its digest: the case will fail, and
+        it is another case once the file is there.
+        """
+        entry = self._listing[case_id]
+        if isinstance(entry, Broken):
+            return {"entry": digest_of(entry.reason)}
+        said = [self._settings, self._type_of(case_id), self._texts(entry)]
+        return {"entry": digest_of(said), **self._file_parts(entry, hasher)}
+
+    def _file_parts(self, entry: Row, hasher: FileHasher) -> dict[str, str]:
+        try:
+            files = self._files(entry)
+        except CaseError as error:
+            return {"files": str(error)}
+        return {part: file_part(place, self.root, hasher) for part, place in files.items()}
+
     def source_path(self, case_id: str) -> str | None:
-        """The source picture's path as the dataset writes it: results are often laid out alike."""
+        """The source picture's path as the dataset writes it: results often have the same."""
         return None
 
     def _case(self, case_id: str, entry: Row) -> Case:
         raise NotImplementedError
 
+    def _files(self, entry: Row) -> Mapping[str, str | Path]:
+        """Every file that `_case` reads, as a path below the root, by what it is of the case."""
+        raise NotImplementedError
+
+    def _texts(self, entry: Row) -> Any:
+        """All that `_case` takes from the lists of the dataset, as plain values."""
+        return {name: value for name, value in entry.items() if name != "place"}
+
     def _picture(self, place: str | Path, notes: list[str]) -> Tensor:
-        """The picture at a place below the root; what had to be converted is noted."""
+        """The picture at a place below the root; conversions are added to the notes."""
         image, more = read_image(place, self.root, self.side)
         notes.extend(more)
         return image
 
     def _decoded(self, data: bytes | None, name: str, notes: list[str]) -> Tensor:
-        """The same of a picture in a table's cell, which has a name for messages."""
+        """The picture in a table's cell; `name` stands for it in messages."""
         picture, more = decode_picture(data or b"", name)
         notes.extend(more)
         return picture_tensor(picture, self.side)
@@ -179,19 +249,20 @@ class FileDataset:
         entry = self._listing[case_id]
         return "" if isinstance(entry, Broken) else self._edit_type(entry)
 
-    def _check_types(self, filters: Filters) -> None:
-        if filters.edit_types is None or self.type_names is None:
+    @classmethod
+    def _check_types(cls, filters: Filters) -> None:
+        if filters.edit_types is None or cls.type_names is None:
             return
-        if not self.type_names:
-            raise DatasetError(f"edit_types: {self.name} does not tell edit types apart")
+        if not cls.type_names:
+            raise DatasetError(f"edit_types: {cls.name} has no edit types to choose from")
         for wanted in filters.wanted_types:
-            if wanted not in self.type_names:
-                known = ", ".join(self.type_names)
-                raise DatasetError(f"edit_types: {wanted!r} is none of {known}")
+            if wanted not in cls.type_names:
+                known = ", ".join(cls.type_names)
+                raise DatasetError(f"edit_types: {shown(wanted)} is none of {known}")
 
 
 def gather(**parts: Callable[[], Any]) -> dict[str, Any]:
-    """Every part's value; a CaseError says all that is wrong, not only what came first."""
+    """Every part's value; the CaseError lists everything that is wrong, not only the first."""
     values: dict[str, Any] = {}
     problems: list[str] = []
     for name, read in parts.items():
@@ -207,7 +278,7 @@ def gather(**parts: Callable[[], Any]) -> dict[str, Any]:
 def listed(
     entries: Sequence[tuple[object, object]], kind: str = "an object"
 ) -> dict[str, Row | Broken]:
-    """(id, entry) pairs by id. An id that stands twice or can't be one makes a broken case."""
+    """(id, entry) pairs by id. An id that occurs twice or is unusable makes a broken case."""
     listing: dict[str, Row | Broken] = {}
     for place, (given, entry) in enumerate(entries):
         case_id, problem = _case_id(given, place)
@@ -223,7 +294,7 @@ def listed(
 
 
 def _case_id(given: object, place: int) -> tuple[str, str]:
-    """An id that can be printed and stored, and what is wrong with the one given."""
+    """An id that can be printed and stored, and what is wrong with the given one ("")."""
     if isinstance(given, int) and not isinstance(given, bool):
         given = str(given)
     if not isinstance(given, str) or not given.strip():
@@ -251,7 +322,7 @@ def optional_text(entry: Row, field: str) -> str:
 
 
 def free_type(entry: Row) -> str:
-    """The edit type of a list that may call its types as it likes."""
+    """The edit type in a list where types may have any name."""
     value = entry.get("edit_type")
     return "" if value is None else str(value).strip()
 
@@ -265,25 +336,31 @@ def _whole(value: str, field: str) -> str:
     return value
 
 
-def read_json(name: str, root: Path, hint: str) -> tuple[Any, str]:
-    """A JSON file's content and the digest of its bytes; keys that stand twice become Broken."""
+def read_json(name: str, root: Path, hint: str) -> Any:
+    """A JSON file's content; the values of keys that stand twice become Broken."""
     data = read_bytes(name, root, hint)
     try:
-        content = json.loads(data, object_pairs_hook=_without_doubles)
+        return parse_json(data)
     except (ValueError, RecursionError) as error:
         raise DatasetError(f"{root / name} is not valid JSON: {error}") from error
-    return content, hashlib.sha256(data).hexdigest()
+
+
+def parse_json(data: str | bytes) -> Any:
+    return json.loads(data, object_pairs_hook=_without_doubles)
 
 
 def read_bytes(name: str, root: Path, hint: str) -> bytes:
-    """A file that the whole dataset hangs on; `hint` says what a good dataset looks like."""
+    """A file that the whole dataset depends on; `hint` says what a good dataset looks like."""
     try:
-        return inside(name, root).read_bytes()
+        with open_regular(inside(name, root)) as file:
+            if os.fstat(file.fileno()).st_size > MOST_BYTES:
+                raise DatasetError(f"{root / name} has more than {MOST_BYTES} bytes; {hint}")
+            return file.read(MOST_BYTES)
     except CaseError as error:
         raise DatasetError(str(error).replace("image path", "path", 1)) from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise DatasetError(f"{root / name} can't be read ({reason}); {hint}") from error
+        raise DatasetMissingError(f"{root / name} can't be read ({reason}); {hint}") from error
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

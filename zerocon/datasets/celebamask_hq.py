@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 import numpy as np
 from torch import Tensor
@@ -28,7 +28,7 @@ from zerocon.datasets.images import (
     open_mask,
     resize_mask,
 )
-from zerocon.datasets.pairs import read_rows
+from zerocon.datasets.pairs import check_list_name, read_rows
 
 PICTURES, MASKS = "CelebA-HQ-img", "CelebAMask-HQ-mask-anno"
 FACES_A_FOLDER = 2000  # masks of faces 0 to 1999 are in 0/, the next in 1/
@@ -63,9 +63,14 @@ class CelebAMaskHQ(FileDataset):
         prompts: str = "prompts.csv",
         **chosen: Unpack[Choice],
     ) -> None:
-        rows, digest = read_rows(prompts, Path(root), NEEDED, OPTIONAL, HINT)
+        rows = read_rows(prompts, Path(root), NEEDED, OPTIONAL, HINT)
         entries = listed(_with_ids(rows))
-        super().__init__(root, side, Path(root) / prompts, entries, digest, **chosen)
+        super().__init__(root, side, Path(root) / prompts, entries, **chosen)
+
+    @classmethod
+    def check_settings(cls, settings: Mapping[str, Any]) -> None:
+        super().check_settings(settings)
+        check_list_name("prompts", settings.get("prompts", "prompts.csv"))
 
     def source_path(self, case_id: str) -> str | None:
         return f"{_number(self.entry(case_id))}.jpg"
@@ -80,24 +85,26 @@ class CelebAMaskHQ(FileDataset):
             source_prompt=lambda: text(entry, "source").strip(),
             target_prompt=lambda: text(entry, "target").strip(),
             instruction=lambda: optional_text(entry, "instruction").strip(),
-            mask=lambda: self._mask(_number(entry), _parts(entry), notes),
+            mask=lambda: self._mask(_masks(entry), _number(entry), notes),
         )
         kind = self._edit_type(entry)
         return Case(id=case_id, edit_type=kind, edit_name=kind, notes=tuple(notes), **fields)
 
-    def _image(self, entry: Row, notes: list[str]) -> Tensor:
-        return self._picture(Path(PICTURES) / f"{_number(entry)}.jpg", notes)
+    def _files(self, entry: Row) -> Mapping[str, str | Path]:
+        masks = {f"mask of {part}": place for part, place in _masks(entry).items()}
+        return {"picture": _place(entry), **masks}
 
-    def _mask(self, number: int, parts: Sequence[str], notes: list[str]) -> Tensor | None:
+    def _image(self, entry: Row, notes: list[str]) -> Tensor:
+        return self._picture(_place(entry), notes)
+
+    def _mask(self, places: Mapping[str, Path], number: int, notes: list[str]) -> Tensor | None:
         """The union of the parts; a part that is hidden in the picture has no file."""
-        folder = Path(MASKS) / str(number // FACES_A_FOLDER)
-        places = {part: folder / f"{number:05d}_{part}.png" for part in parts}
-        there = {part: p for part, p in places.items() if inside(p, self.root).is_file()}
-        if not parts:
+        if not places:
             return None
+        there = {part: p for part, p in places.items() if inside(p, self.root).exists()}
         if not there:
-            raise CaseError(f"mask: face {number} has none of the parts {', '.join(parts)}")
-        notes.extend(f"face {number} has no part {part}" for part in parts if part not in there)
+            raise CaseError(f"mask: face {number} has none of the parts {', '.join(places)}")
+        notes.extend(f"face {number} has no part {part}" for part in places if part not in there)
         masks = [light_mask(open_mask(place, self.root)) for place in there.values()]
         if len({mask.shape for mask in masks}) > 1:
             raise CaseError(f"mask: the parts of face {number} differ in size")
@@ -120,8 +127,19 @@ def _with_ids(rows: Sequence[Row | Broken]) -> list[tuple[object, object]]:
     return entries
 
 
+def _place(entry: Row) -> Path:
+    return Path(PICTURES) / f"{_number(entry)}.jpg"
+
+
+def _masks(entry: Row) -> dict[str, Path]:
+    """Where the masks of the parts are, for each part that the entry names."""
+    number = _number(entry)
+    folder = Path(MASKS) / str(number // FACES_A_FOLDER)
+    return {part: folder / f"{number:05d}_{part}.png" for part in _parts(entry)}
+
+
 def _number(entry: Row) -> int:
-    """The face's number; its file's name will do, too."""
+    """The face's number, which may be given as its file's name."""
     value = str(entry.get("image")).strip().removesuffix(".jpg")
     if not (value.isascii() and value.isdecimal() and len(value) < 10):
         raise CaseError(f"image is {shown(entry.get('image'))}; it must be a face's number")

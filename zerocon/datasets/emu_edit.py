@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Unpack
 
@@ -36,10 +37,13 @@ class EmuEdit(FileDataset):
         files = of_split(parquet_files(root, HINT), root, split)
         self._table = PictureTable(files, NEEDED, (), ("image",))
         rows = [(f"{row['task']}-{row['idx']}", row) for row in self._table.rows]
-        super().__init__(root, side, root, listed(rows), self._table.digest(), **chosen)
+        super().__init__(root, side, root, listed(rows), **chosen)
 
     def _edit_type(self, entry: Row) -> str:
         return str(entry["task"] or "")
+
+    def _files(self, entry: Row) -> Mapping[str, str | Path]:
+        return {"table": self._table.place(entry, self.root)}
 
     def _case(self, case_id: str, entry: Row) -> Case:
         notes: list[str] = []

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
-from zerocon.core.cases import Case, DatasetError
+from zerocon.core.cases import Case, DatasetError, DatasetMissingError, World
 from zerocon.datasets.base import Choice, FileDataset, Row, listed
 from zerocon.datasets.images import SUFFIXES
 
@@ -17,8 +15,8 @@ from zerocon.datasets.images import SUFFIXES
 class Folder(FileDataset):
     """Every picture below `root`, by name; `source` and `target` are the prompts of them all.
 
-    A case's id is the picture's path without its suffix; with it, where two pictures differ
-    in nothing else. Hidden files and folders are left out.
+    A case's id is the picture's path without its suffix, or with it where two pictures differ
+    in nothing else. Hidden files and folders are left out. `world`: what the pictures show.
     """
 
     name = "folder"
@@ -29,20 +27,29 @@ class Folder(FileDataset):
         side: int,
         source: str,
         target: str,
+        *,
+        world: World = "photographs",
         **chosen: Unpack[Choice],
     ) -> None:
-        for name, prompt in (("source", source), ("target", target)):
-            if not prompt.strip():
-                raise DatasetError(f"{name} is {prompt!r}; it must be a prompt")
+        self.check_settings({"source": source, "target": target, **chosen})
         root = Path(root)
-        self.source, self.target = source.strip(), target.strip()
-        names = _pictures(root)
-        digest = _digest(root, names)
-        said = [digest, self.source, self.target]
-        super().__init__(root, side, root, listed(_entries(names)), said, **chosen)
+        self.source, self.target, self.world = source.strip(), target.strip(), world
+        entries, settings = _entries(_pictures(root)), [self.source, self.target]
+        super().__init__(root, side, root, listed(entries), settings, **chosen)
+
+    @classmethod
+    def check_settings(cls, settings: Mapping[str, Any]) -> None:
+        super().check_settings(settings)
+        for name in ("source", "target"):
+            prompt = settings.get(name)
+            if isinstance(prompt, str) and not prompt.strip():
+                raise DatasetError(f"{name} is {prompt!r}; it must be a prompt")
 
     def source_path(self, case_id: str) -> str | None:
         return str(self.entry(case_id)["image"])
+
+    def _files(self, entry: Row) -> Mapping[str, str | Path]:
+        return {"picture": entry["image"]}
 
     def _case(self, case_id: str, entry: Row) -> Case:
         notes: list[str] = []
@@ -52,11 +59,11 @@ class Folder(FileDataset):
 
 def _pictures(root: Path) -> list[str]:
     if not root.is_dir():
-        raise DatasetError(f"{root} is no folder; it should be one with pictures")
+        raise DatasetMissingError(f"{root} is no folder; it should be one with pictures")
     found = (p.relative_to(root) for p in root.rglob("*") if p.suffix.lower() in SUFFIXES)
     names = sorted(p.as_posix() for p in found if not any(x.startswith(".") for x in p.parts))
     if not names:
-        raise DatasetError(f"{root} holds no picture ({', '.join(SUFFIXES)})")
+        raise DatasetMissingError(f"{root} holds no picture ({', '.join(SUFFIXES)})")
     return names
 
 
@@ -67,10 +74,3 @@ def _entries(names: Sequence[str]) -> list[tuple[object, object]]:
         (stem if times[stem] == 1 else name, {"image": name})
         for stem, name in zip(stems, names, strict=True)
     ]
-
-
-def _digest(root: Path, names: Sequence[str]) -> str:
-    """Of names and sizes: reading every picture before the first edit would take long."""
-    sizes = [[name, (root / name).lstat().st_size] for name in names]
-    content = json.dumps(sizes).encode("utf-8", "backslashreplace")
-    return hashlib.sha256(content).hexdigest()

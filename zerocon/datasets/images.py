@@ -1,15 +1,16 @@
-"""Read pictures and masks that other people made; whatever is wrong with them is said.
+"""Read pictures and masks that other people made; errors name the picture and what is wrong.
 
-A picture becomes RGB, 0..1, square (centre crop) and `side` pixels wide. What had to be
-converted on the way is noted, so that a record can tell.
+A picture becomes RGB, 0..1, square (centre crop) and `side` pixels wide. Conversions are
+returned as notes, which go into the record of the case.
 """
 
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 import torch
@@ -19,11 +20,17 @@ from torch import Tensor
 
 from zerocon.core.cases import CaseError
 from zerocon.core.checks import shown
+from zerocon.core.files import kind_of, open_regular
 
 T = TypeVar("T")
 
 MOST_PIXELS = 64_000_000  # more than a camera's picture; a small file can claim far more
+MOST_BYTES = 2**30  # of a picture's file; twice what so many pixels of 16 bits can take
+ORIENTATION = 0x0112  # the EXIF tag; 1: as it is, 2 to 8: turned or mirrored
+BITS, SAMPLE_FORMAT = 258, 339  # TIFF's tags
 SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+CONVERTED = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB",
+             "HSV")  # fmt: skip
 # Raster pictures only: other formats run an interpreter, or read files of their own choosing.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
@@ -36,8 +43,9 @@ def read_image(path: str | Path, root: Path, side: int) -> tuple[Tensor, tuple[s
 
 
 def open_picture(path: str | Path, root: Path) -> tuple[Image.Image, tuple[str, ...]]:
-    """The picture at `path` inside `root` in RGB, as large as it is, and notes."""
-    return _opened(_existing(path, root), path, _rgb)
+    """The picture at `path` inside `root` in RGB, in its own size, and notes."""
+    with _file(path, root) as file:
+        return _opened(file, path, _rgb)
 
 
 def decode_picture(data: bytes, name: str) -> tuple[Image.Image, tuple[str, ...]]:
@@ -55,7 +63,8 @@ def picture_tensor(picture: Image.Image, side: int) -> Tensor:
 
 def open_mask(path: str | Path, root: Path) -> Image.Image:
     """A mask that is a picture file of its own, with all its channels."""
-    return _opened(_existing(path, root), path, Image.Image.copy)
+    with _file(path, root) as file:
+        return _opened(file, path, Image.Image.copy)
 
 
 def decode_mask(data: bytes, name: str) -> Image.Image:
@@ -86,16 +95,21 @@ def brief(name: str | Path) -> str:
 
 def inside(path: str | Path, root: Path) -> Path:
     """The file's real place; CaseError when it is not below `root`."""
-    given = Path(path)
-    if given.is_absolute() or "\0" in str(path):
-        raise CaseError(f"image path {shown(str(path))}: it must be relative to the folder {root}")
+    return Path(real_place(path, root))
+
+
+def real_place(path: str | Path, root: Path) -> str:
+    """The same as a text: a third of the time, and identities ask for thousands."""
+    given = os.fspath(path)
+    if os.path.isabs(given) or "\0" in given:  # noqa: PTH117
+        raise CaseError(f"image path {shown(given)}: it must be relative to the folder {root}")
     try:
-        base = root.resolve()
-        file = (base / given).resolve()
-    except (OSError, RuntimeError, ValueError) as error:  # a circle of links, half a character
-        raise CaseError(f"image path {shown(str(path))} can't be followed: {error}") from error
-    if not file.is_relative_to(base):
-        raise CaseError(f"image path {shown(str(path))} leads out of the dataset's folder {root}")
+        base = os.path.realpath(root)
+        file = os.path.realpath(os.path.join(base, given))  # noqa: PTH118
+    except (OSError, ValueError) as error:  # half a character
+        raise CaseError(f"image path {shown(given)} can't be followed: {error}") from error
+    if not f"{file}/".startswith(f"{base.rstrip('/')}/"):
+        raise CaseError(f"image path {shown(given)} leads out of the dataset's folder {root}")
     return file
 
 
@@ -106,23 +120,34 @@ def resize_mask(mask: NDArray[np.uint8], side: int) -> Tensor:
     return torch.from_numpy((shares >= 0.5).astype(np.float32))[None]
 
 
-def decode_rle(flat: object, height: int, width: int) -> NDArray[np.uint8]:
-    """PIE-Bench's masks: [start, length, start, length, …] over the picture row by row."""
+def decode_rle(flat: object, height: int, width: int, *, cut: bool = False) -> NDArray[np.uint8]:
+    """PIE-Bench's masks: [start, length, start, length, …] over the picture row by row.
+
+    A run that ends beyond the picture is an error, or cut off there.
+    """
+    mask = np.zeros(height * width, dtype=np.uint8)
+    for number, (start, length) in enumerate(_runs(flat)):
+        if start < 0 or length < 0:
+            raise CaseError(f"mask: run {number} is ({start}, {length}); none may be negative")
+        if start + length > mask.size and not cut:
+            raise CaseError(
+                f"mask: run {number} is ({start}, {length}); it ends beyond the "
+                f"{height}x{width} = {mask.size} pixels"
+            )
+        mask[min(start, mask.size) : min(start + length, mask.size)] = 1
+    return mask.reshape(height, width)
+
+
+def runs_beyond(flat: object, pixels: int) -> int:
+    """How many runs end beyond so many pixels."""
+    return sum(start + length > pixels for start, length in _runs(flat))
+
+
+def _runs(flat: object) -> Sequence[tuple[int, int]]:
     numbers = _integers(flat)
     if len(numbers) % 2:
         raise CaseError(f"mask: {len(numbers)} numbers; starts and lengths must come in pairs")
-    mask = np.zeros(height * width, dtype=np.uint8)
-    for place in range(0, len(numbers), 2):
-        start, length = numbers[place], numbers[place + 1]
-        if start < 0 or length < 0:
-            raise CaseError(f"mask: run {place // 2} is ({start}, {length}); none may be negative")
-        if start + length > mask.size:
-            raise CaseError(
-                f"mask: run {place // 2} is ({start}, {length}); it ends beyond the "
-                f"{height}x{width} = {mask.size} pixels"
-            )
-        mask[start : start + length] = 1
-    return mask.reshape(height, width)
+    return list(zip(numbers[::2], numbers[1::2], strict=True))
 
 
 def with_border(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -144,28 +169,43 @@ def _integers(flat: object) -> Sequence[int]:
     return flat
 
 
-def _existing(path: str | Path, root: Path) -> Path:
-    file = inside(path, root)
+def _file(path: str | Path, root: Path) -> BinaryIO:
+    """The picture's file, opened; CaseError in words when it is none."""
+    place = inside(path, root)
     try:
-        if file.is_dir():
-            raise CaseError(f"image {brief(path)}: this is a folder")
-        if not file.is_file():
-            raise CaseError(f"image {brief(path)}: there is no such file in the dataset's folder")
-        if file.stat().st_size == 0:
-            raise CaseError(f"image {brief(path)}: the file is empty")
+        kind = kind_of(place.stat().st_mode)
+        if kind:
+            raise CaseError(f"image {brief(path)}: this is {kind}, not a picture")
+        file = open_regular(place)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise CaseError(
+            f"image {brief(path)}: there is no such file in the dataset's folder"
+        ) from error
     except OSError as error:  # a name that is too long, a folder that may not be read
         raise CaseError(f"image {brief(path)}: it can't be read ({error.strerror})") from error
+    try:
+        _check_bytes(os.fstat(file.fileno()).st_size, path)
+    except CaseError:
+        file.close()
+        raise
     return file
 
 
-def _opened(file: Path | io.BytesIO, name: str | Path, finish: Callable[[Image.Image], T]) -> T:
-    """What `finish` makes of the picture; all that a damaged file does is a CaseError."""
+def _check_bytes(size: int, name: str | Path) -> None:
+    if size == 0:
+        raise CaseError(f"image {brief(name)}: the file is empty")
+    if size > MOST_BYTES:
+        raise CaseError(f"image {brief(name)}: the file has more than {MOST_BYTES} bytes")
+
+
+def _opened(file: BinaryIO, name: str | Path, finish: Callable[[Image.Image], T]) -> T:
+    """What `finish` makes of the picture; whatever a damaged file causes is a CaseError."""
     try:
         with Image.open(file, formats=FORMATS) as image:
             _check_size(image, name)
             return finish(image)
-    except CaseError:
-        raise
+    except CaseError as error:
+        raise CaseError(_named(str(error), name)) from error
     except Image.DecompressionBombError as error:
         raise CaseError(_too_big(name)) from error
     except Image.UnidentifiedImageError as error:
@@ -176,6 +216,10 @@ def _opened(file: Path | io.BytesIO, name: str | Path, finish: Callable[[Image.I
         raise CaseError(
             f"image {brief(name)}: the file is damaged or cut short ({error})"
         ) from error
+
+
+def _named(problem: str, name: str | Path) -> str:
+    return problem if problem.startswith("image ") else f"image {brief(name)}: {problem}"
 
 
 def _check_size(image: Image.Image, name: str | Path) -> None:
@@ -192,25 +236,54 @@ def _rgb(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
     notes: list[str] = []
     if getattr(image, "is_animated", False):
         notes.append("animated: the first frame was used")
-    turned = ImageOps.exif_transpose(image)
-    if turned.size != image.size or image.getexif().get(0x0112, 1) != 1:
-        notes.append("turned upright as its EXIF orientation says")
+    turned = _upright(image, notes)
     if turned.mode in SIXTEEN_BIT:
+        _check_depth(image)
         notes.append("16 bits a pixel were scaled to 8")
         turned = _eight_bit(turned)
-    if turned.mode != "RGB":
+    if turned.mode != "RGB" or turned.has_transparency_data:
         turned = _converted(turned, notes)
     return turned, tuple(notes)
 
 
+def _upright(image: Image.Image, notes: list[str]) -> Image.Image:
+    """The picture turned as its EXIF orientation says, if that is one of those there are."""
+    orientation = image.getexif().get(ORIENTATION, 1)
+    if orientation in range(2, 9):
+        notes.append("turned upright as its EXIF orientation says")
+        return ImageOps.exif_transpose(image)
+    if orientation != 1:
+        notes.append(f"its EXIF orientation {shown(orientation)} does not exist: it was not turned")
+    return image.copy()
+
+
+def _check_depth(image: Image.Image) -> None:
+    """Pillow has one mode for 16 and 32 bits; a TIFF's tags tell which."""
+    tags = getattr(image, "tag_v2", None)
+    if tags is None:
+        return
+    bits, kind = tags.get(BITS, (16,)), tags.get(SAMPLE_FORMAT, (1,))
+    if tuple(bits) != (16,) or tuple(kind) != (1,):
+        signed = " with a sign" if tuple(kind) == (2,) else ""
+        raise CaseError(
+            f"{bits[0]} bits a pixel{signed} can't be used: which value is white is not known; "
+            "save it as 8-bit RGB"
+        )
+
+
 def _eight_bit(image: Image.Image) -> Image.Image:
+    """0..65535 as 0..255; a value that stands for transparency becomes an alpha channel."""
     values = np.clip(np.asarray(image).astype(np.float64), 0, 65535)
-    return Image.fromarray(np.floor(values / 257 + 0.5).astype(np.uint8))
+    levels = np.floor(values / 257 + 0.5).astype(np.uint8)
+    clear = image.info.get("transparency")
+    if not isinstance(clear, int):
+        return Image.fromarray(levels)
+    opaque = np.where(values == clear, 0, 255).astype(np.uint8)
+    return Image.merge("LA", [Image.fromarray(levels), Image.fromarray(opaque)])
 
 
 def _converted(image: Image.Image, notes: list[str]) -> Image.Image:
-    if image.mode not in ("1", "L", "LA", "La", "P", "PA", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr",
-                          "LAB", "HSV"):  # fmt: skip
+    if image.mode not in CONVERTED:
         raise CaseError(f"a picture of mode {image.mode} can't be used; save it as 8-bit RGB")
     if not image.has_transparency_data:
         if image.mode not in ("L", "P", "1"):
@@ -230,7 +303,7 @@ def _cropped(image: Image.Image) -> Image.Image:
 
 
 def resized(image: Image.Image, side: int) -> Image.Image:
-    """The one rule for square pictures: whole numbers of pixels averaged, else Lanczos."""
+    """A square picture at another size: averaged if the factor is whole, else Lanczos."""
     if image.width == side:
         return image
     whole = image.width % side == 0

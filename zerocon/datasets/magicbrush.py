@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Unpack, cast
@@ -14,24 +15,32 @@ from torch import Tensor
 from zerocon.core.cases import Case, CaseError
 from zerocon.core.checks import shown
 from zerocon.datasets.base import Choice, FileDataset, Row, gather, listed, read_json, text
-from zerocon.datasets.images import decode_mask, mask_tensor
+from zerocon.datasets.images import (
+    decode_mask,
+    decode_picture,
+    mask_tensor,
+    picture_tensor,
+)
 from zerocon.datasets.parquet import PictureTable, of_split, parquet_files
 
 HINT = "MagicBrush has data/dev-….parquet"
 NEEDED = ("img_id", "turn_index", "source_img", "instruction")
 PICTURES = ("source_img", "mask_img", "target_img")
 DESCRIPTIONS = "global_descriptions.json"
-WHITE = 250  # a mask's white region, on every channel
+WHITE, BLACK = 250, 5  # a mask's white and black, on every channel
+MARGIN = 20  # the source picture is white, too, where it is less than this below a mask's white
 
 
 class MagicBrush(FileDataset):
     """The edit turns of one split; a case's id is `<img_id>-<turn_index>`, its type the turn.
 
     Columns needed: `img_id`, `turn_index`, `source_img`, `instruction`; may lack: `mask_img`
-    (the region is transparent, or white), `target_img` (the ground truth). The hub has no
+    (the region is transparent), `target_img` (the ground truth). The hub has no
     captions. With the authors' `global_descriptions.json` in `root`
     (`{img_id: {"<img_id>-input.png": text, "<img_id>-output1.png": text}}`) they are the
     prompts; without, the target prompt is the instruction and there is no source prompt.
+    A mask without transparency is read as black and white if it is nothing else; otherwise its
+    region is what is white in it and not in the source picture.
     """
 
     name = "magicbrush"
@@ -48,10 +57,9 @@ class MagicBrush(FileDataset):
         root = Path(root)
         files = of_split(parquet_files(root, HINT), root, split)
         self._table = PictureTable(files, NEEDED, (), PICTURES)
-        self._captions, captions = _captions(root)
+        self._captions = _captions(root)
         rows = [(f"{row['img_id']}-{row['turn_index']}", row) for row in self._table.rows]
-        said = [self._table.digest(), captions]
-        super().__init__(root, side, root, listed(rows), said, **chosen)
+        super().__init__(root, side, root, listed(rows), **chosen)
 
     def _edit_type(self, entry: Row) -> str:
         return str(entry["turn_index"])
@@ -61,14 +69,16 @@ class MagicBrush(FileDataset):
         fields = gather(
             captions=lambda: self._before_and_after(entry, notes),
             instruction=lambda: text(entry, "instruction").strip(),
-            image=lambda: self._cell(entry, "source_img", notes),
-            mask=lambda: self._mask(entry),
+            pictures=lambda: self._source_and_mask(entry, notes),
             ground_truth=lambda: self._cell(entry, "target_img", notes),
         )
         turn = self._edit_type(entry)
         source, target = fields.pop("captions")
+        image, mask = fields.pop("pictures")
         return Case(
             id=case_id,
+            image=image,
+            mask=mask,
             source_prompt=source,
             target_prompt=target or fields["instruction"],
             edit_type=turn,
@@ -77,48 +87,89 @@ class MagicBrush(FileDataset):
             **fields,
         )
 
+    def _files(self, entry: Row) -> Mapping[str, str | Path]:
+        return {"table": self._table.place(entry, self.root)}
+
+    def _texts(self, entry: Row) -> Any:
+        names = _caption_names(str(entry["img_id"]), entry["turn_index"])
+        return [super()._texts(entry), [self._captions.get(name) for name in names]]
+
     def _before_and_after(self, entry: Row, notes: list[str]) -> tuple[str, str]:
         """The captions of the picture before and after this turn; "" where there are none."""
         image, turn = text(entry, "img_id"), entry["turn_index"]
         if not isinstance(turn, int) or turn < 1:
             raise CaseError(f"turn_index is {shown(turn)}; it must be 1 or more")
-        before = f"{image}-input.png" if turn == 1 else f"{image}-output{turn - 1}.png"
-        source = self._captions.get(before, "")
-        target = self._captions.get(f"{image}-output{turn}.png", "")
+        source, target = (self._captions.get(name, "") for name in _caption_names(image, turn))
         if not target:
             notes.append("there is no caption of the edit: the instruction is the target prompt")
         return source, target
 
+    def _source_and_mask(self, entry: Row, notes: list[str]) -> tuple[Tensor, Tensor | None]:
+        data = self._table.picture(entry, "source_img")
+        source, more = decode_picture(data or b"", "source_img")
+        notes.extend(more)
+        image = picture_tensor(source, self.side)
+        painted = self._table.picture(entry, "mask_img")
+        if painted is None:
+            return image, None
+        region = _region(decode_mask(painted, "mask_img"), source, notes)
+        return image, mask_tensor(region, self.side, source)
+
     def _cell(self, entry: Row, column: str, notes: list[str]) -> Tensor | None:
         data = self._table.picture(entry, column)
-        if data is None and column != "source_img":
-            return None
-        return self._decoded(data, column, notes)
-
-    def _mask(self, entry: Row) -> Tensor | None:
-        data = self._table.picture(entry, "mask_img")
-        if data is None:
-            return None
-        mask = decode_mask(data, "mask_img")
-        return mask_tensor(_region(mask), self.side, mask)
+        return None if data is None else self._decoded(data, column, notes)
 
 
-def _region(mask: Image.Image) -> NDArray[np.uint8]:
-    """1 where a mask is transparent; of one without transparency, where it is white."""
-    if mask.has_transparency_data:
-        return (np.asarray(mask.convert("RGBA"))[..., 3] < 128).astype(np.uint8)
-    return (np.asarray(mask.convert("RGB")).min(axis=2) >= WHITE).astype(np.uint8)
+def _caption_names(image: str, turn: object) -> tuple[str, str]:
+    """What the captions of the picture before and after a turn are called."""
+    if not isinstance(turn, int):
+        return "", ""
+    before = f"{image}-input.png" if turn == 1 else f"{image}-output{turn - 1}.png"
+    return before, f"{image}-output{turn}.png"
 
 
-def _captions(root: Path) -> tuple[dict[str, str], str]:
-    """The picture's name -> its caption, and a digest."""
-    if not (root / DESCRIPTIONS).exists():
-        return {}, ""
-    found, digest = read_json(DESCRIPTIONS, root, "it holds {img_id: {picture: caption}}")
+def _region(mask: Image.Image, source: Image.Image, notes: list[str]) -> NDArray[np.uint8]:
+    """1 where a mask is transparent. One without transparency is read by its white."""
+    clear = np.asarray(mask.convert("RGBA"))[..., 3] < 128
+    if mask.has_transparency_data and clear.any():
+        return clear.astype(np.uint8)
+    pixels = np.asarray(mask.convert("RGB"))
+    white = pixels.min(axis=2) >= WHITE
+    if (white | (pixels.max(axis=2) <= BLACK)).all():
+        notes.append("the mask has no transparency: its white is the region")
+        return white.astype(np.uint8)
+    return _newly_white(white, source, notes)
+
+
+def _newly_white(
+    white: NDArray[np.bool_], source: Image.Image, notes: list[str]
+) -> NDArray[np.uint8]:
+    """The region of a mask that is the source picture with the region painted white."""
+    before = np.asarray(source).min(axis=2)
+    if before.shape != white.shape:
+        raise CaseError(
+            f"mask_img: it has {white.shape[1]}x{white.shape[0]} pixels, the source picture "
+            f"{source.width}x{source.height}, and no transparency to tell the region by"
+        )
+    region = white & (before < WHITE - MARGIN)
+    if not region.any():
+        raise CaseError(
+            "mask_img: it has no transparency and no white that the source picture has not; "
+            "the region can't be told"
+        )
+    notes.append("the mask has no transparency: what is white in it only is the region")
+    return region.astype(np.uint8)
+
+
+def _captions(root: Path) -> dict[str, str]:
+    """The picture's name -> its caption."""
+    if not os.path.lexists(root / DESCRIPTIONS):
+        return {}
+    found = read_json(DESCRIPTIONS, root, "it holds {img_id: {picture: caption}}")
     captions: dict[str, str] = {}
     if isinstance(found, dict):
         for pictures in cast("Mapping[str, Any]", found).values():
             if isinstance(pictures, dict):
                 named = cast("Mapping[str, Any]", pictures)
                 captions.update({k: v for k, v in named.items() if isinstance(v, str)})
-    return captions, digest
+    return captions

@@ -1,16 +1,13 @@
-"""Pictures of one's own with their prompts, listed in a CSV, JSON Lines or Parquet file."""
+"""Your own pictures with their prompts, listed in a CSV, JSON Lines or Parquet file."""
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack, cast
 
-from zerocon.core.cases import Case, CaseError, DatasetError
+from zerocon.core.cases import Case, CaseError, DatasetError, DatasetMissingError, World
+from zerocon.core.checks import shown
 from zerocon.datasets.base import (
     Broken,
     Choice,
@@ -20,9 +17,11 @@ from zerocon.datasets.base import (
     gather,
     listed,
     optional_text,
+    parse_json,
     read_bytes,
     text,
 )
+from zerocon.datasets.csv_lists import CsvError, read_csv
 from zerocon.datasets.images import (
     inside,
     light_mask,
@@ -36,6 +35,7 @@ from zerocon.datasets.images import (
 NEEDED = ("image", "source", "target")
 OPTIONAL = ("id", "mask", "ground_truth", "instruction", "edit_type")
 HINT = f"it has the columns {', '.join(NEEDED)} and may have {', '.join(OPTIONAL)}"
+KINDS = (".csv", ".jsonl", ".parquet")
 
 
 class Pairs(FileDataset):
@@ -45,6 +45,7 @@ class Pairs(FileDataset):
     be empty: `id` (else the picture's path without its suffix), `mask` (a picture's path, light
     where the edit belongs, of the picture's shape), `ground_truth` (a picture's path),
     `instruction`, `edit_type` (any text). A line that can't be read is a failed case.
+    `world`: what the pictures show.
     """
 
     name = "pairs"
@@ -56,17 +57,30 @@ class Pairs(FileDataset):
         side: int,
         *,
         file: str = "pairs.csv",
+        world: World = "photographs",
         **chosen: Unpack[Choice],
     ) -> None:
-        rows, digest = read_rows(file, Path(root), NEEDED, OPTIONAL, HINT)
+        self.world = world
+        rows = read_rows(file, Path(root), NEEDED, OPTIONAL, HINT)
         entries = [(_id(row, place), row) for place, row in enumerate(rows)]
-        super().__init__(root, side, Path(root) / file, listed(entries), digest, **chosen)
+        super().__init__(root, side, Path(root) / file, listed(entries), **chosen)
+
+    @classmethod
+    def check_settings(cls, settings: Mapping[str, Any]) -> None:
+        super().check_settings(settings)
+        check_list_name("file", settings.get("file", "pairs.csv"))
 
     def source_path(self, case_id: str) -> str | None:
         return text(self.entry(case_id), "image")
 
     def _edit_type(self, entry: Row) -> str:
         return free_type(entry)
+
+    def _files(self, entry: Row) -> Mapping[str, str | Path]:
+        files = {"picture": text(entry, "image")}
+        others = {"mask": "mask", "ground truth": "ground_truth"}
+        paths = {part: optional_text(entry, column) for part, column in others.items()}
+        return files | {part: path for part, path in paths.items() if path}
 
     def _case(self, case_id: str, entry: Row) -> Case:
         notes: list[str] = []
@@ -108,36 +122,32 @@ def _id(row: Row | Broken, place: int) -> object:
     return Path(image).with_suffix("").as_posix() if isinstance(image, str) and image else None
 
 
+def check_list_name(setting: str, name: str) -> None:
+    """Raise DatasetError for a list in a format that is not read."""
+    if Path(name).suffix.lower() not in KINDS:
+        raise DatasetError(f"{setting} is {shown(name)}; it must end in .csv, .jsonl or .parquet")
+
+
 def read_rows(
     name: str, root: Path, needed: Sequence[str], optional: Sequence[str], hint: str
-) -> tuple[list[Row | Broken], str]:
-    """The lines of a CSV, JSON Lines or Parquet file in `root`, and a digest of all they say."""
-    readers = {".csv": _from_csv, ".jsonl": _from_jsonl}
+) -> list[Row | Broken]:
+    """The lines of a CSV, JSON Lines or Parquet file in `root`."""
+    check_list_name("file", name)
     suffix = Path(name).suffix.lower()
     if suffix == ".parquet":
         return _from_parquet(name, root, needed, optional)
-    if suffix not in readers:
-        raise DatasetError(f"file is {name!r}; it must end in .csv, .jsonl or .parquet")
     data = read_bytes(name, root, hint)
     try:
-        rows = readers[suffix](data.decode("utf-8-sig"), needed)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(
-            f"{root / name} can't be read: {error}; it must be UTF-8 text"
-        ) from error
-    except CaseError as error:
+        rows = _from_csv(data, needed) if suffix == ".csv" else _from_jsonl(data)
+    except CsvError as error:
         raise DatasetError(f"{root / name} {error}; {hint}") from error
     if not rows:
         raise DatasetError(f"{root / name} has no lines; {hint}")
-    return rows, hashlib.sha256(data).hexdigest()
+    return rows
 
 
-def _from_csv(content: str, needed: Sequence[str]) -> list[Row | Broken]:
-    reader = csv.DictReader(io.StringIO(content, newline=""), strict=True)
-    missing = [column for column in needed if column not in (reader.fieldnames or ())]
-    if missing:
-        raise CaseError(f"has no column {missing[0]!r}")
-    return [_line_of_csv(row) for row in reader]
+def _from_csv(data: bytes, needed: Sequence[str]) -> list[Row | Broken]:
+    return [_line_of_csv(row) for row in read_csv(data, needed)]
 
 
 def _line_of_csv(row: Mapping[Any, Any]) -> Row | Broken:
@@ -148,13 +158,14 @@ def _line_of_csv(row: Mapping[Any, Any]) -> Row | Broken:
     return dict(row)
 
 
-def _from_jsonl(content: str, needed: Sequence[str]) -> list[Row | Broken]:
-    return [_line_of_jsonl(line) for line in content.split("\n") if line.strip()]
+def _from_jsonl(data: bytes) -> list[Row | Broken]:
+    lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    return [_line_of_jsonl(line) for line in lines if line.strip()]
 
 
-def _line_of_jsonl(line: str) -> Row | Broken:
+def _line_of_jsonl(line: bytes) -> Row | Broken:
     try:
-        entry: object = json.loads(line)
+        entry: object = parse_json(line.decode())
     except (ValueError, RecursionError) as error:
         return Broken(f"is not valid JSON: {error}")
     if not isinstance(entry, dict):
@@ -164,7 +175,7 @@ def _line_of_jsonl(line: str) -> Row | Broken:
 
 def _from_parquet(
     name: str, root: Path, needed: Sequence[str], optional: Sequence[str]
-) -> tuple[list[Row | Broken], str]:
+) -> list[Row | Broken]:
     # Imported late: most lists are text, and the database takes a moment to load.
     from zerocon.datasets.parquet import PictureTable
 
@@ -172,9 +183,9 @@ def _from_parquet(
         file = inside(name, root)
     except CaseError as error:
         raise DatasetError(str(error).replace("image path", "path", 1)) from error
-    if not file.is_file():
-        raise DatasetError(f"{root / name} can't be read (No such file or directory); {HINT}")
+    if not file.exists():
+        raise DatasetMissingError(f"{root / name} can't be read (there is no such file); {HINT}")
     table = PictureTable([root / name], needed, optional, ())
     if not table.rows:
         raise DatasetError(f"{root / name} has no lines")
-    return [*table.rows], table.digest()
+    return [*table.rows]

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import hashlib
-import json
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +15,8 @@ from typing import Any, cast
 
 import duckdb
 
-from zerocon.core.cases import CaseError, DatasetError
+from zerocon.core.cases import CaseError, DatasetError, DatasetMissingError
+from zerocon.core.files import open_regular
 from zerocon.datasets.base import Row
 from zerocon.datasets.images import inside
 
@@ -42,8 +41,8 @@ class PictureTable:
     """Rows of Parquet files: texts at once, pictures when they are asked for.
 
     `needed` columns must be in every file, `optional` ones are None where they are not.
-    `pictures` are binary, or structs of `bytes` and `path` (the hub's own); the ones that
-    `needed` does not name may lack.
+    `pictures` are binary, or structs of `bytes` and `path` (the hub's own); those not in `needed`
+    may be missing.
     """
 
     def __init__(
@@ -61,12 +60,9 @@ class PictureTable:
             self.rows.extend(_texts(file, [c for c in texts if c in self._columns[file]]))
         self._window: dict[Place, Mapping[str, Any]] = {}
 
-    def digest(self) -> str:
-        """Of all that the rows say, and the sizes of their files for the pictures."""
-        sizes = [[f.name, f.stat().st_size] for f in self._columns]
-        said = [{k: v for k, v in row.items() if k != "place"} for row in self.rows]
-        content = json.dumps([sizes, said], default=str)
-        return hashlib.sha256(content.encode("utf-8", "backslashreplace")).hexdigest()
+    def place(self, entry: Row, root: Path) -> Path:
+        """The file that a row is in, as a path below `root`."""
+        return entry["place"].file.relative_to(root)
 
     def picture(self, entry: Row, column: str) -> bytes | None:
         """The bytes in a cell; None for an empty one, or where there is no such column."""
@@ -79,7 +75,7 @@ class PictureTable:
         if place not in self._window:
             self._window = self._read(place, AHEAD)
         if place not in self._window:
-            raise CaseError(f"{place.file.name} has no row {place.row} any more")
+            raise CaseError(f"{place.file.name} has no row {place.row} any more: it was replaced")
         return self._window[place]
 
     def _read(self, place: Place, count: int) -> dict[Place, Mapping[str, Any]]:
@@ -97,11 +93,11 @@ class PictureTable:
 def parquet_files(root: Path, hint: str) -> list[Path]:
     """Every Parquet file below `root`, by name; hidden folders (caches) are left out."""
     if not root.is_dir():
-        raise DatasetError(f"{root} is no folder; {hint}")
+        raise DatasetMissingError(f"{root} is no folder; {hint}")
     names = sorted(p.relative_to(root) for p in root.rglob("*.parquet"))
     names = [n for n in names if not any(part.startswith(".") for part in n.parts)]
     if not names:
-        raise DatasetError(f"{root} holds no .parquet file; {hint}")
+        raise DatasetMissingError(f"{root} holds no .parquet file; {hint}")
     for name in names:
         with _for_all():
             inside(name, root)
@@ -119,7 +115,7 @@ def of_split(files: Sequence[Path], root: Path, split: str) -> list[Path]:
 
 @contextmanager
 def _for_all() -> Generator[None]:
-    """What would be one case's fault ends the run here: the whole table hangs on it."""
+    """An error of a single path is one of the whole dataset here: every case is in these files."""
     try:
         yield
     except CaseError as error:
@@ -128,6 +124,10 @@ def _for_all() -> Generator[None]:
 
 def _columns(file: Path, needed: Sequence[str]) -> dict[str, str]:
     """The file's columns and their types."""
+    try:
+        open_regular(file).close()  # the database would wait for a pipe
+    except OSError as error:
+        raise DatasetMissingError(f"{file} can't be read ({error.strerror})") from error
     with contextlib.closing(_connection()) as database:
         try:
             described = database.execute("DESCRIBE SELECT * FROM read_parquet(?)", [_name(file)])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any, Unpack, cast
+from typing import Any, Literal, Unpack, cast
 
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from zerocon.core.checks import shown
 from zerocon.datasets.base import (
     Choice,
     FileDataset,
+    Listing,
     Row,
     gather,
     listed,
@@ -20,7 +22,7 @@ from zerocon.datasets.base import (
     read_json,
     text,
 )
-from zerocon.datasets.images import decode_rle, resize_mask, with_border
+from zerocon.datasets.images import decode_rle, resize_mask, runs_beyond, with_border
 
 EDIT_NAMES = (
     "random",
@@ -39,13 +41,29 @@ MASK_SIDE = 512  # the masks' pixels, whatever the picture's
 MAPPING_FILE = "mapping_file.json"
 PICTURES = "annotation_images"
 
+Protocol = Literal["masked", "published"]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How PIE-Bench's entries are read; `published`: what its own code accepts is accepted."""
+
+    noisy_border: bool = True
+    published: bool = False
+
+    def said(self) -> list[bool]:
+        return list(astuple(self))
+
 
 class PieBench(FileDataset):
     """The cases of a folder in PIE-Bench's format, in the mapping file's order.
 
-    `edit_types` (ids, "0" to "9") and `ids` choose cases, `subset` draws that many of them by
-    lot (`subset_seed`), then `limit` keeps the first ones.
+    `edit_types` (ids, "0" to "9") and `ids` choose cases, `subset` draws so many of them at
+    random (`subset_seed`), then `limit` keeps the first ones.
     `noisy_border` applies PIE-Bench's rule for the masks' outermost pixels.
+    `protocol`: with "published" a mask's run that ends beyond the picture is cut off there and a
+    source prompt may be empty, as in the published code; the record notes it. Otherwise such a
+    case fails.
     """
 
     name = "pie_bench"
@@ -57,13 +75,15 @@ class PieBench(FileDataset):
         side: int,
         *,
         noisy_border: bool = True,
+        protocol: Protocol = "masked",
         **chosen: Unpack[Choice],
     ) -> None:
-        self.noisy_border = noisy_border
-        mapping, digest = read_mapping(Path(root), MAPPING_FILE)
+        self.reading = Reading(noisy_border, protocol == "published")
+        listing = listed(read_mapping(Path(root), MAPPING_FILE))
         where = Path(root) / MAPPING_FILE
-        said = [digest, noisy_border]
-        super().__init__(root, side, where, listed(mapping), said, **chosen)
+        super().__init__(root, side, where, listing, [self.reading.said()], **chosen)
+        if _has_scenes(listing):
+            self.world = "shapes"  # ShapesPIE, written in this format
 
     def source_path(self, case_id: str) -> str | None:
         return text(self.entry(case_id), "image_path")
@@ -71,16 +91,19 @@ class PieBench(FileDataset):
     def _edit_type(self, entry: Row) -> str:
         return str(entry.get("editing_type_id", ""))
 
+    def _files(self, entry: Row) -> Mapping[str, str | Path]:
+        return {"picture": Path(PICTURES) / relative(text(entry, "image_path"))}
+
     def _case(self, case_id: str, entry: Row) -> Case:
         notes: list[str] = []
         fields = gather(
             edit_type=lambda: known_type(self._edit_type(entry)),
             image=lambda: self._image(entry, notes),
-            source_prompt=lambda: prompt(entry, "original_prompt"),
+            source_prompt=lambda: source_prompt(entry, "original_prompt", self.reading, notes),
             target_prompt=lambda: prompt(entry, "editing_prompt"),
             instruction=lambda: without_brackets(optional_text(entry, "editing_instruction")),
             blend_words=lambda: blend_words(entry, notes),
-            mask=lambda: self._mask(entry),
+            mask=lambda: self._mask(entry, notes),
         )
         name = EDIT_NAMES[int(fields["edit_type"])]
         return Case(id=case_id, edit_name=name, notes=tuple(notes), **fields)
@@ -88,25 +111,30 @@ class PieBench(FileDataset):
     def _image(self, entry: Row, notes: list[str]) -> Tensor:
         return self._picture(Path(PICTURES) / relative(text(entry, "image_path")), notes)
 
-    def _mask(self, entry: Row) -> Tensor | None:
+    def _mask(self, entry: Row, notes: list[str]) -> Tensor | None:
         if entry.get("mask") is None:
             return None
-        return pie_mask(entry["mask"], self.side, noisy_border=self.noisy_border)
+        return pie_mask(entry["mask"], self.side, self.reading, notes)
 
 
-def read_mapping(root: Path, name: str) -> tuple[list[tuple[object, object]], str]:
-    """The mapping file's entries and the digest of its bytes."""
+def _has_scenes(listing: Listing) -> bool:
+    """Does an entry describe a scene of the shapes world?"""
+    return any(isinstance(entry, Mapping) and "source_scene" in entry for entry in listing.values())
+
+
+def read_mapping(root: Path, name: str) -> list[tuple[object, object]]:
+    """The mapping file's entries."""
     hint = f"a folder in PIE-Bench's format has {name} and {PICTURES}/"
-    mapping, digest = read_json(name, root, hint)
+    mapping = read_json(name, root, hint)
     if not isinstance(mapping, dict) or not mapping:
         raise DatasetError(
             f"{root / name} must hold an object {{case id: entry, …}} with some entries"
         )
-    return list(cast("Mapping[object, object]", mapping).items()), digest
+    return list(cast("Mapping[object, object]", mapping).items())
 
 
 def relative(path: str) -> str:
-    """A path that is joined to a folder must not replace it."""
+    """Refuse an absolute path: joined to a folder it would replace it."""
     if Path(path).is_absolute():
         raise CaseError(f"image path {shown(path)}: it must be relative to {PICTURES}/")
     return path
@@ -120,10 +148,22 @@ def known_type(name: str) -> str:
     return name
 
 
-def pie_mask(runs: Any, side: int, *, noisy_border: bool) -> Tensor:
+def pie_mask(runs: Any, side: int, reading: Reading, notes: list[str]) -> Tensor:
     """[1, side, side] from run lengths over 512 x 512 pixels."""
-    mask = decode_rle(runs, MASK_SIDE, MASK_SIDE)
-    return resize_mask(with_border(mask) if noisy_border else mask, side)
+    mask = decode_rle(runs, MASK_SIDE, MASK_SIDE, cut=reading.published)
+    beyond = runs_beyond(runs, MASK_SIDE**2)
+    if beyond:
+        notes.append(f"{beyond} of the mask's runs end beyond the picture: cut off, as published")
+    return resize_mask(with_border(mask) if reading.noisy_border else mask, side)
+
+
+def source_prompt(entry: Row, field: str, reading: Reading, notes: list[str]) -> str:
+    """The source prompt; in the published reading it may be empty, though not left out."""
+    given = entry.get(field)
+    if reading.published and isinstance(given, str) and not without_brackets(given):
+        notes.append("the source prompt is empty, as published")
+        return ""
+    return prompt(entry, field)
 
 
 def prompt(entry: Row, field: str) -> str:

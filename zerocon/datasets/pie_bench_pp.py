@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -13,7 +14,15 @@ from zerocon.core.cases import Case, CaseError, DatasetError
 from zerocon.core.checks import shown
 from zerocon.datasets.base import Choice, FileDataset, Row, gather, listed
 from zerocon.datasets.parquet import PictureTable, parquet_files
-from zerocon.datasets.pie_bench import EDIT_NAMES, TYPE_IDS, pie_mask, prompt
+from zerocon.datasets.pie_bench import (
+    EDIT_NAMES,
+    TYPE_IDS,
+    Protocol,
+    Reading,
+    pie_mask,
+    prompt,
+    source_prompt,
+)
 
 HINT = "PIE-Bench++ has folders such as 1_change_object_80 with V1-00000-of-00001.parquet"
 NEEDED = ("id", "image", "source_prompt", "target_prompt")
@@ -27,6 +36,7 @@ class PieBenchPP(FileDataset):
     `target_prompt`. May lack: `mask` ("start length start length …" over 512x512, or a list of
     numbers), `blended_words` (a JSON list of "source,target"), `edit_action`, `aspect_mapping`.
     Files outside a folder whose name begins with a type's digit have cases without a type.
+    `protocol`: as for PIE-Bench.
     """
 
     name = "pie_bench_pp"
@@ -38,16 +48,16 @@ class PieBenchPP(FileDataset):
         side: int,
         *,
         noisy_border: bool = True,
+        protocol: Protocol = "masked",
         **chosen: Unpack[Choice],
     ) -> None:
-        self.noisy_border = noisy_border
+        self.reading = Reading(noisy_border, protocol == "published")
         root = Path(root)
         self._table = PictureTable(parquet_files(root, HINT), NEEDED, OPTIONAL, ("image",))
         listing = listed([(row["id"], row) for row in self._table.rows])
         if not listing:
             raise DatasetError(f"the Parquet files in {root} have no rows")
-        said = [self._table.digest(), noisy_border]
-        super().__init__(root, side, root, listing, said, **chosen)
+        super().__init__(root, side, root, listing, [self.reading.said()], **chosen)
 
     def source_path(self, case_id: str) -> str | None:
         """PIE-Bench's own: the pictures have the ids as names there."""
@@ -57,24 +67,25 @@ class PieBenchPP(FileDataset):
     def _edit_type(self, entry: Row) -> str:
         return _folder(entry, self.root)[:1]
 
+    def _files(self, entry: Row) -> Mapping[str, str | Path]:
+        return {"table": self._table.place(entry, self.root)}
+
     def _case(self, case_id: str, entry: Row) -> Case:
         notes: list[str] = []
         fields = gather(
             image=lambda: self._decoded(self._table.picture(entry, "image"), case_id, notes),
-            source_prompt=lambda: prompt(entry, "source_prompt"),
+            source_prompt=lambda: source_prompt(entry, "source_prompt", self.reading, notes),
             target_prompt=lambda: prompt(entry, "target_prompt"),
             blend_words=lambda: _blend_words(entry, notes),
-            mask=lambda: self._mask(entry),
+            mask=lambda: self._mask(entry, notes),
         )
         kind = self._edit_type(entry)
         name = EDIT_NAMES[int(kind)] if kind else ""
         return Case(id=case_id, edit_type=kind, edit_name=name, notes=tuple(notes), **fields)
 
-    def _mask(self, entry: Row) -> Tensor | None:
+    def _mask(self, entry: Row, notes: list[str]) -> Tensor | None:
         runs = entry.get("mask")
-        if runs is None:
-            return None
-        return pie_mask(_numbers(runs), self.side, noisy_border=self.noisy_border)
+        return None if runs is None else pie_mask(_numbers(runs), self.side, self.reading, notes)
 
 
 def _folder(entry: Row, root: Path) -> str:
@@ -96,7 +107,7 @@ def _numbers(runs: Any) -> Any:
 
 
 def _blend_words(entry: Row, notes: list[str]) -> tuple[str, str] | None:
-    """The words of the one aspect that is edited; a pair for each of several has no place yet."""
+    """The words of the one aspect that is edited; pairs for several aspects are not used."""
     said = entry.get("blended_words")
     pairs = _pairs(said) if isinstance(said, str) else said
     if not pairs:

@@ -9,7 +9,7 @@ from typing import Any, Unpack, cast
 
 from torch import Tensor
 
-from zerocon.core.cases import Case, CaseError, DatasetError
+from zerocon.core.cases import Case, CaseError, DatasetError, World
 from zerocon.core.checks import shown
 from zerocon.datasets.base import Choice, Row, gather, text
 from zerocon.datasets.images import read_image
@@ -28,6 +28,7 @@ class ShapesPIE(PieBench):
     The masks have no annotation noise, so PIE-Bench's border rule is left out.
     """
 
+    world: World = "shapes"
     native_side = 64
 
     def __init__(
@@ -39,14 +40,24 @@ class ShapesPIE(PieBench):
         root: str | Path | None = None,
         **chosen: Unpack[Choice],
     ) -> None:
-        if size not in COUNTS:
-            raise DatasetError(f"size is {size}; ShapesPIE comes in the sizes {sorted(COUNTS)}")
-        if split not in SPLITS:
-            raise DatasetError(f"split is {split!r}; it must be one of {', '.join(SPLITS)}")
+        self.check_settings({"size": size, "split": split, **chosen})
         folder = default_root(size, split) if root is None else Path(root)
         _write(folder, size, split)
         super().__init__(folder, side, noisy_border=False, **chosen)
         self.name = f"shapes_pie_{size}"
+
+    @classmethod
+    def check_settings(cls, settings: Mapping[str, Any]) -> None:
+        super().check_settings(settings)
+        if settings.get("size", 20) not in COUNTS:
+            size = settings["size"]
+            raise DatasetError(f"size is {size}; ShapesPIE comes in the sizes {sorted(COUNTS)}")
+        if settings.get("split", "test") not in SPLITS:
+            split = shown(settings["split"])
+            raise DatasetError(f"split is {split}; it must be one of {', '.join(SPLITS)}")
+
+    def _files(self, entry: Row) -> Mapping[str, str | Path]:
+        return {**super()._files(entry), "ground truth": _truth(entry)}
 
     def _case(self, case_id: str, entry: Row) -> Case:
         fields = gather(
@@ -58,8 +69,11 @@ class ShapesPIE(PieBench):
         return dataclasses.replace(fields.pop("case"), **fields)
 
     def _ground_truth(self, entry: Row) -> Tensor:
-        place = Path("ground_truth") / relative(text(entry, "image_path"))
-        return read_image(place, self.root, self.side)[0]
+        return read_image(_truth(entry), self.root, self.side)[0]
+
+
+def _truth(entry: Row) -> Path:
+    return Path("ground_truth") / relative(text(entry, "image_path"))
 
 
 def default_root(size: int, split: str) -> Path:

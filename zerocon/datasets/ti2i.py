@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Unpack, cast
@@ -10,7 +9,7 @@ from typing import Any, Unpack, cast
 import yaml
 from torch import Tensor
 
-from zerocon.core.cases import Case, CaseError, DatasetError
+from zerocon.core.cases import Case, CaseError, DatasetError, DatasetMissingError
 from zerocon.core.checks import shown
 from zerocon.datasets.base import (
     Broken,
@@ -26,6 +25,8 @@ from zerocon.datasets.base import (
 from zerocon.datasets.images import inside
 from zerocon.datasets.pie_bench import (
     PICTURES,
+    Protocol,
+    Reading,
     blend_words,
     pie_mask,
     prompt,
@@ -38,6 +39,9 @@ KNOWN_FILES = (
     "imnetr-ti2i.yaml",
     "wild-ti2i-real.yaml",
 )
+# ImageNet-R-TI2I's published list leaves out one entry's picture, its 25th of 30.
+LEFT_OUT, LEFT_OUT_PLACE, ENTRIES = "/ImageNetR-TI2I/panda/cartoon_30.jpg", 24, 30
+LEFT_OUT_PROMPT = "a cartoon of a panda"
 HINT = f"a TI2I folder has one of {', '.join(KNOWN_FILES)}, or name your `file`"
 
 
@@ -45,11 +49,13 @@ class TI2I(FileDataset):
     """ImageNet-R-TI2I and Wild-TI2I, and both as PnP Inversion lays them out.
 
     A YAML `file` is a list of `{init_img, source_prompt, target_prompts: [...]}`; each target
-    prompt is a case, `<entry>-<picture>-<number>`. `source_prompt` may lack, as it does in most
+    prompt is a case, `<entry>-<picture>-<number>`. `source_prompt` may be missing, as it is in most
     entries of the published files. `init_img` is written as if from the folder above
     (`/ImageNetR-TI2I/cat/sketch_20.jpg`): the picture is looked for below `root` with and without
-    its first folder, in any case of letters, and in `data/`.
-    A JSON `file` is a mapping file as PIE-Bench's, whose source prompts and masks may be empty.
+    its first folder, whether in upper or lower case, and in `data/`. The one entry of the
+    published list without `init_img` gets its picture, and a note.
+    A JSON `file` is a mapping file like PIE-Bench's, whose source prompts and masks may be empty;
+    `protocol` counts for its masks as for PIE-Bench's.
     `file: null` takes the published file that is there.
     """
 
@@ -61,17 +67,35 @@ class TI2I(FileDataset):
         side: int,
         *,
         file: str | None = None,
+        protocol: Protocol = "masked",
         **chosen: Unpack[Choice],
     ) -> None:
         root = Path(root)
         name = _the_file(root) if file is None else file
         self._mapping = name.endswith(".json")
-        entries, said = read_mapping(root, name) if self._mapping else _from_yaml(root, name)
-        super().__init__(root, side, root / name, listed(entries), said, **chosen)
+        self.reading = Reading(noisy_border=True, published=protocol == "published")
+        entries = read_mapping(root, name) if self._mapping else _from_yaml(root, name)
+        settings = [self.reading.said(), self._mapping]
+        super().__init__(root, side, root / name, listed(entries), settings, **chosen)
 
     def source_path(self, case_id: str) -> str | None:
         entry = self.entry(case_id)
         return text(entry, "image_path" if self._mapping else "init_img").lstrip("/")
+
+    def _files(self, entry: Row) -> Mapping[str, str | Path]:
+        return {"picture": self._place_of(entry)}
+
+    def _texts(self, entry: Row) -> Any:
+        """Of YAML the fields in use only, and texts only: aliases can make others endless."""
+        if self._mapping:
+            return super()._texts(entry)
+        used = (entry.get(name) for name in ("init_img", "source_prompt", "target_prompt"))
+        return [value if isinstance(value, str) else shown(value) for value in used]
+
+    def _place_of(self, entry: Row) -> Path:
+        if self._mapping:
+            return Path(PICTURES) / text(entry, "image_path")
+        return _place(text(entry, "init_img"), self.root)
 
     def _case(self, case_id: str, entry: Row) -> Case:
         notes: list[str] = []
@@ -82,45 +106,68 @@ class TI2I(FileDataset):
 
     def _yaml_parts(self, entry: Row, notes: list[str]) -> dict[str, Any]:
         return {
-            "image": lambda: self._picture(_place(text(entry, "init_img"), self.root), notes),
+            "image": lambda: self._yaml_picture(entry, notes),
             "source_prompt": lambda: optional_text(entry, "source_prompt").strip(),
             "target_prompt": lambda: text(entry, "target_prompt").strip(),
         }
 
     def _json_parts(self, entry: Row, notes: list[str]) -> dict[str, Any]:
         return {
-            "image": lambda: self._picture(Path(PICTURES) / text(entry, "image_path"), notes),
+            "image": lambda: self._picture(self._place_of(entry), notes),
             "source_prompt": lambda: without_brackets(optional_text(entry, "original_prompt")),
             "target_prompt": lambda: prompt(entry, "editing_prompt"),
             "instruction": lambda: without_brackets(optional_text(entry, "editing_instruction")),
             "blend_words": lambda: blend_words(entry, notes),
-            "mask": lambda: self._mask(entry),
+            "mask": lambda: self._mask(entry, notes),
         }
 
-    def _mask(self, entry: Row) -> Tensor | None:
-        """None for the empty list, which stands there for "nobody drew one"."""
-        return pie_mask(entry["mask"], self.side, noisy_border=True) if entry.get("mask") else None
+    def _yaml_picture(self, entry: Row, notes: list[str]) -> Tensor:
+        if "left_out" in entry:
+            notes.append(f"the list names no picture; it is {entry['init_img']}")
+        return self._picture(self._place_of(entry), notes)
+
+    def _mask(self, entry: Row, notes: list[str]) -> Tensor | None:
+        """The mask; an empty list there means that nobody drew one."""
+        if not entry.get("mask"):
+            return None
+        return pie_mask(entry["mask"], self.side, self.reading, notes)
 
 
 def _the_file(root: Path) -> str:
     found = [name for name in KNOWN_FILES if (root / name).is_file()]
     if not found:
-        raise DatasetError(f"{root}: {HINT}")
+        raise DatasetMissingError(f"{root}: {HINT}")
     return found[0]
 
 
-def _from_yaml(root: Path, name: str) -> tuple[list[tuple[object, object]], str]:
-    """(case id, entry) for each target prompt of each picture, and the file's digest."""
+def _from_yaml(root: Path, name: str) -> list[tuple[object, object]]:
+    """(case id, entry) for each target prompt of each picture."""
     data = read_bytes(name, root, HINT)
     try:
         content = yaml.safe_load(data)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise DatasetError(f"{root / name} is not valid YAML: {error}") from error
+        reason = " ".join(str(error).split())[:200]
+        raise DatasetError(f"{root / name} is not valid YAML: {reason}") from error
     if not isinstance(content, list) or not content:
         raise DatasetError(f"{root / name} must hold a list of {{init_img, target_prompts}}")
-    entries = cast("list[object]", content)
-    cases = [case for place, entry in enumerate(entries) for case in _cases_of(place, entry)]
-    return cases, hashlib.sha256(data).hexdigest()
+    entries = _completed(cast("list[object]", content))
+    return [case for place, entry in enumerate(entries) for case in _cases_of(place, entry)]
+
+
+def _completed(entries: list[object]) -> list[object]:
+    """The entries, the published one without a picture with it."""
+    return [_with_picture(place, entry, len(entries)) for place, entry in enumerate(entries)]
+
+
+def _with_picture(place: int, entry: object, entries: int) -> object:
+    if not isinstance(entry, dict) or "init_img" in entry:
+        return cast("object", entry)
+    fields = cast("dict[str, Any]", entry)
+    prompt = fields.get("source_prompt")
+    in_its_place = prompt is None and (place, entries) == (LEFT_OUT_PLACE, ENTRIES)
+    if prompt != LEFT_OUT_PROMPT and not in_its_place:
+        return fields
+    return {**fields, "init_img": LEFT_OUT, "left_out": True}
 
 
 def _cases_of(place: int, entry: object) -> Iterator[tuple[object, object]]:
@@ -138,7 +185,7 @@ def _cases_of(place: int, entry: object) -> Iterator[tuple[object, object]]:
 
 
 def _place(written: str, root: Path) -> Path:
-    """Where below `root` a picture is that is written as if from a folder above."""
+    """The path below `root` of a picture that is written as if from a folder above."""
     parts = [part for part in PurePosixPath(written).parts if part != "/"]
     if ".." in parts:
         raise CaseError(
@@ -152,7 +199,7 @@ def _place(written: str, root: Path) -> Path:
 
 
 def _in_any_case(parts: Sequence[str], root: Path) -> Path | None:
-    """The published folders are written with capitals in the list and without on the disk."""
+    """The path as it is on the disk: the published list has capitals where the disk has none."""
     place = Path()
     for part in parts:
         folder = inside(place, root)

@@ -1,22 +1,22 @@
-"""Edited pictures that somebody else made: where each case's is, and how it is read.
+"""Edited pictures that somebody else made: where they are found, and how they are read.
 
-Where a case's picture may be, below the folder given:
+A case's picture may be in one of these places below the folder given:
 
-- laid out as the published evaluation of PIE-Bench expects it: the source picture's own path,
-  in the folder or in its `annotation_images/`, with any suffix of a picture;
-- flat: the case's id with a picture's suffix;
-- or in such a folder for each method, which then is a run of its own;
-- or where a CSV file with the columns `case` and `path` (and perhaps `method`) says.
+- as the published evaluation of PIE-Bench expects it: at the source picture's own path, in the
+  folder or in its `annotation_images/`, with the suffix of any picture format;
+- flat: the case's id with such a suffix;
+- in such a folder for each method: each method is then a run of its own;
+- where a CSV file with the columns `case` and `path` (and perhaps `method`) says.
 
-The rules for pictures of another shape or size are frozen, and a record notes what was done:
-of a row (or column) of squares the last is the edited picture; under the published protocol
-the last square counts of whatever is not square; any other picture is cropped to its middle.
-Another size is resized as the sources are.
+The rules for pictures of another shape or size are fixed, and a record notes what was done.
+Of a row (or column) of squares the last one is the edited picture; any other picture is cropped
+to its middle. The published evaluation takes the last 512x512 pixels of every picture that is
+not square, whatever its height: so does the published protocol at 512 pixels, and at another
+size it takes the last square. A picture of another size is resized as the sources are.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import json
@@ -28,12 +28,15 @@ from PIL import Image
 
 from zerocon.core.cases import CaseError
 from zerocon.core.checks import ConfigError
+from zerocon.core.hashing import FileHasher, file_digest
 from zerocon.datasets.base import FileDataset
+from zerocon.datasets.csv_lists import CsvError, read_csv
 from zerocon.datasets.images import SUFFIXES, inside, open_picture, resized
 from zerocon.datasets.pie_bench import PICTURES
 from zerocon.ledger.records import file_name
 
 JPEG_START = b"\xff\xd8"
+PUBLISHED_SIDE = 512  # pixels of PIE-Bench's pictures
 
 
 @dataclass(frozen=True)
@@ -44,13 +47,13 @@ class Outputs:
     root: Path
     files: Mapping[str, Sequence[str]]
 
-    def fingerprint(self) -> str:
-        """Of the pictures' bytes: changed pictures are another run."""
+    def fingerprint(self, hasher: FileHasher = file_digest) -> str:
+        """A digest of the pictures' content: changed pictures are another run."""
         digest = hashlib.sha256()
         for case_id, paths in sorted(self.files.items()):
             digest.update(json.dumps([case_id, *paths]).encode())
             for path in paths:
-                digest.update(_digest(path, self.root))
+                digest.update(_digest(path, self.root, hasher))
         return digest.hexdigest()[:16]
 
 
@@ -63,16 +66,15 @@ class Rules:
     legacy_jpeg: bool = False
 
 
-def _digest(path: str, root: Path) -> bytes:
+def _digest(path: str, root: Path, hasher: FileHasher) -> bytes:
     try:
-        with inside(path, root).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
+        return bytes.fromhex(hasher(inside(path, root)))
     except (CaseError, OSError) as error:
         return str(error).encode("utf-8", "backslashreplace")
 
 
 def find_outputs(place: Path, dataset: FileDataset, methods: Sequence[str] = ()) -> list[Outputs]:
-    """What there is to score at `place`, one for each method; ConfigError when nothing is."""
+    """The pictures to score at `place`, one item a method; ConfigError if there are none."""
     if place.is_file():
         found = _from_csv(place)
     elif place.is_dir():
@@ -142,14 +144,11 @@ def _paths(index: Mapping[str, list[str]], case_id: str, source: str | None) -> 
 def _from_csv(file: Path) -> list[Outputs]:
     """Paths are relative to the CSV file's folder."""
     try:
-        content = file.read_bytes().decode("utf-8-sig")
-        reader = csv.DictReader(io.StringIO(content, newline=""), strict=True)
-        rows = list(reader)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"{file} is no CSV file in UTF-8: {error}") from error
-    for column in ("case", "path"):
-        if column not in (reader.fieldnames or ()):
-            raise ConfigError(f"{file} has no column {column!r}; it needs `case` and `path`")
+        rows = read_csv(file.read_bytes(), ("case", "path"))
+    except CsvError as error:
+        raise ConfigError(f"{file} {error}; it needs the columns `case` and `path`") from error
+    except OSError as error:
+        raise ConfigError(f"{file} can't be read ({error.strerror})") from error
     methods: dict[str, dict[str, list[str]]] = {}
     for row in rows:
         cases = methods.setdefault(row.get("method") or file.stem, {})
@@ -158,22 +157,35 @@ def _from_csv(file: Path) -> list[Outputs]:
 
 
 def edited_picture(path: str, root: Path, rules: Rules) -> tuple[Image.Image, tuple[str, ...]]:
-    """The edited picture in a file, `rules.side` pixels wide, and what was done to get it."""
+    """The edited picture in a file, `rules.side` pixels wide, and notes of what was done to it."""
     picture, notes = open_picture(path, root)
     said = list(notes)
     if rules.legacy_jpeg and not _is_jpeg(path, root):
         picture = recompressed(picture)
         said.append("recompressed as JPEG, as the published outputs were")
     if picture.width != picture.height:
-        picture, note = last_square(picture, published=rules.published)
+        exact = rules.published and rules.side == PUBLISHED_SIDE
+        picture, note = (
+            published_crop(picture) if exact else last_square(picture, published=rules.published)
+        )
         said.append(note)
     if picture.width != rules.side:
         said.append(f"resized from {picture.width} to {rules.side} pixels")
     return resized(picture, rules.side), tuple(said)
 
 
+def published_crop(picture: Image.Image) -> tuple[Image.Image, str]:
+    """The last 512x512 pixels; where the picture has fewer, the rest is black, as published."""
+    width, height = picture.size
+    left, top = width - PUBLISHED_SIDE, height - PUBLISHED_SIDE
+    note = f"the last 512x512 pixels of a {width}x{height} picture, as published"
+    if min(left, top) < 0:
+        note += ", which are partly outside it and black"
+    return picture.crop((left, top, width, height)), note
+
+
 def last_square(picture: Image.Image, *, published: bool) -> tuple[Image.Image, str]:
-    """Of a strip of squares the last one, of anything else the middle (published: the end)."""
+    """The last square of a strip of squares; the middle of anything else (published: the end)."""
     width, height = picture.size
     side = min(width, height)
     if max(width, height) % side == 0 or published:
