@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from zerocon.backbones.stable_diffusion import (
+from zerocon.backbones.loading import (
     DTYPES,
-    StableDiffusionBackbone,
     fingerprint_of,
     load_parts,
     pick_device,
     pick_dtype,
 )
+from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
 from zerocon.core.checks import one_of
 
 WEIGHTS = Path(__file__).parent.parent / "shapes" / "weights"
