@@ -16,11 +16,20 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from diffusers.models.modeling_utils import ModelMixin
+from huggingface_hub import try_to_load_from_cache
 from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from zerocon.backbones.base import BackboneError
+from zerocon.backbones.single_file import SINGLE_FILE_ERRORS, read_single_file
 from zerocon.core.checks import ConfigError
+from zerocon.core.weights import (
+    PICKLES,
+    WeightsError,
+    about_pickle,
+    check_shards,
+    load_pretrained,
+)
 
 DTYPES = {
     "float32": torch.float32,
@@ -88,6 +97,8 @@ def load_parts(
         return _from_pretrained(kind, str(place), None)
     if place.suffix == ".safetensors":
         return _from_single_file(kind, place, config)
+    if place.suffix in PICKLES:
+        raise BackboneError(about_pickle(place, "the backbone"))
     if place.exists() or path.startswith((".", "/", "~")) or path.count("/") != 1:
         reason = "it is no folder, no .safetensors file and no hub id"
         raise BackboneError(_missing(kind, path, reason))
@@ -99,38 +110,48 @@ def load_parts(
 
 
 def _from_pretrained(kind: type[P], path: str, revision: str | None) -> P:
-    def part(name: str, cls: Any) -> Any:
-        options: dict[str, Any] = {"subfolder": name, "revision": revision}
-        options |= {"use_safetensors": True} if issubclass(cls, nn.Module) else {}
-        options |= {"low_cpu_mem_usage": False} if issubclass(cls, ModelMixin) else {}
-        loader: Any = cls
-        return loader.from_pretrained(path, **options)
-
     try:
-        return kind(**{name: part(name, cls) for name, cls in kind.classes.items()})
+        parts = {name: _part(cls, path, name, revision) for name, cls in kind.classes.items()}
     except (OSError, ValueError) as error:
         raise BackboneError(_missing(kind, path, str(error).splitlines()[0])) from error
+    return kind(**parts)
+
+
+def _part(cls: Any, path: str, name: str, revision: str | None) -> Any:
+    load: Any = cls.from_pretrained
+    options: dict[str, Any] = {"subfolder": name, "revision": revision}
+    if not issubclass(cls, nn.Module):
+        return load(path, **options)
+    if not issubclass(cls, ModelMixin):
+        return load_pretrained(load, path, f"the {name}", **options)
+    model = load_pretrained(load, path, f"the {name}", low_cpu_mem_usage=False, **options)
+    # Of a model in several files diffusers believes the index, whatever the files hold.
+    check_shards(_folder_of(path, name, revision), f"the {name}")
+    return model
+
+
+def _folder_of(path: str, name: str, revision: str | None) -> Path:
+    """Where a part's files are: in the folder, or in the hub's cache once they are loaded."""
+    if revision is None:
+        return Path(path) / name
+    config = try_to_load_from_cache(path, f"{name}/config.json", revision=revision)
+    return Path(config).parent if isinstance(config, str) else Path(path) / name
 
 
 def _from_single_file(kind: type[P], file: Path, config: str | None) -> P:
     if not file.is_file():
         raise BackboneError(_missing(kind, str(file), "there is no such file"))
-    checker = {"safety_checker": None} if kind is Parts else {}
     try:
-        pipe: Any = kind.pipeline.from_single_file(
-            str(file), config=config, low_cpu_mem_usage=False, **checker
-        )
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0]
-        if config is None:
+        return kind(**read_single_file(file, kind.classes, config))
+    except SINGLE_FILE_ERRORS as error:
+        lacks = f"it has no tensor {error}" if isinstance(error, KeyError) else str(error)
+        reason = lacks.splitlines()[0] if lacks else type(error).__name__
+        if config is None and not isinstance(error, WeightsError):
             reason += (
                 "; a single file holds weights only: without a network, point backbone.config at a "
                 "folder with the model's config files and tokenizer"
             )
         raise BackboneError(_missing(kind, str(file), reason)) from error
-    parts: dict[str, Any] = {name: getattr(pipe, name) for name in kind.classes}
-    parts["scheduler"] = DDIMScheduler.from_config(pipe.scheduler.config)
-    return kind(**parts)
 
 
 def _missing(kind: type[Parts], path: str, reason: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 from zerocon.backbones.loading import (
@@ -15,8 +14,9 @@ from zerocon.backbones.loading import (
 )
 from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
 from zerocon.core.checks import one_of
+from zerocon.core.weights import PACKAGED
 
-WEIGHTS = Path(__file__).parent.parent / "shapes" / "weights"
+GENERATOR = PACKAGED / "generator"
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Shapes:
     def load(self) -> StableDiffusionBackbone:
         device = pick_device(self.device)
         dtype = pick_dtype(self.dtype, device)
-        parts = load_parts(self.path or str(WEIGHTS / "generator"))
+        parts = load_parts(self.path or str(GENERATOR))
         for module in (parts.vae, parts.unet, parts.text_encoder):
             module.float()  # stored in half precision
         return StableDiffusionBackbone(parts, "shapes", device, dtype, fingerprint_of(parts))

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+World = Literal["shapes", "photographs"]  # what a dataset's pictures are of, and judges know
 
 
 class CaseError(Exception):
@@ -36,6 +44,8 @@ class Case:
     ground_truth: Tensor | None = None  # [3, side, side]
     source_scene: dict[str, Any] | None = None  # the shapes world only: Scene.to_json()
     target_scene: dict[str, Any] | None = None
+    # Does a picture, uint8 [64, 64, 3], show the edit? None where the dataset can't tell.
+    edit_done: Callable[[NDArray[np.uint8]], bool] | None = None
     notes: tuple[str, ...] = field(default=())  # how the file differed from what was expected
 
 
