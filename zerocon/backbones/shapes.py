@@ -13,6 +13,7 @@ from zerocon.backbones.loading import (
     pick_dtype,
 )
 from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
+from zerocon.core.cases import World
 from zerocon.core.checks import one_of
 from zerocon.core.weights import PACKAGED
 
@@ -24,6 +25,7 @@ class Shapes:
     """The package's own generator, or one retrained (`path`: its folder)."""
 
     flow: ClassVar[bool] = False
+    world: ClassVar[World] = "shapes"
 
     path: str | None = None
     device: str = "auto"

@@ -19,6 +19,7 @@ from zerocon.backbones.loading import (
     pick_dtype,
 )
 from zerocon.backbones.unet_sites import install
+from zerocon.core.cases import World
 from zerocon.core.checks import ConfigError, in_range, one_of
 from zerocon.core.conditions import Condition
 from zerocon.core.forward import Evaluations
@@ -116,6 +117,7 @@ class StableDiffusion:
     `.safetensors` file, or a hub id (then `revision` pins its commit)."""
 
     flow: ClassVar[bool] = False
+    world: ClassVar[World] = "photographs"
 
     path: str
     revision: str | None = None

@@ -54,6 +54,7 @@ class Dataset(Protocol):
 
     name: str
     fingerprint: str  # a digest of what the cases say; part of a run's name
+    world: World
 
     @property
     def ids(self) -> Sequence[str]: ...

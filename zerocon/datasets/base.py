@@ -17,7 +17,7 @@ from typing import Any, TypedDict, Unpack
 
 from torch import Tensor
 
-from zerocon.core.cases import Case, CaseError, DatasetError
+from zerocon.core.cases import Case, CaseError, DatasetError, World
 from zerocon.core.checks import shown
 from zerocon.datasets.images import decode_picture, inside, picture_tensor, read_image
 
@@ -110,6 +110,7 @@ class FileDataset:
     """Cases from files below `root`. A reader says how an entry becomes a case (`_case`)."""
 
     name: str = ""
+    world: World = "photographs"
     native_side: int = 512  # pixels, where no backbone asks for another size
     type_names: tuple[str, ...] | None = ()  # the edit types there are; None: any text
 

@@ -8,7 +8,7 @@ from typing import Any, Unpack, cast
 
 from torch import Tensor
 
-from zerocon.core.cases import Case, CaseError, DatasetError
+from zerocon.core.cases import Case, CaseError, DatasetError, World
 from zerocon.core.checks import shown
 from zerocon.datasets.base import (
     Choice,
@@ -64,6 +64,13 @@ class PieBench(FileDataset):
         where = Path(root) / MAPPING_FILE
         said = [digest, noisy_border]
         super().__init__(root, side, where, listed(mapping), said, **chosen)
+
+    @classmethod
+    def world_of(cls, root: str | Path, **_: object) -> World:
+        """ShapesPIE is written in this format, too; its entries describe scenes."""
+        file = Path(root) / MAPPING_FILE
+        drawn = file.is_file() and b'"source_scene"' in file.read_bytes()
+        return "shapes" if drawn else cls.world
 
     def source_path(self, case_id: str) -> str | None:
         return text(self.entry(case_id), "image_path")

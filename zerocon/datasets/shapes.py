@@ -10,7 +10,7 @@ from typing import Any, Unpack, cast
 
 from torch import Tensor
 
-from zerocon.core.cases import Case, CaseError, DatasetError
+from zerocon.core.cases import Case, CaseError, DatasetError, World
 from zerocon.core.checks import shown
 from zerocon.datasets.base import Choice, Row, gather, text
 from zerocon.datasets.images import read_image
@@ -31,6 +31,7 @@ class ShapesPIE(PieBench):
     """
 
     native_side = 64
+    world: World = "shapes"
 
     def __init__(
         self,
@@ -49,6 +50,10 @@ class ShapesPIE(PieBench):
         _write(folder, size, split)
         super().__init__(folder, side, noisy_border=False, **chosen)
         self.name = f"shapes_pie_{size}"
+
+    @classmethod
+    def world_of(cls, **_: object) -> World:
+        return cls.world
 
     def _case(self, case_id: str, entry: Row) -> Case:
         fields = gather(

@@ -12,7 +12,7 @@ from typing import Literal
 
 import torch
 
-from zerocon.core.cases import Case
+from zerocon.core.cases import Case, World
 from zerocon.core.checks import one_of
 from zerocon.directions.base import Said
 from zerocon.directions.captioner import Captioner, load_captioner
@@ -63,6 +63,11 @@ class Caption(Sentences):
         """What the captioner says of each picture, alone; kept for the next time."""
         model = self._captioner()
         return [_captioned(model, case) for case in cases]
+
+    @property
+    def worlds(self) -> dict[str, World]:
+        own: dict[str, World] = {"captioner": "shapes"} if self.captioner is None else {}
+        return super().worlds | own
 
     @property
     def fingerprint(self) -> str:
