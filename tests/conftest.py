@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from tests.tiny import tiny_backbone, tiny_parts
-from zerocon.backbones.stable_diffusion import Parts, StableDiffusionBackbone
+from zerocon.backbones.loading import Parts
+from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
 from zerocon.ledger.cache import DEFAULT, GIB, allow
 
 # Tests run on as many workers as there are cores; more threads would only wait for each other.

@@ -6,7 +6,7 @@ import re
 
 from torch import Tensor
 
-from zerocon.backbones.stable_diffusion import Parts
+from zerocon.backbones.loading import Parts
 
 RESNET = {
     "norm1": "in_layers.0",

@@ -11,7 +11,8 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from zerocon.backbones.base import Backbone
-from zerocon.backbones.stable_diffusion import Parts, StableDiffusionBackbone, fingerprint_of
+from zerocon.backbones.loading import Parts, fingerprint_of
+from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
 from zerocon.core.conditions import Condition
 from zerocon.losses import CrossAttention, Losses, PatchNCE
 from zerocon.shapes.tokenizer import write_clip_tokenizer

@@ -45,7 +45,7 @@ def settings_of_edit(source: str, overrides: Sequence[str]) -> RunSettings:
 
     chosen = any(o.startswith("direction=") for o in overrides)
     automatic = [] if source or chosen else ["direction=caption"]
-    return compose_settings([*automatic, *overrides])
+    return compose_settings([*automatic, *overrides], worlds="edit")
 
 
 def request(picture: Any, side: int, source: str, target: str) -> Case:

@@ -12,8 +12,8 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 from tests.tiny import eps, tiny_parts
 from zerocon.backbones.base import BackboneError
+from zerocon.backbones.loading import fingerprint_of
 from zerocon.backbones.sdxl import SDXL, SDXLBackbone, XLParts
-from zerocon.backbones.stable_diffusion import fingerprint_of
 from zerocon.config.settings import CONF, build, compose_config, method_of, plain
 from zerocon.core.cases import Case
 from zerocon.core.conditions import Conditions, Draws

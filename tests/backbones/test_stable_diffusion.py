@@ -12,8 +12,9 @@ from safetensors.torch import save_file
 
 from tests.tiny import eps, tiny_backbone, tiny_parts
 from zerocon.backbones.base import BackboneError
+from zerocon.backbones.loading import Parts
 from zerocon.backbones.shapes import Shapes
-from zerocon.backbones.stable_diffusion import Parts, StableDiffusion, StableDiffusionBackbone
+from zerocon.backbones.stable_diffusion import StableDiffusion, StableDiffusionBackbone
 from zerocon.core.checks import ConfigError
 
 PROMPTS = ["a big red circle on a gray background", "a small blue house at the beach"]

@@ -38,16 +38,16 @@ NEEDED = {
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_yaml_composes_and_binds_to_its_class(choice: str) -> None:
-    compose_settings([choice, *NEEDED.get(choice, [])])
+    compose_settings([choice, *NEEDED.get(choice, [])], worlds="any")
 
 
 @pytest.mark.parametrize(("backbone", "guidance"), [("shapes", 4.0), ("sd15", 7.5)])
 def test_a_backbone_brings_its_usual_settings(backbone: str, guidance: float) -> None:
-    usual = compose_settings([f"backbone={backbone}"])
+    usual = compose_settings([f"backbone={backbone}"], worlds="edit")
     assert isinstance(usual.method, ZeroCon)
     assert usual.method.guidance == guidance
     assert "usual" not in usual.config
-    given = compose_settings([f"backbone={backbone}", "method.guidance=3"])
+    given = compose_settings([f"backbone={backbone}", "method.guidance=3"], worlds="edit")
     assert isinstance(given.method, ZeroCon)
     assert given.method.guidance == 3.0
 
@@ -58,7 +58,7 @@ def test_a_backbone_brings_its_usual_settings(backbone: str, guidance: float) ->
 def test_plug_and_play_takes_features_where_they_suit_the_backbone(
     backbone: str, site: str
 ) -> None:
-    method = compose_settings([f"backbone={backbone}", "method=pnp"]).method
+    method = compose_settings([f"backbone={backbone}", "method=pnp"], worlds="edit").method
     assert isinstance(method, PnP)
     assert method.feature_sites == site
 
@@ -74,7 +74,7 @@ def test_plug_and_play_takes_features_where_they_suit_the_backbone(
 def test_prompt_to_prompt_looks_where_it_suits_the_backbone(
     backbone: str, sites: str, blend: str
 ) -> None:
-    method = compose_settings([f"backbone={backbone}", "method=p2p"]).method
+    method = compose_settings([f"backbone={backbone}", "method=p2p"], worlds="edit").method
     assert isinstance(method, P2P)
     assert (method.self_sites, method.blend_sites) == (sites, blend)
 
@@ -82,7 +82,7 @@ def test_prompt_to_prompt_looks_where_it_suits_the_backbone(
 @pytest.mark.parametrize(("backbone", "side"), [("shapes", 16), ("sd15", 64)])
 @pytest.mark.parametrize("name", ["dds", "cds"])
 def test_descents_go_as_far_on_every_backbone(backbone: str, side: int, name: str) -> None:
-    method = compose_settings([f"backbone={backbone}", f"method={name}"]).method
+    method = compose_settings([f"backbone={backbone}", f"method={name}"], worlds="edit").method
     assert isinstance(method, DDS)
     assert method.scale / side**2 == 2000 / 64**2
 

@@ -15,7 +15,8 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 
 from tests.tiny import eps, tiny_backbone
-from zerocon.backbones.stable_diffusion import Parts, StableDiffusionBackbone
+from zerocon.backbones.loading import Parts
+from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
 from zerocon.core.conditions import Condition
 from zerocon.core.forward import predict, run_for_taps
 from zerocon.core.levels import vp_level

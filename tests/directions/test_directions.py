@@ -20,8 +20,9 @@ from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
 from zerocon.core.cases import Case, CaseError
 from zerocon.core.checks import ConfigError
 from zerocon.core.conditions import Condition
+from zerocon.core.weights import folder_fingerprint
 from zerocon.directions import caption as captioned
-from zerocon.directions import sentences
+from zerocon.directions import captioner, sentences
 from zerocon.directions.base import mean_embedding, with_sources
 from zerocon.directions.caption import Caption
 from zerocon.directions.file import File
@@ -30,7 +31,7 @@ from zerocon.directions.language_model import PROMPT, first_sentence
 from zerocon.directions.prompt_pair import PromptPair
 from zerocon.directions.sentences import Sentences
 from zerocon.directions.word_swap import WordSwap
-from zerocon.shapes import evaluators
+from zerocon.metrics import packaged
 from zerocon.shapes.benchmark import edit as edit_of
 from zerocon.shapes.captions import caption
 from zerocon.shapes.check_evaluators import pictures_of
@@ -230,7 +231,7 @@ def test_a_language_model_writes_the_bank(
     apart = Sentences("language_model", count=5, model=str(writer), paired=False)
     assert apart.sentences(SOURCE, TARGET)[1] != new
     assert bank(backbone, [case()]).tokens.shape == backbone.embed([SOURCE]).tokens.shape
-    assert bank.fingerprint == evaluators.fingerprint(writer)
+    assert bank.fingerprint == folder_fingerprint(writer)
 
 
 @pytest.mark.parametrize(
@@ -330,9 +331,9 @@ def test_the_caption_can_have_a_bank_of_its_own() -> None:
 
 def test_any_blip_folder_will_do(empty_cache: Path) -> None:
     one, _, _ = shown(1)
-    other = Caption(captioner=str(evaluators.CAPTIONER_FOLDER))
-    assert other.captions([one]) == evaluators.load_captioner()(one.image[None])
-    assert other.fingerprint == evaluators.fingerprint(evaluators.CAPTIONER_FOLDER)
+    other = Caption(captioner=str(captioner.FOLDER))
+    assert other.captions([one]) == captioner.load_captioner()(one.image[None])
+    assert other.fingerprint == folder_fingerprint(captioner.FOLDER)
 
 
 def test_a_written_direction_is_read_again(backbone: Backbone, tmp_path: Path) -> None:
@@ -381,7 +382,7 @@ def test_a_direction_that_does_not_fit_is_refused(backbone: Backbone, tmp_path: 
         (lambda: Caption(captioner="me/mine"), "pin its commit with direction.captioner_revision"),
         (lambda: Caption(source="none"), "direction.source is 'none'"),
         (lambda: File(Path("no.safetensors")), "no.safetensors can't be read"),
-        (lambda: File(evaluators.LPIPS_FOLDER / "lpips_squeeze.safetensors"), "no tensor named"),
+        (lambda: File(packaged.LPIPS_FOLDER / "lpips_squeeze.safetensors"), "no tensor named"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_before_anything_runs(make: Callable[[], Any], said: str) -> None:

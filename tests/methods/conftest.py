@@ -7,7 +7,8 @@ import copy
 import pytest
 
 from tests.tiny import tiny_backbone
-from zerocon.backbones.stable_diffusion import Parts, StableDiffusionBackbone
+from zerocon.backbones.loading import Parts
+from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
 
 
 @pytest.fixture(scope="session")

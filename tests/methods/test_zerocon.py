@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from tests.tiny import eps, losses, tiny_backbone
-from zerocon.backbones.stable_diffusion import Parts, StableDiffusionBackbone
+from zerocon.backbones.loading import Parts
+from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
 from zerocon.config.settings import compose_settings
 from zerocon.core.checks import ConfigError
 from zerocon.core.conditions import Condition, Conditions, Draws, Words

@@ -146,7 +146,8 @@ def published_pixel(measure: str, part: str) -> Value:
 def published_keys(model: VisionTransformer, levels: np.ndarray) -> Tensor:
     """The last block's keys, of pixels in 0..255."""
     prepare = torch.nn.Sequential(
-        Resize(32, max_size=480), Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+        Resize(32, max_size=480, antialias=False),
+        Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     )
     found: list[Tensor] = []
     qkv = model.blocks[-1].attn.qkv

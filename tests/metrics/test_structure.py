@@ -7,6 +7,7 @@ import torch
 from metric_pictures import batch, noise
 from transformers import ViTConfig, ViTModel
 
+from zerocon.metrics.base import ProtocolName
 from zerocon.metrics.encoders import last_layer
 from zerocon.metrics.structure import StructureDistance, self_similarity, structure_distance
 
@@ -81,12 +82,31 @@ def test_identical_pictures_are_at_no_distance(vit: ViTModel) -> None:
 def test_the_published_protocol_feeds_levels_up_to_255(vit: ViTModel) -> None:
     masked = StructureDistance(vit=vit, mean=(0.5,) * 3, std=(0.5,) * 3)
     published = StructureDistance(
-        vit=vit, protocol="published", mean=(127.5,) * 3, std=(127.5,) * 3
+        vit=vit, protocol="published", antialias=True, mean=(127.5,) * 3, std=(127.5,) * 3
     )
     a = noise(1)
     torch.testing.assert_close(masked.keys(a), published.keys(a))
     quirk = StructureDistance(vit=vit, protocol="published")
     assert (masked.keys(a) - quirk.keys(a)).abs().max() > 0.01
+
+
+def test_antialiasing_follows_the_protocol_unless_it_is_set(vit: ViTModel) -> None:
+    a, b = noise(1), noise(1, seed=1)
+
+    def distance(protocol: ProtocolName, antialias: bool | None) -> float:
+        metric = StructureDistance(vit=vit, protocol=protocol, antialias=antialias)
+        return metric(batch(a, b))["structure"].item()
+
+    assert distance("masked", None) == distance("masked", True) != distance("masked", False)
+    assert distance("published", None) == distance("published", False)
+    assert distance("published", None) != distance("published", True)
+
+
+def test_how_pictures_are_resized_is_part_of_the_column(vit: ViTModel) -> None:
+    (masked,) = StructureDistance(vit=vit).columns
+    assert masked.takes == "0..1, normalised"
+    (published,) = StructureDistance(vit=vit, protocol="published").columns
+    assert published.takes.endswith("; resized without antialiasing")
 
 
 def test_a_case_scores_the_same_alone_and_in_a_batch(vit: ViTModel) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from functools import partial
 from random import Random
 
 import pytest
@@ -13,6 +14,7 @@ from torch import Tensor
 from zerocon.core.cases import Case
 from zerocon.metrics.base import Pictures
 from zerocon.metrics.truth import GroundTruth
+from zerocon.shapes.reader import edit_success
 from zerocon.shapes.render import render
 from zerocon.shapes.scene import Scene, random_scene
 from zerocon.shapes.train.perceptual import build
@@ -39,8 +41,7 @@ def recolored(side: int = 64) -> Case:
         "",
         "",
         ground_truth=picture(target, side),
-        source_scene=source.to_json(),
-        target_scene=target.to_json(),
+        edit_done=partial(edit_success, source=source, target=target),
     )
 
 

@@ -14,7 +14,8 @@ from diffusers.pipelines.deprecated.stable_diffusion_variants.pipeline_stable_di
 from torch import Tensor
 
 from tests.tiny import losses
-from zerocon.backbones.stable_diffusion import Parts, StableDiffusionBackbone
+from zerocon.backbones.loading import Parts
+from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
 from zerocon.commands.bench import counted, published_pix2pix_zero
 from zerocon.config.settings import compose_settings
 from zerocon.core.conditions import Conditions, Draws

@@ -9,9 +9,10 @@ import pytest
 
 from zerocon.backbones.shapes import Shapes
 from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
+from zerocon.core.weights import PACKAGED
+from zerocon.directions.captioner import load_captioner
 from zerocon.shapes import check
 from zerocon.shapes.check_evaluators import caption_exact, clip_retrieval, distinct_scenes
-from zerocon.shapes.packaged import WEIGHTS
 
 SAID = json.loads((Path(__file__).parent.parent.parent / "docs" / "shapes_check.json").read_text())
 
@@ -35,7 +36,7 @@ def test_the_generators_text_encoder_finds_captions(backbone: StableDiffusionBac
 
 
 def test_captions() -> None:
-    assert caption_exact(60) >= 0.95
+    assert caption_exact(load_captioner(), 60) >= 0.95
 
 
 def test_the_reader_on_clean_pictures() -> None:
@@ -48,14 +49,14 @@ def test_inversion(backbone: StableDiffusionBackbone) -> None:
 
 
 def test_the_weights_stay_small() -> None:
-    sizes = [file.stat().st_size for file in WEIGHTS.rglob("*") if file.is_file()]
+    sizes = [file.stat().st_size for file in PACKAGED.rglob("*") if file.is_file()]
     assert sum(sizes) <= 60_000_000
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_the_whole_check_says_what_is_written() -> None:
-    found = check.check()
+    found = check.check(load_captioner())
     assert found.keys() == SAID.keys()
     for name, value in found.items():
         if name == "generation_attributes":

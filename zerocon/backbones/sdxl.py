@@ -11,16 +11,15 @@ from diffusers import StableDiffusionXLPipeline
 from torch import Tensor
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
-from zerocon.backbones.stable_diffusion import (
+from zerocon.backbones.loading import (
     Parts,
-    StableDiffusion,
-    StableDiffusionBackbone,
     fingerprint_of,
     frozen,
     load_parts,
     pick_device,
     pick_dtype,
 )
+from zerocon.backbones.stable_diffusion import StableDiffusion, StableDiffusionBackbone
 from zerocon.core.conditions import Condition
 
 

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
-from zerocon.backbones.stable_diffusion import (
+from zerocon.backbones.loading import (
     DTYPES,
-    StableDiffusionBackbone,
     fingerprint_of,
     load_parts,
     pick_device,
     pick_dtype,
 )
+from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
+from zerocon.core.cases import World
 from zerocon.core.checks import one_of
+from zerocon.core.weights import PACKAGED
 
-WEIGHTS = Path(__file__).parent.parent / "shapes" / "weights"
+GENERATOR = PACKAGED / "generator"
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Shapes:
     """The package's own generator, or one retrained (`path`: its folder)."""
 
     flow: ClassVar[bool] = False
+    world: ClassVar[World] = "shapes"
 
     path: str | None = None
     device: str = "auto"
@@ -35,7 +37,7 @@ class Shapes:
     def load(self) -> StableDiffusionBackbone:
         device = pick_device(self.device)
         dtype = pick_dtype(self.dtype, device)
-        parts = load_parts(self.path or str(WEIGHTS / "generator"))
+        parts = load_parts(self.path or str(GENERATOR))
         for module in (parts.vae, parts.unet, parts.text_encoder):
             module.float()  # stored in half precision
         return StableDiffusionBackbone(parts, "shapes", device, dtype, fingerprint_of(parts))

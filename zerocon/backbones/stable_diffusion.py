@@ -2,67 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import torch
-from diffusers import (
-    AutoencoderKL,
-    DDIMScheduler,
-    StableDiffusionPipeline,
-    UNet2DConditionModel,
-)
-from diffusers.models.modeling_utils import ModelMixin
-from torch import Tensor, nn
-from transformers import CLIPTextModel, CLIPTokenizer
+from torch import Tensor
 
-from zerocon.backbones.base import BackboneError
+from zerocon.backbones.loading import (
+    DTYPES,
+    Parts,
+    fingerprint_of,
+    frozen,
+    load_parts,
+    pick_device,
+    pick_dtype,
+)
 from zerocon.backbones.unet_sites import install
+from zerocon.core.cases import World
 from zerocon.core.checks import ConfigError, in_range, one_of
 from zerocon.core.conditions import Condition
 from zerocon.core.forward import Evaluations
 from zerocon.core.levels import Guess, Level, vp_level, vp_path
 from zerocon.core.levels import Path as LevelPath
-
-DTYPES = {
-    "float32": torch.float32,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-    "float64": torch.float64,
-}
-
-
-@dataclass
-class Parts:
-    """The models that Stable Diffusion is made of, each by its folder's name."""
-
-    classes: ClassVar[dict[str, Any]] = {
-        "vae": AutoencoderKL,
-        "unet": UNet2DConditionModel,
-        "text_encoder": CLIPTextModel,
-        "tokenizer": CLIPTokenizer,
-        "scheduler": DDIMScheduler,
-    }
-    pipeline: ClassVar[Any] = StableDiffusionPipeline
-    example: ClassVar[tuple[str, str]] = ("sd15", "stable-diffusion-v1-5/stable-diffusion-v1-5")
-
-    vae: AutoencoderKL
-    unet: UNet2DConditionModel
-    text_encoder: CLIPTextModel
-    tokenizer: CLIPTokenizer
-    scheduler: DDIMScheduler
-
-    @property
-    def modules(self) -> list[Any]:
-        """Whatever has weights."""
-        return [part for part in vars(self).values() if isinstance(part, nn.Module)]
-
-
-P = TypeVar("P", bound=Parts)
 
 
 class StableDiffusionBackbone:
@@ -149,16 +111,13 @@ class StableDiffusionBackbone:
         return self.unet(z, time, condition.tokens, return_dict=False)[0]
 
 
-def frozen(module: Any, device: torch.device, dtype: torch.dtype) -> Any:
-    return nn.Module.to(module, device, dtype).requires_grad_(False).eval()
-
-
 @dataclass(frozen=True)
 class StableDiffusion:
     """Where the weights are. `path` is a folder in the diffusers layout, one
     `.safetensors` file, or a hub id (then `revision` pins its commit)."""
 
     flow: ClassVar[bool] = False
+    world: ClassVar[World] = "photographs"
 
     path: str
     revision: str | None = None
@@ -182,100 +141,3 @@ class StableDiffusion:
         parts = load_parts(self.path, self.revision, self.config)
         digest = fingerprint_of(parts)
         return StableDiffusionBackbone(parts, self.path, device, dtype, digest, self.side)
-
-
-def pick_device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"backbone.device is {name!r}: {error}") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(
-            f"backbone.device is {name!r}, but this machine has no usable CUDA device"
-        )
-    return device
-
-
-def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    if name == "auto":
-        return torch.float16 if device.type == "cuda" else torch.float32
-    return DTYPES[name]
-
-
-def load_parts(
-    path: str, revision: str | None = None, config: str | None = None, kind: type[P] = Parts
-) -> P:
-    """Load from whichever of the three kinds of place `path` names."""
-    place = Path(path).expanduser()
-    if place.is_dir():
-        return _from_pretrained(kind, str(place), None)
-    if place.suffix == ".safetensors":
-        return _from_single_file(kind, place, config)
-    if place.exists() or path.startswith((".", "/", "~")) or path.count("/") != 1:
-        reason = "it is no folder, no .safetensors file and no hub id"
-        raise BackboneError(_missing(kind, path, reason))
-    if revision is None:
-        raise ConfigError(
-            f"backbone.path={path} is a hub id; pin its commit with backbone.revision=<commit>"
-        )
-    return _from_pretrained(kind, path, revision)
-
-
-def _from_pretrained(kind: type[P], path: str, revision: str | None) -> P:
-    def part(name: str, cls: Any) -> Any:
-        options: dict[str, Any] = {"subfolder": name, "revision": revision}
-        options |= {"use_safetensors": True} if issubclass(cls, nn.Module) else {}
-        options |= {"low_cpu_mem_usage": False} if issubclass(cls, ModelMixin) else {}
-        loader: Any = cls
-        return loader.from_pretrained(path, **options)
-
-    try:
-        return kind(**{name: part(name, cls) for name, cls in kind.classes.items()})
-    except (OSError, ValueError) as error:
-        raise BackboneError(_missing(kind, path, str(error).splitlines()[0])) from error
-
-
-def _from_single_file(kind: type[P], file: Path, config: str | None) -> P:
-    if not file.is_file():
-        raise BackboneError(_missing(kind, str(file), "there is no such file"))
-    checker = {"safety_checker": None} if kind is Parts else {}
-    try:
-        pipe: Any = kind.pipeline.from_single_file(
-            str(file), config=config, low_cpu_mem_usage=False, **checker
-        )
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0]
-        if config is None:
-            reason += (
-                "; a single file holds weights only: without a network, point backbone.config at a "
-                "folder with the model's config files and tokenizer"
-            )
-        raise BackboneError(_missing(kind, str(file), reason)) from error
-    parts: dict[str, Any] = {name: getattr(pipe, name) for name in kind.classes}
-    parts["scheduler"] = DDIMScheduler.from_config(pipe.scheduler.config)
-    return kind(**parts)
-
-
-def _missing(kind: type[Parts], path: str, reason: str) -> str:
-    name, model = kind.example
-    return (
-        f"the backbone's weights can't be loaded from {path!r}: {reason}\n"
-        f"Download the model in the diffusers layout (folders {', '.join(kind.classes)}) "
-        "on a machine with a network, for example\n"
-        f"  hf download {model} --local-dir {name}\n"
-        f"then point at it: backbone={name} backbone.path={name}. "
-        "Without any download, backbone=shapes works."
-    )
-
-
-def fingerprint_of(parts: Parts) -> str:
-    """A digest of every weight and of the scheduler: the same numbers, wherever they lay."""
-    said = {k: v for k, v in dict(parts.scheduler.config).items() if not k.startswith("_")}
-    digest = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode())
-    for module in parts.modules:
-        for name, value in sorted(module.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()[:16]

@@ -52,7 +52,9 @@ def _bench(options: argparse.Namespace) -> None:
     for name in options.methods:
         one_of("method", name, known)
     methods = options.methods or known
-    settings = {m: compose_settings([f"method={m}", *options.overrides]) for m in methods}
+    settings = {
+        m: compose_settings([f"method={m}", *options.overrides], worlds="edit") for m in methods
+    }
     quiet_models()
     backbone = next(iter(settings.values())).backbone.load()
     costs = {name: counted(chosen, backbone) for name, chosen in settings.items()}

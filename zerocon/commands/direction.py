@@ -24,7 +24,7 @@ def add(commands: Any) -> None:
 
 
 def _direction(options: argparse.Namespace) -> None:
-    from zerocon.config.settings import build, compose_config, plain
+    from zerocon.config.settings import build, compose_config, plain, worlds_mixed_in
     from zerocon.core.cases import CaseError
     from zerocon.core.checks import ConfigError
     from zerocon.directions.inspect import inspected, print_report, save_direction, without_effect
@@ -32,6 +32,7 @@ def _direction(options: argparse.Namespace) -> None:
     config = plain(compose_config(options.overrides))
     without_effect(options.overrides)
     quiet_models()
+    worlds_mixed_in(config, scored=False)
     direction = build(config, "direction")()
     backbone = build(config, "backbone")().load()
     try:

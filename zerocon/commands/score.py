@@ -37,18 +37,28 @@ def add(commands: Any) -> None:
     score.add_argument("--side", type=int, help="pixels; default: the dataset's own")
     score.add_argument("--per-type", action="store_true", help="a table for each edit type, too")
     score.add_argument(
-        "overrides", nargs="*", help="of dataset, metrics and runner: dataset.root=…"
+        "overrides", nargs="*", help="of dataset, metrics, runner and mixed_worlds: dataset.root=…"
     )
     score.set_defaults(handler=_score)
 
 
 def _score(options: argparse.Namespace) -> None:
     """Exit status 0: every case has its numbers; 1: some failed; 2: nothing could be scored."""
-    from zerocon.config.settings import build, compose_config, metrics_of, plain, runner_settings
+    from zerocon.config.settings import (
+        build,
+        compose_config,
+        metrics_of,
+        plain,
+        runner_settings,
+        worlds_mixed_in,
+    )
 
     overrides = _overrides(options)
     config = plain(compose_config(overrides))
     make = build(config, "dataset", later=("side",))
+    mixture = worlds_mixed_in(
+        {key: config[key] for key in ("dataset", "metrics", "mixed_worlds") if key in config}
+    )
     side = options.side or native_side(make)
     dataset = make(side=side)
     metrics = metrics_of(config)
@@ -67,7 +77,14 @@ def _score(options: argparse.Namespace) -> None:
             asked["scored"]["given_mask"] = options.given_mask == "yes"
         directory = Path(config["runner"]["root"]) / f"{outputs.name}-{_digest(asked)}"
         scoring = Scoring(
-            outputs, dataset, judges, rules, asked, directory, runner_settings(config).chunk_size
+            outputs,
+            dataset,
+            judges,
+            rules,
+            asked,
+            directory,
+            runner_settings(config).chunk_size,
+            mixture,
         )
         gallery_cases = config["runner"]["gallery_cases"]
         failed += score_outputs(
@@ -79,7 +96,7 @@ def _score(options: argparse.Namespace) -> None:
 def _overrides(options: argparse.Namespace) -> list[str]:
     from zerocon.config.settings import CONF
 
-    only(options.overrides, ("dataset", "metrics", "runner"))
+    only(options.overrides, ("dataset", "metrics", "runner", "mixed_worlds"))
     chosen = [f"dataset={options.dataset}"]
     is_choice = (CONF / "dataset" / f"{options.dataset}.yaml").exists()
     if not is_choice and Path(options.dataset).is_dir():
@@ -94,6 +111,7 @@ def _config(config: dict[str, Any], name: str, fingerprint: str, rules: Any) -> 
         "name": name,
         "dataset": config["dataset"],
         "metrics": config["metrics"],
+        "mixed_worlds": config["mixed_worlds"],
         "scored": {**method, "legacy_jpeg": rules.legacy_jpeg},
         "runner": config["runner"],
     }

@@ -41,14 +41,14 @@ def _add_train(commands: Any) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from zerocon.shapes.train.stages import SCENES, WEIGHTS, train_stages
+    from zerocon.shapes.train.stages import PACKAGED, SCENES, train_stages
 
     quiet_models()
     changes = {k: getattr(options, k) for k in ("steps", "batch") if getattr(options, k)}
     train_stages(
         options.stages,
         options.work,
-        options.out or WEIGHTS,
+        options.out or PACKAGED,
         scenes=options.scenes or SCENES,
         seconds=options.seconds,
         threads=options.threads,
@@ -58,6 +58,7 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
+    from zerocon.directions.captioner import load_captioner
     from zerocon.shapes.check import check
 
     quiet_models()
@@ -65,7 +66,7 @@ def _check(options: argparse.Namespace) -> None:
     def progress(what: str) -> None:
         sys.stderr.write(f"measuring: {what}\n")
 
-    print(json.dumps(check(progress, captions=options.captions), indent=2))
+    print(json.dumps(check(load_captioner(), progress, captions=options.captions), indent=2))
 
 
 def _benchmark(options: argparse.Namespace) -> None:

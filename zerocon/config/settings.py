@@ -12,7 +12,7 @@ import difflib
 import inspect
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from yaml import YAMLError
 
 from zerocon.backbones.base import BackboneSettings
 from zerocon.config.compatibility import objection
+from zerocon.config.worlds import SWITCH, Choices, check_worlds
 from zerocon.core.cases import Dataset, DatasetError
 from zerocon.core.checks import ConfigError, in_range
 from zerocon.directions.base import Direction
@@ -43,6 +44,7 @@ from zerocon.trackers.base import Tracker
 CONF = Path(__file__).parent.parent.parent / "conf"
 
 Executor = Literal["local", "processes", "ray"]
+Worlds = Literal["run", "edit", "any"]
 OnCodeChange = Literal["warn", "refuse", "rerun"]
 
 
@@ -96,6 +98,7 @@ class RunSettings:
     config: dict[str, Any]  # everything
 
     directory: Path
+    mixture: str = ""  # in words: which of the choices are not of one world
 
 
 def runner_settings(config: dict[str, Any]) -> RunnerSettings:
@@ -116,7 +119,9 @@ def settings_from(cfg: DictConfig) -> RunSettings:
     return settings_of(plain(cfg))
 
 
-def settings_of(config: dict[str, Any]) -> RunSettings:
+def settings_of(config: dict[str, Any], worlds: Worlds = "run") -> RunSettings:
+    """`worlds`: what must be of one world: all of a `run`, what makes an `edit`, or `any`."""
+    mixture = "" if worlds == "any" else worlds_mixed_in(config, scored=worlds == "run")
     runner, directory = runner_settings(config), directory_of(config)
     inversion: Inversion = build(config, "inversion")()
     method, direction = method_of(config), cast("Direction", build(config, "direction")())
@@ -135,7 +140,20 @@ def settings_of(config: dict[str, Any]) -> RunSettings:
         tracker=build(config, "tracker"),
         config=config,
         directory=directory,
+        mixture=mixture,
     )
+
+
+def worlds_mixed_in(config: Mapping[str, Any], *, scored: bool = True) -> str:
+    """What is mixed if the config allows it, in words. `scored`: are there pictures to judge?"""
+    whole = dict(config)
+    choices = Choices(
+        backbone=build(whole, "backbone") if "backbone" in whole else None,
+        dataset=build(whole, "dataset", later=("side",)) if scored else None,
+        direction=build(whole, "direction")() if "direction" in whole else None,
+        metrics=metric_makers(whole) if scored else {},
+    )
+    return check_worlds(choices, mixed=whole.get(SWITCH, False))
 
 
 def _stored(directory: Path, overrides: Sequence[str]) -> DictConfig:
@@ -167,7 +185,8 @@ def stored_settings(directory: Path, overrides: Sequence[str] = ()) -> RunSettin
     cfg = _stored(directory, overrides)
     if "method" not in cfg:
         raise ConfigError(f"{directory} holds scores of pictures that were made elsewhere")
-    return replace(settings_from(cfg), directory=directory)
+    # What is stored was made; the tables say so if worlds were mixed.
+    return replace(settings_of(plain(cfg), worlds="any"), directory=directory)
 
 
 def content_of(config: dict[str, Any]) -> dict[str, Any]:
@@ -234,14 +253,16 @@ def _about_losses(make: Any, *, takes_losses: bool) -> str:
 
 def metrics_of(config: dict[str, Any]) -> Callable[[], list[Metric]]:
     """Call it to load the judges."""
+    makers = metric_makers(config)
+    return lambda: [make() for make in makers.values()]
+
+
+def metric_makers(config: dict[str, Any]) -> dict[str, Callable[..., Metric]]:
+    """{"metrics.NAME": its class with its settings}; a call loads the judge."""
     group = dict(config["metrics"])
     shared = {key: group.pop(key) for key in ("protocol",) if key in group}
-    makers = [
-        build({f"metrics.{name}": {**shared, **node}}, f"metrics.{name}")
-        for name, node in group.items()
-        if node is not None
-    ]
-    return lambda: [make() for make in makers]
+    nodes = {f"metrics.{name}": node for name, node in group.items() if node is not None}
+    return {path: build({path: {**shared, **node}}, path) for path, node in nodes.items()}
 
 
 def _typed(
@@ -378,9 +399,9 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     return resolved
 
 
-def compose_settings(overrides: Sequence[str]) -> RunSettings:
+def compose_settings(overrides: Sequence[str], worlds: Worlds = "run") -> RunSettings:
     """The settings of one run from its overrides, as on the command line."""
-    return settings_from(compose_config(overrides))
+    return settings_of(plain(compose_config(overrides)), worlds)
 
 
 def compose_config(overrides: Sequence[str]) -> DictConfig:

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from torch import Tensor
 
 from zerocon.core.hashing import FileHasher
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    from numpy.typing import NDArray
 
 World = Literal["shapes", "photographs"]  # what a dataset's pictures are of, and judges know
 
@@ -47,6 +53,8 @@ class Case:
     ground_truth: Tensor | None = None  # [3, side, side]
     source_scene: dict[str, Any] | None = None  # the shapes world only: Scene.to_json()
     target_scene: dict[str, Any] | None = None
+    # Does a picture, uint8 [64, 64, 3], show the edit? None where the dataset can't tell.
+    edit_done: Callable[[NDArray[np.uint8]], bool] | None = None
     notes: tuple[str, ...] = field(default=())  # how the file differed from what was expected
 
 

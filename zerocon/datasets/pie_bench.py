@@ -9,7 +9,7 @@ from typing import Any, Literal, Unpack, cast
 
 from torch import Tensor
 
-from zerocon.core.cases import Case, CaseError, DatasetError
+from zerocon.core.cases import Case, CaseError, DatasetError, World
 from zerocon.core.checks import shown
 from zerocon.datasets.base import (
     Choice,
@@ -84,6 +84,13 @@ class PieBench(FileDataset):
         super().__init__(root, side, where, listing, [self.reading.said()], **chosen)
         if _has_scenes(listing):
             self.world = "shapes"  # ShapesPIE, written in this format
+
+    @classmethod
+    def world_of(cls, root: str | Path, **_: object) -> World:
+        """ShapesPIE is written in this format, too; its entries describe scenes."""
+        file = Path(root) / MAPPING_FILE
+        drawn = file.is_file() and b'"source_scene"' in file.read_bytes()
+        return "shapes" if drawn else cls.world
 
     def source_path(self, case_id: str) -> str | None:
         return text(self.entry(case_id), "image_path")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack, cast
 
@@ -16,6 +17,7 @@ from zerocon.datasets.images import read_image
 from zerocon.datasets.pie_bench import PieBench, relative
 from zerocon.ledger.cache import base
 from zerocon.shapes.benchmark import COUNTS, SPLITS, write_benchmark
+from zerocon.shapes.reader import edit_success
 from zerocon.shapes.scene import Scene
 
 VERSION = 1  # of the benchmark's files; a new one gets a new folder
@@ -28,8 +30,8 @@ class ShapesPIE(PieBench):
     The masks have no annotation noise, so PIE-Bench's border rule is left out.
     """
 
-    world: World = "shapes"
     native_side = 64
+    world: World = "shapes"
 
     def __init__(
         self,
@@ -59,6 +61,10 @@ class ShapesPIE(PieBench):
     def _files(self, entry: Row) -> Mapping[str, str | Path]:
         return {**super()._files(entry), "ground truth": _truth(entry)}
 
+    @classmethod
+    def world_of(cls, **_: object) -> World:
+        return cls.world
+
     def _case(self, case_id: str, entry: Row) -> Case:
         fields = gather(
             case=lambda: super(ShapesPIE, self)._case(case_id, entry),
@@ -66,7 +72,10 @@ class ShapesPIE(PieBench):
             source_scene=lambda: _scene(entry, "source_scene"),
             target_scene=lambda: _scene(entry, "target_scene"),
         )
-        return dataclasses.replace(fields.pop("case"), **fields)
+        scenes = (Scene.from_json(fields[f"{which}_scene"]) for which in ("source", "target"))
+        source, target = scenes
+        done = partial(edit_success, source=source, target=target)
+        return dataclasses.replace(fields.pop("case"), edit_done=done, **fields)
 
     def _ground_truth(self, entry: Row) -> Tensor:
         return read_image(_truth(entry), self.root, self.side)[0]

@@ -5,22 +5,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from typing import Any, Literal
+
+# The annotation of an inherited setting is looked up in this module, too.
+from pathlib import Path  # noqa: F401  # pyright: ignore[reportUnusedImport]
+from typing import Literal
 
 import torch
-from transformers import BlipForConditionalGeneration, BlipProcessor
 
-from zerocon.backbones.base import BackboneError
-from zerocon.core.cases import Case
+from zerocon.core.cases import Case, World
 from zerocon.core.checks import one_of
 from zerocon.directions.base import Said
+from zerocon.directions.captioner import Captioner, load_captioner
 from zerocon.directions.concepts import changes, substituted
 from zerocon.directions.sentences import BankName, Sentences, check_model
 from zerocon.ledger.cache import Entry, kept
-from zerocon.shapes.evaluators import Captioner, load_captioner
-from zerocon.shapes.packaged import fingerprint
 
 KIND = "captions_v1"
 
@@ -67,6 +65,11 @@ class Caption(Sentences):
         return [_captioned(model, case) for case in cases]
 
     @property
+    def worlds(self) -> dict[str, World]:
+        own: dict[str, World] = {"captioner": "shapes"} if self.captioner is None else {}
+        return super().worlds | own
+
+    @property
     def fingerprint(self) -> str:
         return "+".join(
             part for part in (self._captioner().fingerprint, super().fingerprint) if part
@@ -91,7 +94,7 @@ class Caption(Sentences):
     def _captioner(self) -> Captioner:
         if self.captioner is None:
             return load_captioner()
-        return load_blip(self.captioner, self.captioner_revision)
+        return load_captioner(self.captioner, self.captioner_revision)
 
 
 def _captioned(model: Captioner, case: Case) -> str:
@@ -101,25 +104,3 @@ def _captioned(model: Captioner, case: Case) -> str:
     # Alone, so that a picture's caption can't depend on its batch-mates.
     found = kept(KIND, decided, lambda: Entry(said={"captions": model(case.image[None])}))
     return found.said["captions"][0]
-
-
-@cache
-def load_blip(path: str, revision: str | None) -> Captioner:
-    """Any BLIP that writes captions."""
-    options: dict[str, Any] = {"revision": revision} if revision else {}
-    try:
-        processor = BlipProcessor.from_pretrained(path, **options)
-        model = BlipForConditionalGeneration.from_pretrained(
-            path, dtype=torch.float32, use_safetensors=True, **options
-        )
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise BackboneError(
-            f"the captioner can't be loaded from {path!r}: {reason}. direction.captioner is a BLIP "
-            "model's folder or hub id (then direction.captioner_revision pins its commit)"
-        ) from error
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    frozen: Any = model.eval().requires_grad_(False)
-    local = Path(path).is_dir()
-    digest = fingerprint(Path(path)) if local else f"{path}@{revision}"
-    return Captioner(frozen.to(device), processor, digest)

@@ -16,8 +16,8 @@ from zerocon.backbones.base import Backbone
 from zerocon.core.cases import Case, CaseError
 from zerocon.core.checks import ConfigError
 from zerocon.core.conditions import Condition
+from zerocon.core.weights import file_fingerprint
 from zerocon.directions.base import check_strength, steered
-from zerocon.shapes.packaged import file_fingerprint
 
 SHARED = "delta"  # the tensor for all cases; a case's own is `delta.<case id>`
 POOLED = "pooled"  # the same of the pooled embedding, for models that use one

@@ -6,17 +6,16 @@ import hashlib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from zerocon.backbones.base import BackboneError
+from zerocon.core.weights import WeightsError, folder_fingerprint, load_pretrained
 from zerocon.ledger.cache import Entry, kept
-from zerocon.shapes.packaged import fingerprint
 
-# The model goes on with the last line, so each of its sentences begins with the concept, and
-# a plain language model serves as well as one that was taught to follow instructions.
+# The model continues the last line, so each of its sentences begins with the concept. No model
+# that was trained to follow instructions is needed.
 KIND = "sentences_v1"
 PROMPT = """Captions of photographs, one a line:
 a brown horse standing in a field under a blue sky
@@ -24,18 +23,22 @@ two children playing football in the street
 a cup of coffee on a wooden table next to a book
 {concept}"""
 LONGEST = 20  # tokens after the concept
+ADVICE = (
+    "direction.model is a folder in transformers' layout or a hub id (then direction.revision pins "
+    "its commit)"
+)
 
 
 @dataclass(frozen=True, eq=False)
 class Writer:
-    """The model, and what tells it from other models."""
+    """A language model with its tokenizer and a digest of its weights."""
 
     model: Any  # transformers' Auto classes say only at run time what they load
     tokenizer: Any
     fingerprint: str
 
     def continuations(self, concept: str, count: int, seed: int) -> list[str]:
-        """How `count` sentences go on that begin with the concept; kept for the next time."""
+        """The rest of `count` sentences that begin with the concept; cached."""
         decided = [self.fingerprint, PROMPT, LONGEST, concept, count, seed]
         found = kept(
             KIND, decided, lambda: Entry(said={"lines": self._write(concept, count, seed)})
@@ -79,18 +82,21 @@ def first_sentence(text: str) -> str:
 def load_writer(path: str, revision: str | None) -> Writer:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     options: dict[str, Any] = {"revision": revision} if revision else {}
+    model = load_pretrained(
+        AutoModelForCausalLM.from_pretrained,
+        path,
+        "the language model",
+        advice=ADVICE,
+        dtype=torch.float32,
+        **options,
+    )
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, **options)
-        model = AutoModelForCausalLM.from_pretrained(
-            path, dtype=torch.float32, use_safetensors=True, **options
-        )
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise BackboneError(
-            f"the language model can't be loaded from {path!r}: {reason}. direction.model is a "
-            "folder in transformers' layout or a hub id (then direction.revision pins its commit)"
+        raise WeightsError(
+            f"the language model's tokenizer can't be loaded from {path!r}: {reason}. {ADVICE}"
         ) from error
     local = Path(path).is_dir()
-    digest = fingerprint(Path(path)) if local else f"{path}@{revision}"
-    frozen = cast("Any", model).eval().requires_grad_(False).to(device)
-    return Writer(frozen, tokenizer, digest)
+    digest = folder_fingerprint(Path(path)) if local else f"{path}@{revision}"
+    return Writer(model.eval().requires_grad_(False).to(device), tokenizer, digest)

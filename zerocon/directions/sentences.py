@@ -5,13 +5,13 @@ Parmar et al. 2023 (pix2pix-zero); pix2pix-zeroCon, step 2.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from zerocon.backbones.base import Backbone
-from zerocon.core.cases import Case, CaseError
+from zerocon.core.cases import Case, CaseError, World
 from zerocon.core.checks import ConfigError, in_range, one_of
 from zerocon.core.conditions import Condition
 from zerocon.directions.banks import banks_fingerprint, check_place, file_sentences
@@ -25,6 +25,12 @@ from zerocon.ledger.code import code_of
 KIND = "directions_v3"
 BankName = Literal["prompts", "shapes", "shapes_elsewhere", "photo", "file", "language_model"]
 BANKS = ("prompts", "shapes", "shapes_elsewhere", "photo", "file", "language_model")
+# The shapes world's sentences follow its grammar; the templates are captions of photographs.
+BANK_WORLDS: Mapping[str, World] = {
+    "shapes": "shapes",
+    "shapes_elsewhere": "shapes",
+    "photo": "photographs",
+}
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,12 @@ class Sentences:
                 elsewhere = self.bank == "shapes_elsewhere"
                 pairs = shapes_sentences(source, target, self.count, elsewhere=elsewhere)
         return tuple(old for old, _ in pairs), tuple(new for _, new in pairs)
+
+    @property
+    def worlds(self) -> dict[str, World]:
+        """Of the settings that choose something which knows one kind of pictures only."""
+        world = BANK_WORLDS.get(self.bank)
+        return {} if world is None else {"bank": world}
 
     @property
     def fingerprint(self) -> str:

@@ -36,6 +36,8 @@ class Column:
     area: Area = "whole"  # the pixels it measures; how many they are, `bg_share` tells
     takes: str = "0..1"  # how the pictures come to the judge, or to the arithmetic
     judge: str = ""  # the fingerprint of the weights it is judged by
+    judge_name: str = ""  # the judge in words
+    needs_truth: bool = False  # is it about a known right answer? nan for a case without one
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,8 +102,21 @@ class Pictures:
         self._known[id(maker), what] = (maker, found)  # the maker, so that no other gets its id
 
 
+class Judge(Protocol):
+    """Weights that metrics judge by. A `title` (text) names them in tables; else their class."""
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of the weights, or the hub's name for them."""
+        ...
+
+
 class Metric(Protocol):
-    """Gives each of its columns for each case, float64; nan where there is nothing to measure."""
+    """Gives each of its columns for each case, float64; nan where there is nothing to measure.
+
+    A metric whose judge knows only one kind of pictures says so before it is loaded:
+    `world_of(**settings)`, a static method, gives that kind ("shapes" or "photographs"), or None.
+    """
 
     @property
     def columns(self) -> tuple[Column, ...]: ...
@@ -115,7 +130,7 @@ class Metric(Protocol):
 
 @contextmanager
 def full_precision() -> Generator[None]:
-    """Convolutions on a GPU round to ten bits unless told not to: not what a judge may do."""
+    """Disable TF32 and pick convolutions deterministically, so metrics run in full float32."""
     with torch.backends.cudnn.flags(
         enabled=True, benchmark=False, deterministic=True, allow_tf32=False
     ):
@@ -123,13 +138,22 @@ def full_precision() -> Generator[None]:
 
 
 def chosen(
-    known: Sequence[Column], names: Sequence[str] | None, default: Sequence[str], judge: str = ""
+    known: Sequence[Column],
+    names: Sequence[str] | None,
+    default: Sequence[str],
+    judge: Judge | None = None,
 ) -> tuple[Column, ...]:
     """The columns asked for by name, in that order; each with its judge."""
     by_name = {column.name: column for column in known}
     for name in names or ():
         one_of("a metric's column", name, list(by_name))
-    return tuple(replace(by_name[name], judge=judge) for name in names or default)
+    columns = tuple(by_name[name] for name in names or default)
+    return tuple(judged(column, judge) for column in columns) if judge else columns
+
+
+def judged(column: Column, judge: Judge) -> Column:
+    title = getattr(judge, "title", type(judge).__name__)
+    return replace(column, judge=judge.fingerprint, judge_name=title)
 
 
 def check_range(name: str, values: Tensor, *, may_lack: bool = False) -> None:

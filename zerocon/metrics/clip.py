@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from torch import Tensor
 from torch.nn import functional as F
 
+from zerocon.core.cases import World
 from zerocon.metrics.base import Column, Pictures, ProtocolName, chosen, where_measured
 from zerocon.metrics.encoders import (
     ClipEncoder,
@@ -17,6 +18,7 @@ from zerocon.metrics.encoders import (
     load_clip,
     see,
     text_features,
+    world_of_path,
 )
 
 LEVELS = "256 levels of 0..1"
@@ -48,7 +50,11 @@ class ClipMetric:
         self.protocol = protocol
         self.encoder = encoder or load_clip(path, revision)
         self.fingerprint = self.encoder.fingerprint
-        self.columns = chosen(self.known, columns, self.default, self.fingerprint)
+        self.columns = chosen(self.known, columns, self.default, self.encoder)
+
+    @staticmethod
+    def world_of(path: str | None = None, **_: object) -> World | None:
+        return world_of_path(path)
 
     def __call__(self, pictures: Pictures) -> dict[str, Tensor]:
         names = [column.name for column in self.columns]
@@ -65,9 +71,11 @@ class ClipMetric:
 
 
 class ClipScore(ClipMetric):
-    """How well a picture fits its prompt. Both protocols do the same.
+    """How well a picture fits its prompt.
 
     `clip_source` is the source picture's with the source prompt: what there was to begin with.
+    Both protocols do the same but for a prompt of too many tokens: `masked` cuts it before its
+    end token, `published` cuts the end token off, too, as torchmetrics does.
     """
 
     known = (
@@ -89,12 +97,16 @@ class ClipScore(ClipMetric):
     def value(self, name: str, pictures: Pictures) -> Tensor:
         if name == "clip_source":
             source = image_features(self.encoder, pictures, "source")
-            return clip_score(source, text_features(self.encoder, pictures, "source"))
-        target = text_features(self.encoder, pictures, "target")
+            return clip_score(source, self._texts(pictures, "source"))
+        target = self._texts(pictures, "target")
         if name == "clip_whole":
             return clip_score(image_features(self.encoder, pictures, "edited"), target)
         region = image_features(self.encoder, pictures, "region")
         return where_measured(clip_score(region, target), pictures.region)
+
+    def _texts(self, pictures: Pictures, which: Literal["source", "target"]) -> Tensor:
+        cut_end = self.protocol == "published"
+        return text_features(self.encoder, pictures, which, cut_end=cut_end)
 
 
 def warn_of_cut_prompts(encoder: ClipEncoder, pictures: Pictures) -> None:

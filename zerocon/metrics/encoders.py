@@ -18,28 +18,43 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPModel, CLIPProcessor, ViTConfig, ViTModel
 
+from zerocon.core.cases import World
 from zerocon.core.checks import ConfigError
-from zerocon.core.taps import PassEnded
-from zerocon.metrics.base import Pictures, check_range
-from zerocon.shapes import evaluators
-from zerocon.shapes.packaged import file_fingerprint, module_fingerprint
+from zerocon.core.weights import (
+    PICKLES,
+    WeightsError,
+    about_pickle,
+    check,
+    file_fingerprint,
+    folder_fingerprint,
+    load_pretrained,
+    load_strictly,
+    module_fingerprint,
+    read_published_pickle,
+    read_tensors,
+)
+from zerocon.metrics import packaged
+from zerocon.metrics.base import Judge, Pictures, check_range
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)
-WEIGHT_FILES = (".pth", ".pt", ".safetensors")
 HEAD_WIDTH = 64  # of every DINO ViT; a checkpoint does not say it
+SIZES = {192: "Ti", 384: "S", 768: "B", 1024: "L", 1280: "H"}  # a ViT's width -> its usual name
+# Of a DINO checkpoint: the heads of its training, and timm's classifier.
+DINO_HEADS = ("head.*", "fc_norm.*")
 
 Model = TypeVar("Model")
 Shown = Literal["source", "edited", "region"]  # the region: all else is black
 
 
-class ClipEncoder(Protocol):
-    """Pictures (0..1) and sentences into one space; too long a sentence keeps its end token."""
+class ClipEncoder(Judge, Protocol):
+    """Pictures (0..1) and sentences into one space.
 
-    @property
-    def fingerprint(self) -> str: ...
+    A sentence that is too long is cut. It keeps its end token, unless `cut_end`.
+    """
+
     def images(self, pictures: Tensor) -> Tensor: ...
-    def texts(self, sentences: Sequence[str]) -> Tensor: ...
+    def texts(self, sentences: Sequence[str], *, cut_end: bool = False) -> Tensor: ...
     def too_long(self, sentence: str) -> bool: ...
 
 
@@ -49,15 +64,17 @@ class PublishedClip:
     def __init__(self, path: str, revision: str | None = None) -> None:
         local = is_local(path, revision, "CLIP")
         version = revision or "main"  # a local folder has none
-
-        def load() -> CLIPModel:
-            return CLIPModel.from_pretrained(path, revision=version, dtype=torch.float32)
-
-        self.model = loaded(load, "CLIP", path).eval().requires_grad_(False)
+        model: CLIPModel = load_pretrained(
+            CLIPModel.from_pretrained, path, "the CLIP", revision=version, dtype=torch.float32
+        )
+        self.model = model.eval().requires_grad_(False)
         # Typed Any: what a processor takes and gives is known at run time only.
-        self.processor: Any = CLIPProcessor.from_pretrained(path, revision=version)
+        self.processor: Any = loaded(
+            lambda: CLIPProcessor.from_pretrained(path, revision=version), "CLIP", path
+        )
         self.context = len(self.model.text_model.embeddings.position_embedding.weight)
-        self.fingerprint = evaluators.fingerprint(Path(path)) if local else f"{path}@{revision}"
+        self.fingerprint = folder_fingerprint(Path(path)) if local else f"{path}@{revision}"
+        self.title = f"{_vit_name(model.config.vision_config, 'CLIP ViT')}, {_place(path)}"
 
     @torch.no_grad()
     def images(self, pictures: Tensor) -> Tensor:
@@ -69,16 +86,18 @@ class PublishedClip:
         return _features(model.get_image_features(pixel_values=pixels.to(pictures.device)))
 
     @torch.no_grad()
-    def texts(self, sentences: Sequence[str]) -> Tensor:
+    def texts(self, sentences: Sequence[str], *, cut_end: bool = False) -> Tensor:
         """[sentence, width]"""
         tokens = self.processor.tokenizer(
             list(sentences),
             padding=True,
-            truncation=True,
-            max_length=self.context,
+            truncation=not cut_end,
+            max_length=None if cut_end else self.context,
             return_tensors="pt",
         )
-        return _features(self.model.get_text_features(**tokens.to(self.model.device)))
+        place = self.model.device
+        kept = {name: rows[:, : self.context].to(place) for name, rows in tokens.items()}
+        return _features(self.model.get_text_features(**kept))
 
     def too_long(self, sentence: str) -> bool:
         return len(self.processor.tokenizer(sentence).input_ids) > self.context
@@ -87,7 +106,19 @@ class PublishedClip:
 @cache
 def load_clip(path: str | None = None, revision: str | None = None) -> ClipEncoder:
     """Without `path` the shapes world's own."""
-    return evaluators.load_clip() if path is None else PublishedClip(path, revision)
+    return packaged.load_clip() if path is None else PublishedClip(path, revision)
+
+
+def world_of_path(path: str | None) -> World | None:
+    """Of the judge there: the package's own, one of the hub, or one whose pictures nobody knows."""
+    if path is None:
+        return "shapes"
+    return "photographs" if is_hub_id(path) else None
+
+
+def is_hub_id(path: str) -> bool:
+    local = Path(path).exists() or path.startswith((".", "/", "~"))
+    return not local and not Path(path).suffix and path.count("/") <= 1
 
 
 def as_uint8(pictures: Tensor) -> Tensor:
@@ -111,11 +142,19 @@ def see(encoder: ClipEncoder, pictures: Pictures, shown: Iterable[Shown]) -> Non
 
 
 def text_features(
-    encoder: ClipEncoder, pictures: Pictures, which: Literal["source", "target"]
+    encoder: ClipEncoder,
+    pictures: Pictures,
+    which: Literal["source", "target"],
+    *,
+    cut_end: bool = False,
 ) -> Tensor:
     """Of the cases' source or target prompts, [case, width]."""
     prompts = [getattr(case, f"{which}_prompt") for case in pictures.cases]
     place = pictures.edited.device
+    # Only prompts that are too long have an end to cut; all others share one pass.
+    if cut_end and any(map(encoder.too_long, prompts)):
+        what = f"{which} prompt without its end"
+        return pictures.once(encoder, what, lambda: encoder.texts(prompts, cut_end=True).to(place))
     return pictures.once(encoder, f"{which} prompt", lambda: encoder.texts(prompts).to(place))
 
 
@@ -149,30 +188,49 @@ class VitEncoder:
 
     vit: ViTModel
     fingerprint: str
+    title: str
     mean: Sequence[float] = IMAGENET_MEAN
     std: Sequence[float] = IMAGENET_STD
 
-    def __call__(self, pictures: Tensor, *, levels: bool = False) -> Seen:
-        """Of pictures in 0..1; `levels`: fed as 0..255, which no ViT was trained for."""
+    def __call__(self, pictures: Tensor, *, levels: bool = False, antialias: bool = True) -> Seen:
+        """Of pictures in 0..1; `levels`: fed as 0..255, which no ViT was trained for.
+
+        `antialias`: when a picture is made smaller, average over what a new pixel covers.
+        """
         check_range("the pictures for the ViT", pictures)
         mean, std = (
             torch.tensor(tuple(v), device=pictures.device)[:, None, None]
             for v in (self.mean, self.std)
         )
-        pixels = resized(pictures.float(), cast("int", self.vit.config.image_size))
+        side = cast("int", self.vit.config.image_size)
+        pixels = resized(pictures.float(), side, antialias=antialias)
         return last_layer(
             on(self.vit, pixels.device), ((255 if levels else 1) * pixels - mean) / std
         )
 
-    def seen(self, pictures: Pictures, shown: Shown, *, levels: bool = False) -> Seen:
+    def seen(
+        self,
+        pictures: Pictures,
+        shown: Shown,
+        *,
+        levels: bool = False,
+        antialias: bool = True,
+    ) -> Seen:
         """Of one batch; computed once."""
-        what = f"{shown} {levels}"
-        return pictures.once(self, what, lambda: self(_shown(pictures, shown), levels=levels))
+
+        def compute() -> Seen:
+            return self(_shown(pictures, shown), levels=levels, antialias=antialias)
+
+        return pictures.once(self, f"{shown} {levels} {antialias}", compute)
+
+
+class _LastLayerReached(Exception):  # noqa: N818 - nothing is wrong
+    """Ends a ViT's pass when its last layer's input is known."""
 
 
 @torch.no_grad()
 def last_layer(vit: ViTModel, pixels: Tensor) -> Seen:
-    """Of pixels as the ViT wants them; of its last layer only what is asked for is computed."""
+    """Of pixels prepared for the ViT; of its last layer only what is asked for is computed."""
     sites = [name for name, _ in vit.named_modules() if name.endswith((".k_proj", ".key"))]
     if not sites:
         raise ValueError(f"{type(vit).__name__} has no layer named k_proj or key to read keys at")
@@ -181,11 +239,11 @@ def last_layer(vit: ViTModel, pixels: Tensor) -> Seen:
 
     def enter(_module: nn.Module, args: Any, named: dict[str, Any]) -> None:
         entered.append((args, named))
-        raise PassEnded
+        raise _LastLayerReached
 
     handle = layer.register_forward_pre_hook(enter, with_kwargs=True)
     try:
-        with suppress(PassEnded):
+        with suppress(_LastLayerReached):
             vit(pixel_values=pixels)
     finally:
         handle.remove()
@@ -200,10 +258,10 @@ def last_layer(vit: ViTModel, pixels: Tensor) -> Seen:
     return Seen(vit.get_submodule(sites[-1])(layer.layernorm_before(args[0])), finish)
 
 
-def resized(pictures: Tensor, side: int) -> Tensor:
+def resized(pictures: Tensor, side: int, *, antialias: bool = True) -> Tensor:
     if pictures.shape[-1] == side:
         return pictures
-    return F.interpolate(pictures, (side, side), mode="bilinear", antialias=True)
+    return F.interpolate(pictures, (side, side), mode="bilinear", antialias=antialias)
 
 
 @cache
@@ -214,44 +272,76 @@ def load_vit(path: str | None = None, revision: str | None = None) -> VitEncoder
     checkpoint file with DINO's own names, such as dino_vitbase8_pretrain.pth (timm's are the same).
     """
     if path is None:
-        digest = evaluators.fingerprint(evaluators.STRUCTURE_FOLDER)
-        return VitEncoder(evaluators.load_structure(), digest, HALF, HALF)
-    if Path(path).is_file():
-        vit = vit_from_dino(evaluators.read_state(Path(path)), path)
-        return VitEncoder(vit, file_fingerprint(Path(path)))
-    if is_local(path, revision, "ViT"):
-        return VitEncoder(evaluators.load_structure(Path(path)), evaluators.fingerprint(Path(path)))
-
-    def load() -> ViTModel:
-        return ViTModel.from_pretrained(
-            path, revision=str(revision), dtype=torch.float32, add_pooling_layer=False
+        return VitEncoder(
+            packaged.load_structure(),
+            folder_fingerprint(packaged.STRUCTURE_FOLDER),
+            "ViT of the shapes world",
+            HALF,
+            HALF,
         )
+    if Path(path).is_file():
+        vit = vit_from_dino(_checkpoint(Path(path)), path)
+        return VitEncoder(vit, file_fingerprint(Path(path)), _vit_name(vit.config, "DINO ViT"))
+    local = is_local(path, revision, "ViT")
+    vit = packaged.load_structure(Path(path)) if local else _vit_of_hub(path, str(revision))
+    digest = folder_fingerprint(Path(path)) if local else f"{path}@{revision}"
+    return VitEncoder(vit, digest, f"{_vit_name(vit.config, 'ViT')}, {_place(path)}")
 
-    vit = loaded(load, "ViT", path).eval().requires_grad_(False)
-    return VitEncoder(vit, f"{path}@{revision}")
+
+def _vit_of_hub(path: str, revision: str) -> ViTModel:
+    vit: ViTModel = load_pretrained(
+        ViTModel.from_pretrained,
+        path,
+        "the ViT",
+        harmless=packaged.VIT_HEADS,
+        revision=revision,
+        dtype=torch.float32,
+        add_pooling_layer=False,
+    )
+    return vit.eval().requires_grad_(False)
 
 
 def given_vit(
     vit: ViTModel, mean: Sequence[float] | None, std: Sequence[float] | None
 ) -> VitEncoder:
     """The caller's own; without `mean` and `std` it takes pictures in -1..1."""
-    return VitEncoder(vit, module_fingerprint(vit), mean or HALF, std or HALF)
+    title = f"{_vit_name(vit.config, 'ViT')}, given in Python"
+    return VitEncoder(vit, module_fingerprint(vit), title, mean or HALF, std or HALF)
+
+
+def _vit_name(config: Any, kind: str) -> str:
+    """Such as ViT-B/8: its size and how many pixels wide its patches are."""
+    width = int(config.hidden_size)
+    return f"{kind}-{SIZES.get(width, width)}/{config.patch_size}"
+
+
+def _place(path: str) -> str:
+    """A hub id, or the name of a folder without what is before it."""
+    return Path(path).resolve().name if Path(path).is_dir() else path
+
+
+def _checkpoint(file: Path) -> dict[str, Tensor]:
+    """DINO's own files are `.pth` only."""
+    if file.suffix == ".pth":
+        return read_published_pickle(file, "the ViT")
+    return read_tensors(file, "the ViT")
 
 
 def vit_from_dino(state: dict[str, Tensor], name: str) -> ViTModel:
     """transformers' ViT with the weights of a checkpoint that has DINO's own names."""
-    if not {"pos_embed", "patch_embed.proj.weight", "norm.weight"} <= state.keys():
-        raise ConfigError(
-            f"{name} is not a DINO ViT's backbone: it has no pos_embed, patch_embed.proj.weight "
-            f"and norm.weight; it begins with {', '.join(list(state)[:3])}"
+    if not state.keys() >= _DINO_SIGNS:
+        raise WeightsError(
+            f"{name} is not a DINO ViT's backbone: it lacks "
+            f"{', '.join(sorted(_DINO_SIGNS - state.keys()))}; its first tensors are "
+            f"{', '.join(list(state)[:3]) or 'none'}"
         )
     vit = ViTModel(_dino_config(state), add_pooling_layer=False)
     theirs = _with_heads_split(state)
     names = {ours: _dino_name(ours) for ours in vit.state_dict()}
-    missing = [n for n in names.values() if n not in theirs]
-    if missing:
-        raise ConfigError(f"{name} lacks {', '.join(missing[:3])}: it can't be read as a DINO ViT")
-    vit.load_state_dict({ours: theirs[theirs_name] for ours, theirs_name in names.items()})
+    unused = theirs.keys() - set(names.values())
+    check("the ViT", name, unexpected=unused, harmless=DINO_HEADS)
+    found = {ours: theirs[their] for ours, their in names.items() if their in theirs}
+    load_strictly(vit, found, "the ViT", name, original=names)
     return vit.eval().requires_grad_(False)
 
 
@@ -277,6 +367,9 @@ def _with_heads_split(state: dict[str, Tensor]) -> dict[str, Tensor]:
         split |= {name.replace("qkv", x): p for x, p in zip("qkv", parts, strict=True)}
     return split
 
+
+# What tells a DINO checkpoint from others, and what its sizes are read from.
+_DINO_SIGNS = {"pos_embed", "patch_embed.proj.weight", "norm.weight", "blocks.0.mlp.fc1.bias"}
 
 # Parts of transformers' names, of version 5 and (where they differ) of version 4.
 _DINO_NAMES = {
@@ -311,7 +404,9 @@ def is_local(path: str, revision: str | None, kind: str) -> bool:
     """Is it a folder here? A hub id must come with its revision."""
     if Path(path).is_dir():
         return True
-    if Path(path).suffix in WEIGHT_FILES:
+    if Path(path).is_file() and Path(path).suffix in PICKLES:
+        raise WeightsError(about_pickle(Path(path), f"the {kind}"))
+    if Path(path).suffix in (*PICKLES, ".safetensors"):
         raise ConfigError(f"the {kind}'s weights are not at {path!r}: there is no such file")
     if revision is None:
         raise ConfigError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -11,6 +12,17 @@ from lpips import LPIPS, normalize_tensor
 from torch import Tensor
 from torch.nn import functional as F
 
+from zerocon.core.cases import World
+from zerocon.core.weights import (
+    check,
+    file_fingerprint,
+    folder_fingerprint,
+    load_strictly,
+    module_fingerprint,
+    read_published_pickle,
+    read_tensors,
+)
+from zerocon.metrics import packaged
 from zerocon.metrics.base import (
     Area,
     Column,
@@ -22,12 +34,20 @@ from zerocon.metrics.base import (
     where_measured,
 )
 from zerocon.metrics.encoders import on
-from zerocon.shapes import evaluators
-from zerocon.shapes.packaged import file_fingerprint, module_fingerprint
 
 Net = Literal["shapes", "squeeze", "alex", "vgg"]
 PublishedNet = Literal["squeeze", "alex", "vgg"]
 MOVED = "0..1, moved to -1..1"
+NETWORKS = {"squeeze": "SqueezeNet", "alex": "AlexNet", "vgg": "VGG16"}
+
+
+@dataclass(frozen=True, eq=False)
+class LpipsJudge:
+    """An LPIPS, and what tells it from others."""
+
+    model: LPIPS
+    fingerprint: str
+    title: str
 
 
 @torch.no_grad()
@@ -71,12 +91,22 @@ def lpips_from(net: PublishedNet, trunk: Path | None) -> LPIPS:
     """
     model = LPIPS(net=net, pnet_rand=trunk is not None, verbose=False)
     if trunk is not None:
-        state = evaluators.read_state(trunk)
-        places = {name.split(".", 1)[1]: name for name in model.net.state_dict()}
-        trunk_only = {k.removeprefix("features."): v for k, v in state.items() if "features." in k}
-        kept = {places[name]: value for name, value in trunk_only.items() if name in places}
-        model.net.load_state_dict(kept)
-    return evaluators.channels_last(model.eval().requires_grad_(False))
+        state = trunk_state(trunk)
+        # torchvision numbers the layers in a row; lpips groups them, with the same numbers.
+        names = {ours: f"features.{ours.split('.', 1)[1]}" for ours in model.net.state_dict()}
+        known = {ours: state[theirs] for ours, theirs in names.items() if theirs in state}
+        what = f"LPIPS's {NETWORKS[net]}"
+        unused = state.keys() - set(names.values())
+        check(what, trunk, unexpected=unused, harmless=("classifier.*",))
+        load_strictly(model.net, known, what, trunk, original=names)
+    return packaged.channels_last(model.eval().requires_grad_(False))
+
+
+def trunk_state(file: Path) -> dict[str, Tensor]:
+    """torchvision's own files are `.pth` only."""
+    if file.suffix == ".pth":
+        return read_published_pickle(file, "LPIPS")
+    return read_tensors(file, "LPIPS")
 
 
 class PerceptualDistance:
@@ -104,8 +134,13 @@ class PerceptualDistance:
         model: LPIPS | None = None,
     ) -> None:
         self.protocol = protocol
-        self.model, self.fingerprint = given_lpips(model) if model else lpips_model(net, path)
-        self.columns = chosen(self.known, columns, self.default, self.fingerprint)
+        judge = given_lpips(model) if model else lpips_judge(net, path)
+        self.model, self.fingerprint = judge.model, judge.fingerprint
+        self.columns = chosen(self.known, columns, self.default, judge)
+
+    @staticmethod
+    def world_of(net: Net = "shapes", **_: object) -> World:
+        return world_of_net(net)
 
     def __call__(self, pictures: Pictures) -> dict[str, Tensor]:
         return {column.name: 1e3 * self._distance(column, pictures) for column in self.columns}
@@ -150,14 +185,20 @@ def shared_features(
 
 
 @cache
-def lpips_model(net: Net, path: Path | None) -> tuple[LPIPS, str]:
-    """(the model, its fingerprint)"""
+def lpips_judge(net: Net, path: Path | None) -> LpipsJudge:
     path = None if path is None else Path(path)
     if net == "shapes":
-        return evaluators.load_lpips(path), evaluators.fingerprint(path or evaluators.LPIPS_FOLDER)
+        digest = folder_fingerprint(path or packaged.LPIPS_FOLDER)
+        return LpipsJudge(packaged.load_lpips(path), digest, "LPIPS SqueezeNet of the shapes world")
     model = lpips_from(net, path)
-    return model, module_fingerprint(model) if path is None else file_fingerprint(path)
+    digest = module_fingerprint(model) if path is None else file_fingerprint(path)
+    return LpipsJudge(model, digest, f"LPIPS {NETWORKS[net]}")
 
 
-def given_lpips(model: LPIPS) -> tuple[LPIPS, str]:
-    return model, module_fingerprint(model)
+def given_lpips(model: LPIPS) -> LpipsJudge:
+    return LpipsJudge(model, module_fingerprint(model), "LPIPS given in Python")
+
+
+def world_of_net(net: Net) -> World:
+    """The published ones are of ImageNet's photographs."""
+    return "shapes" if net == "shapes" else "photographs"

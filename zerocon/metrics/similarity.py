@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import ViTModel
 
+from zerocon.core.cases import World
 from zerocon.metrics.base import Column, Pictures, ProtocolName, chosen
 from zerocon.metrics.clip import LEVELS, ClipMetric
 from zerocon.metrics.encoders import (
@@ -17,6 +18,7 @@ from zerocon.metrics.encoders import (
     image_features,
     load_vit,
     text_features,
+    world_of_path,
 )
 
 
@@ -91,7 +93,11 @@ class DinoSimilarity:
         self.protocol = protocol
         self.encoder = given_vit(vit, mean, std) if vit else load_vit(path, revision)
         self.fingerprint = self.encoder.fingerprint
-        self.columns = chosen(self.known, None, ("dino_image",), self.fingerprint)
+        self.columns = chosen(self.known, None, ("dino_image",), self.encoder)
+
+    @staticmethod
+    def world_of(path: str | None = None, **_: object) -> World | None:
+        return world_of_path(path)
 
     def __call__(self, pictures: Pictures) -> dict[str, Tensor]:
         source = self.encoder.seen(pictures, "source").token

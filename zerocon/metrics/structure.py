@@ -12,8 +12,9 @@ from dataclasses import replace
 from torch import Tensor
 from transformers import ViTModel
 
+from zerocon.core.cases import World
 from zerocon.metrics.base import Column, Pictures, ProtocolName, chosen
-from zerocon.metrics.encoders import given_vit, load_vit
+from zerocon.metrics.encoders import Shown, given_vit, load_vit, world_of_path
 
 
 def self_similarity(keys: Tensor) -> Tensor:
@@ -34,6 +35,10 @@ class StructureDistance:
     `path` is a DINO ViT: `facebook/dino-vitb8` in transformers' layout (a folder, or a hub id at
     a fixed `revision`), or the original checkpoint's file, dino_vitbase8_pretrain.pth. In Python
     any `vit`, with the mean and deviation of the pixels that it was trained with.
+
+    `antialias`, when a picture is made smaller for the ViT; None: yes under `masked`, no under
+    `published`. The published numbers were computed with torchvision 0.13.1, which resized
+    tensors without it; since 0.17 it does the opposite.
     """
 
     known = (Column("structure", "1e-3", "lower", 2, takes="0..1, normalised"),)
@@ -43,6 +48,7 @@ class StructureDistance:
         path: str | None = None,
         revision: str | None = None,
         protocol: ProtocolName = "masked",
+        antialias: bool | None = None,
         *,
         vit: ViTModel | None = None,
         mean: Sequence[float] | None = None,
@@ -50,16 +56,25 @@ class StructureDistance:
     ) -> None:
         # The published evaluation forgets to divide by 255 before it normalises.
         self.levels = protocol == "published"
+        self.antialias = protocol == "masked" if antialias is None else antialias
         self.encoder = given_vit(vit, mean, std) if vit else load_vit(path, revision)
         self.fingerprint = self.encoder.fingerprint
-        (column,) = chosen(self.known, None, ("structure",), self.fingerprint)
+        (column,) = chosen(self.known, None, ("structure",), self.encoder)
         takes = "0..255, normalised as if 0..1" if self.levels else column.takes
+        takes += "" if self.antialias else "; resized without antialiasing"
         self.columns = (replace(column, takes=takes),)
 
+    @staticmethod
+    def world_of(path: str | None = None, **_: object) -> World | None:
+        return world_of_path(path)
+
     def keys(self, pictures: Tensor) -> Tensor:
-        return self.encoder(pictures, levels=self.levels).keys
+        return self.encoder(pictures, levels=self.levels, antialias=self.antialias).keys
 
     def __call__(self, pictures: Pictures) -> dict[str, Tensor]:
-        source = self.encoder.seen(pictures, "source", levels=self.levels).keys
-        edited = self.encoder.seen(pictures, "edited", levels=self.levels).keys
+        source, edited = self._keys_of(pictures, "source"), self._keys_of(pictures, "edited")
         return {"structure": 1e3 * structure_distance(source, edited)}
+
+    def _keys_of(self, pictures: Pictures, shown: Shown) -> Tensor:
+        options = {"levels": self.levels, "antialias": self.antialias}
+        return self.encoder.seen(pictures, shown, **options).keys

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,8 +9,8 @@ from lpips import LPIPS
 from torch import Tensor
 from torch.nn import functional as F
 
-from zerocon.core.cases import Case
-from zerocon.metrics.base import Column, Pictures, ProtocolName, chosen
+from zerocon.core.cases import Case, World
+from zerocon.metrics.base import Column, Pictures, ProtocolName, chosen, judged
 from zerocon.metrics.encoders import as_uint8
 from zerocon.metrics.lpips import (
     MOVED,
@@ -19,12 +18,11 @@ from zerocon.metrics.lpips import (
     given_lpips,
     lpips_distance,
     lpips_features,
-    lpips_model,
+    lpips_judge,
     shared_features,
+    world_of_net,
 )
 from zerocon.metrics.pixel import masked_ssim, mse, psnr
-from zerocon.shapes.reader import edit_success
-from zerocon.shapes.scene import Scene
 
 READER_SIDE = 64
 
@@ -33,10 +31,10 @@ class GroundTruth:
     """For cases that have one; nan for the others. Both protocols do the same."""
 
     known = (
-        Column("psnr_truth", "dB", "higher", 2),
-        Column("ssim_truth", "", "higher", 4),
-        Column("lpips_truth", "1e-3", "lower", 1, takes=MOVED),
-        Column("edit_success", "", "higher", 3),
+        Column("psnr_truth", "dB", "higher", 2, needs_truth=True),
+        Column("ssim_truth", "", "higher", 4, needs_truth=True),
+        Column("lpips_truth", "1e-3", "lower", 1, takes=MOVED, needs_truth=True),
+        Column("edit_success", "", "higher", 3, needs_truth=True),
     )
 
     def __init__(
@@ -47,12 +45,17 @@ class GroundTruth:
         model: LPIPS | None = None,
     ) -> None:
         self.protocol = protocol
-        self.model, self.fingerprint = given_lpips(model) if model else lpips_model(net, path)
+        judge = given_lpips(model) if model else lpips_judge(net, path)
+        self.model, self.fingerprint = judge.model, judge.fingerprint
         names = [column.name for column in self.known]
         self.columns = tuple(
-            replace(column, judge=self.fingerprint if "lpips" in column.name else "")
+            judged(column, judge) if "lpips" in column.name else column
             for column in chosen(self.known, None, names)
         )
+
+    @staticmethod
+    def world_of(net: Net = "shapes", **_: object) -> World:
+        return world_of_net(net)
 
     def __call__(self, pictures: Pictures) -> dict[str, Tensor]:
         edited, truth = pictures.edited, pictures.ground_truth.nan_to_num(0.0)
@@ -71,7 +74,7 @@ class GroundTruth:
 
 
 def edits_done(pictures: Pictures) -> Tensor:
-    """1.0 or 0.0, nan for a case whose scenes nobody knows, [case]."""
+    """1.0 or 0.0 for each case; nan where the dataset can't tell, [case]."""
     shown = F.interpolate(pictures.edited.float(), (READER_SIDE, READER_SIDE), mode="area")
     levels = as_uint8(shown).permute(0, 2, 3, 1).cpu()
     done = [_edit_done(case, level) for case, level in zip(pictures.cases, levels, strict=True)]
@@ -79,7 +82,4 @@ def edits_done(pictures: Pictures) -> Tensor:
 
 
 def _edit_done(case: Case, levels: Tensor) -> float:
-    if case.source_scene is None or case.target_scene is None:
-        return float("nan")
-    source, target = Scene.from_json(case.source_scene), Scene.from_json(case.target_scene)
-    return float(edit_success(levels.numpy(), source, target))
+    return float("nan") if case.edit_done is None else float(case.edit_done(levels.numpy()))

@@ -52,8 +52,14 @@ def origin_of(
         uses_mask=settings.method.uses_mask,
         provenance=provenance(
             str(backbone.device), str(backbone.dtype).removeprefix("torch."), settings.seed
-        ),
+        )
+        | mixed_worlds(settings.mixture),
     )
+
+
+def mixed_worlds(mixture: str) -> dict[str, str]:
+    """What the origin says if the judges do not know the pictures' world; tables repeat it."""
+    return {"mixed_worlds": mixture} if mixture else {}
 
 
 def begin(directory: Path, now: Origin, content: Mapping[str, Any]) -> None:

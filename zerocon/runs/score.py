@@ -22,7 +22,7 @@ from zerocon.ledger.provenance import provenance
 from zerocon.ledger.records import Record, RecordLog, save_image
 from zerocon.metrics.base import Metric
 from zerocon.runs.outputs import Outputs, Rules, edited_picture
-from zerocon.runs.results import begin, is_complete, report, write_reports
+from zerocon.runs.results import begin, is_complete, mixed_worlds, report, write_reports
 from zerocon.runs.runner import Outcome
 from zerocon.runs.worker import score
 
@@ -40,6 +40,7 @@ class Scoring:
     config: Mapping[str, Any]
     directory: Path
     batch_size: int = 10
+    mixture: str = ""  # in words: which judges do not know the pictures' world
 
 
 def score_outputs(scoring: Scoring, *, gallery_cases: int, per_type: bool) -> Outcome:
@@ -68,7 +69,7 @@ def _origin(scoring: Scoring) -> Origin:
         dataset={"name": dataset.name, "fingerprint": dataset.fingerprint},
         judges={type(m).__name__: m.fingerprint for m in metrics if m.fingerprint},
         uses_mask=scoring.config["scored"].get("given_mask"),
-        provenance=provenance("cpu", "float32", 0),
+        provenance=provenance("cpu", "float32", 0) | mixed_worlds(scoring.mixture),
     )
 
 

@@ -15,11 +15,16 @@ from transformers import CLIPTextModelWithProjection
 from zerocon.backbones.shapes import Shapes
 from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
 from zerocon.core.conditions import Conditions, Draws
+from zerocon.core.weights import PACKAGED, load_strictly, read_tensors
 from zerocon.inversions.ddim import DDIMInversion
 from zerocon.shapes.captions import caption
-from zerocon.shapes.check_evaluators import check_evaluators, distinct_scenes, pictures_of
+from zerocon.shapes.check_evaluators import (
+    CaptionPictures,
+    check_evaluators,
+    distinct_scenes,
+    pictures_of,
+)
 from zerocon.shapes.generate import generate
-from zerocon.shapes.packaged import WEIGHTS, load_half
 from zerocon.shapes.reader import attributes, read
 from zerocon.shapes.render import render
 from zerocon.shapes.scene import Scene
@@ -29,6 +34,7 @@ Progress = Callable[[str], None]
 
 
 def check(
+    captioner: CaptionPictures,
     progress: Progress = lambda _: None,
     *,
     captions: int = 500,
@@ -44,7 +50,7 @@ def check(
     progress("autoencoder")
     found: dict[str, object] = {"vae_psnr": vae_psnr(backbone, scenes[:pictures])}
     progress("retrieval and captions")
-    judges = check_evaluators()
+    judges = check_evaluators(captioner)
     found["clip_retrieval_at_1"] = {
         "generator": generator_retrieval(backbone, scenes[:1000]),
         "evaluator": judges.pop("eval_clip_retrieval_at_1"),
@@ -73,13 +79,15 @@ def vae_psnr(backbone: StableDiffusionBackbone, scenes: Sequence[Scene]) -> floa
 @torch.no_grad()
 def generator_retrieval(backbone: StableDiffusionBackbone, scenes: Sequence[Scene]) -> float:
     """How often a picture finds its own caption among all of them."""
-    folder = WEIGHTS / "generator_clip"
+    folder = PACKAGED / "generator_clip"
     text = build_text().eval()
     assert isinstance(text, CLIPTextModelWithProjection)
     text.text_model.load_state_dict(backbone.text_encoder.state_dict())
-    text.text_projection.load_state_dict(load_half(folder / "projection.safetensors"))
     tower = ImageTower().eval()
-    tower.load_state_dict(load_half(folder / "image_tower.safetensors"))
+    stored = {"projection": text.text_projection, "image_tower": tower}
+    for name, module in stored.items():
+        file = folder / f"{name}.safetensors"
+        load_strictly(module, read_tensors(file, f"the {name}"), f"the {name}", file)
     sentences = [caption(scene, Random(f"retrieval-{i}")) for i, scene in enumerate(scenes)]
     tokens = backbone.tokenizer(sentences, padding=True, return_tensors="pt").input_ids
     texts = F.normalize(text(tokens).text_embeds, dim=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 
 import torch
@@ -10,22 +11,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zerocon.metrics.encoders import last_layer
+from zerocon.metrics.packaged import ShapesClip, load_clip, load_lpips, load_structure
 from zerocon.metrics.structure import structure_distance
 from zerocon.shapes.captions import CaptionError, caption, parse
-from zerocon.shapes.evaluators import (
-    Captioner,
-    ShapesClip,
-    load_captioner,
-    load_clip,
-    load_lpips,
-    load_structure,
-)
 from zerocon.shapes.render import render
 from zerocon.shapes.scene import Scene
 from zerocon.shapes.train.data import scene_pair
 from zerocon.shapes.train.perceptual import order_kept_on
 
 SPLIT = "heldout"
+
+CaptionPictures = Callable[[Tensor], list[str]]  # of pictures in 0..1, a caption for each
 
 
 def distinct_scenes(count: int) -> list[Scene]:
@@ -45,9 +41,8 @@ def pictures_of(scenes: list[Scene]) -> Tensor:
     return levels.permute(0, 3, 1, 2).float() / 255
 
 
-def caption_exact(count: int = 500, captioner: Captioner | None = None) -> float:
+def caption_exact(captioner: CaptionPictures, count: int = 500) -> float:
     """How often a generated caption says exactly what the scene shows."""
-    captioner = captioner or load_captioner()
     scenes = distinct_scenes(count)
     said = [s for part in pictures_of(scenes).split(100) for s in captioner(part)]
     return sum(map(_says, said, scenes)) / count
@@ -106,9 +101,9 @@ def lpips_order(count: int = 960, model: LPIPS | None = None) -> float:
     return order_kept_on(model or load_lpips(), pictures)
 
 
-def check_evaluators() -> dict[str, float]:
+def check_evaluators(captioner: CaptionPictures) -> dict[str, float]:
     return {
-        "caption_exact": caption_exact(),
+        "caption_exact": caption_exact(captioner),
         "eval_clip_retrieval_at_1": clip_retrieval(),
         "structure_order": structure_order(),
         "lpips_order": lpips_order(),

@@ -15,7 +15,8 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from zerocon.core.checks import ConfigError
-from zerocon.shapes.packaged import WEIGHTS, fingerprint, plain_float32, save_half
+from zerocon.core.weights import PACKAGED, folder_fingerprint
+from zerocon.shapes.packaged import plain_float32, save_half
 from zerocon.shapes.tokenizer import write_clip_tokenizer
 from zerocon.shapes.train import captioner, eval_clip, perceptual, structure, text, unet, vae
 from zerocon.shapes.train.data import SceneData, load_scenes
@@ -60,7 +61,7 @@ def _vae(job: Job) -> None:
 
 
 def _unet(job: Job) -> None:
-    kept = job.work / f"latents-{fingerprint(job.generator / 'vae')}.pt"
+    kept = job.work / f"latents-{folder_fingerprint(job.generator / 'vae')}.pt"
     latents = unet.encode_all(load_vae(job.generator), job.data, kept)
     encoder = CLIPTextModel.from_pretrained(job.generator / "text_encoder").float().eval()
     tokenizer = CLIPTokenizer.from_pretrained(job.generator / "tokenizer")
@@ -130,7 +131,7 @@ def save_unet(model: UNet2DConditionModel, generator: Path) -> None:
 def train_stages(
     names: Sequence[str],
     work: Path,
-    out: Path = WEIGHTS,
+    out: Path = PACKAGED,
     *,
     scenes: int = SCENES,
     seconds: float = math.inf,

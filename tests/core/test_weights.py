@@ -1,0 +1,94 @@
+"""Strict loading, whatever the model: what is said, and what is let through."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from zerocon.core.weights import (
+    WeightsError,
+    check_shards,
+    is_harmless,
+    load_strictly,
+    read_published_pickle,
+    read_tensors,
+)
+
+
+def small() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
+
+
+def test_what_fits_is_loaded() -> None:
+    model, state = small(), {name: v + 1 for name, v in small().state_dict().items()}
+    load_strictly(model, state | {"0.position_ids": torch.zeros(1)}, "it", "here")
+    assert all(torch.equal(v, state[name]) for name, v in model.state_dict().items())
+
+
+def test_all_that_is_wrong_is_said_at_once() -> None:
+    state = dict(small().state_dict())
+    state["0.weight"], state["more"] = torch.zeros(2, 4), torch.zeros(1)
+    del state["1.bias"]
+    with pytest.raises(WeightsError) as caught:
+        load_strictly(small(), state, "the net", "place.safetensors", original={"0.weight": "w"})
+    assert str(caught.value) == (
+        "the net from place.safetensors does not fit the model. 1 tensor is missing: 1.bias; "
+        "1 tensor is unexpected: more; 1 tensor is of another shape: w is [2, 4], not [2, 3]"
+    )
+
+
+def test_a_message_names_some_and_counts_the_rest() -> None:
+    state = {f"t{i}": torch.zeros(1) for i in range(9)} | dict(small().state_dict())
+    with pytest.raises(WeightsError, match="9 tensors are unexpected: t0, t1, t2, t3, t4 and 4 mo"):
+        load_strictly(small(), state, "it", "here")
+
+
+def test_harmless_extras_are_listed() -> None:
+    assert is_harmless("text_model.embeddings.position_ids")
+    assert is_harmless("pooler.dense.weight", ("pooler.*",))
+    assert not is_harmless("pooler.dense.weight")
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    (tmp_path / "text.safetensors").write_text("hello")
+    (tmp_path / "model.ckpt").write_bytes(b"\x80\x04")
+    for name, said in (
+        ("gone.safetensors", "there is no file"),
+        ("text.safetensors", "cut off, or no safetensors file"),
+        ("model.ckpt", "is a pickle, which can run code"),
+    ):
+        with pytest.raises(WeightsError, match=said):
+            read_tensors(tmp_path / name, "the net")
+
+
+class Exploit:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return eval, ("1/0",)
+
+
+@pytest.mark.parametrize("content", [{"weight": Exploit()}, [torch.zeros(1)], {"weight": 3}])
+def test_a_pickle_of_more_than_tensors_is_refused(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "dino.pth")
+    with pytest.raises(WeightsError, match=r"dictionary of tensors|more than tensors"):
+        read_published_pickle(tmp_path / "dino.pth", "the ViT")
+
+
+def test_shards_are_what_their_index_says(tmp_path: Path) -> None:
+    parts = {"a.safetensors": ["x", "y"], "b.safetensors": ["z"]}
+    for file, names in parts.items():
+        save_file({name: torch.zeros(1) for name in names}, tmp_path / file)
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {n: f for f, ns in parts.items() for n in ns}}))
+    check_shards(tmp_path, "the net")
+    save_file({"x": torch.zeros(1), "w": torch.zeros(1)}, tmp_path / "a.safetensors")
+    with pytest.raises(WeightsError, match=r"missing: y \(in a.*unexpected: w \(in a\.saf"):
+        check_shards(tmp_path, "the net")
+    index.write_text("[]")
+    with pytest.raises(WeightsError, match="is no index of shards"):
+        check_shards(tmp_path, "the net")

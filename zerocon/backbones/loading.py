@@ -1,0 +1,181 @@
+"""Models from a folder, a single file or the hub, and what tells one from another."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
+from diffusers.models.modeling_utils import ModelMixin
+from huggingface_hub import try_to_load_from_cache
+from torch import nn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from zerocon.backbones.base import BackboneError
+from zerocon.backbones.single_file import SINGLE_FILE_ERRORS, read_single_file
+from zerocon.core.checks import ConfigError
+from zerocon.core.weights import (
+    PICKLES,
+    WeightsError,
+    about_pickle,
+    check_shards,
+    load_pretrained,
+)
+
+DTYPES = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float64": torch.float64,
+}
+
+
+@dataclass
+class Parts:
+    """The models that Stable Diffusion is made of, each by its folder's name."""
+
+    classes: ClassVar[dict[str, Any]] = {
+        "vae": AutoencoderKL,
+        "unet": UNet2DConditionModel,
+        "text_encoder": CLIPTextModel,
+        "tokenizer": CLIPTokenizer,
+        "scheduler": DDIMScheduler,
+    }
+    pipeline: ClassVar[Any] = StableDiffusionPipeline
+    example: ClassVar[tuple[str, str]] = ("sd15", "stable-diffusion-v1-5/stable-diffusion-v1-5")
+
+    vae: AutoencoderKL
+    unet: UNet2DConditionModel
+    text_encoder: CLIPTextModel
+    tokenizer: CLIPTokenizer
+    scheduler: DDIMScheduler
+
+    @property
+    def modules(self) -> list[Any]:
+        """Whatever has weights."""
+        return [part for part in vars(self).values() if isinstance(part, nn.Module)]
+
+
+P = TypeVar("P", bound=Parts)
+
+
+def pick_device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"backbone.device is {name!r}: {error}") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            f"backbone.device is {name!r}, but this machine has no usable CUDA device"
+        )
+    return device
+
+
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    if name == "auto":
+        return torch.float16 if device.type == "cuda" else torch.float32
+    return DTYPES[name]
+
+
+def load_parts(
+    path: str, revision: str | None = None, config: str | None = None, kind: type[P] = Parts
+) -> P:
+    """Load from whichever of the three kinds of place `path` names."""
+    place = Path(path).expanduser()
+    if place.is_dir():
+        return _from_pretrained(kind, str(place), None)
+    if place.suffix == ".safetensors":
+        return _from_single_file(kind, place, config)
+    if place.suffix in PICKLES:
+        raise BackboneError(about_pickle(place, "the backbone"))
+    if place.exists() or path.startswith((".", "/", "~")) or path.count("/") != 1:
+        reason = "it is no folder, no .safetensors file and no hub id"
+        raise BackboneError(_missing(kind, path, reason))
+    if revision is None:
+        raise ConfigError(
+            f"backbone.path={path} is a hub id; pin its commit with backbone.revision=<commit>"
+        )
+    return _from_pretrained(kind, path, revision)
+
+
+def _from_pretrained(kind: type[P], path: str, revision: str | None) -> P:
+    try:
+        parts = {name: _part(cls, path, name, revision) for name, cls in kind.classes.items()}
+    except (OSError, ValueError) as error:
+        raise BackboneError(_missing(kind, path, str(error).splitlines()[0])) from error
+    return kind(**parts)
+
+
+def _part(cls: Any, path: str, name: str, revision: str | None) -> Any:
+    load: Any = cls.from_pretrained
+    options: dict[str, Any] = {"subfolder": name, "revision": revision}
+    if not issubclass(cls, nn.Module):
+        return load(path, **options)
+    if not issubclass(cls, ModelMixin):
+        return load_pretrained(load, path, f"the {name}", **options)
+    model = load_pretrained(load, path, f"the {name}", low_cpu_mem_usage=False, **options)
+    # Of a model in several files diffusers believes the index, whatever the files hold.
+    check_shards(_folder_of(path, name, revision), f"the {name}")
+    return model
+
+
+def _folder_of(path: str, name: str, revision: str | None) -> Path:
+    """Where a part's files are: in the folder, or in the hub's cache once they are loaded."""
+    if revision is None:
+        return Path(path) / name
+    config = try_to_load_from_cache(path, f"{name}/config.json", revision=revision)
+    return Path(config).parent if isinstance(config, str) else Path(path) / name
+
+
+def _from_single_file(kind: type[P], file: Path, config: str | None) -> P:
+    if not file.is_file():
+        raise BackboneError(_missing(kind, str(file), "there is no such file"))
+    try:
+        return kind(**read_single_file(file, kind.classes, config))
+    except SINGLE_FILE_ERRORS as error:
+        lacks = f"it has no tensor {error}" if isinstance(error, KeyError) else str(error)
+        reason = lacks.splitlines()[0] if lacks else type(error).__name__
+        if config is None and not isinstance(error, WeightsError):
+            reason += (
+                "; a single file holds weights only: without a network, point backbone.config at a "
+                "folder with the model's config files and tokenizer"
+            )
+        raise BackboneError(_missing(kind, str(file), reason)) from error
+
+
+def _missing(kind: type[Parts], path: str, reason: str) -> str:
+    name, model = kind.example
+    return (
+        f"the backbone's weights can't be loaded from {path!r}: {reason}\n"
+        f"Download the model in the diffusers layout (folders {', '.join(kind.classes)}) "
+        "on a machine with a network, for example\n"
+        f"  hf download {model} --local-dir {name}\n"
+        f"then point at it: backbone={name} backbone.path={name}. "
+        "Without any download, backbone=shapes works."
+    )
+
+
+def fingerprint_of(parts: Parts) -> str:
+    """A digest of every weight and of the scheduler: the same numbers, wherever they lay."""
+    said = {k: v for k, v in dict(parts.scheduler.config).items() if not k.startswith("_")}
+    digest = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode())
+    for module in parts.modules:
+        for name, value in sorted(module.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
+def frozen(module: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    return nn.Module.to(module, device, dtype).requires_grad_(False).eval()

@@ -1,0 +1,266 @@
+"""Weights from files: safe formats only, and every tensor of the model from the file.
+
+Libraries fill in a tensor that a file lacks with random numbers or with uninitialised memory,
+and leave out one that the model has no place for; both with a log message at most. Here a
+missing, an unexpected and a wrongly shaped tensor are errors that name it. Extras that change
+nothing are listed in `HARMLESS`, or by whoever loads the model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from zerocon.core.checks import ConfigError
+
+Shape = tuple[int, ...]
+Model = TypeVar("Model")
+
+# Buffers that older versions of transformers saved; models compute them themselves now.
+HARMLESS: tuple[str, ...] = ("position_ids", "*.position_ids", "*.rotary_emb.inv_freq")
+# What the package brings: the shapes world's models. Data; the world's code is not needed for it.
+PACKAGED = Path(__file__).parent.parent / "shapes" / "weights"
+
+PICKLES = (".bin", ".pt", ".ckpt", ".pth", ".pkl")
+HASHED = (".safetensors", ".json", ".txt")
+NAMED = 5  # a message names this many tensors
+
+
+class WeightsError(ConfigError):
+    """A model can't be loaded from these weights. The message names what is wrong with them."""
+
+
+def read_tensors(file: Path, what: str) -> dict[str, Tensor]:
+    """Every tensor of a safetensors file; `what` it holds is said in the message if it can't."""
+    _check_file(file, what)
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(_unreadable(file, what, error)) from error
+
+
+def read_published_pickle(file: Path, what: str) -> dict[str, Tensor]:
+    """The tensors of a `.pth` file, which some models are published as only.
+
+    torch's reader for tensors alone is used; it refuses whatever could run code.
+    """
+    if not file.is_file():
+        raise WeightsError(f"{what} can't be loaded: there is no file {file}")
+    found: Any = None
+    try:
+        found = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WeightsError(
+            f"{what} can't be loaded from {file}: it is damaged, or holds more than tensors "
+            f"({reason})"
+        ) from error
+    if not isinstance(found, Mapping) or not all(isinstance(v, Tensor) for v in found.values()):
+        raise WeightsError(f"{what} can't be loaded from {file}: it is no dictionary of tensors")
+    return {str(name): value for name, value in found.items()}
+
+
+def load_strictly(
+    module: nn.Module,
+    state: Mapping[str, Tensor],
+    what: str,
+    place: object,
+    *,
+    harmless: Sequence[str] = (),
+    original: Mapping[str, str] | None = None,
+) -> None:
+    """Copy the state into the module, or say which tensors do not fit.
+
+    `original`: the names that the file has for them, if the state was converted.
+    """
+    names = original or {}
+    wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in state.items()}
+    both = [name for name in wanted if name in found]
+    check(
+        what,
+        place,
+        missing=[names.get(name, name) for name in wanted.keys() - found.keys()],
+        unexpected=[names.get(name, name) for name in found.keys() - wanted.keys()],
+        shapes=[(names.get(n, n), found[n], wanted[n]) for n in both if found[n] != wanted[n]],
+        harmless=harmless,
+    )
+    module.load_state_dict({name: state[name] for name in wanted})
+
+
+def load_pretrained(
+    make: Callable[..., Any],
+    path: str,
+    what: str,
+    *,
+    harmless: Sequence[str] = (),
+    advice: str = "",
+    **options: Any,
+) -> Any:
+    """What `from_pretrained` of transformers or diffusers (`make`) loads, if every tensor fits.
+
+    `advice` ends the message about a model that is not there or can't be read.
+    """
+    subfolder = str(options.get("subfolder", ""))
+    _refuse_pickles(Path(path).expanduser() / subfolder, what)
+    try:
+        model, info = make(
+            path,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are in the loading information
+            **options,
+        )
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise WeightsError(_not_loaded(what, path, error, advice)) from error
+    place = Path(path, subfolder) if subfolder else path
+    check(
+        what,
+        place,
+        missing=info["missing_keys"],
+        unexpected=info["unexpected_keys"],
+        shapes=[(name, tuple(a), tuple(b)) for name, a, b in info["mismatched_keys"]],
+        harmless=harmless,
+    )
+    if info.get("error_msgs"):
+        raise WeightsError(f"{what} from {place} does not fit: {'; '.join(info['error_msgs'])}")
+    return model
+
+
+def check(
+    what: str,
+    place: object,
+    *,
+    missing: Collection[str] = (),
+    unexpected: Collection[str] = (),
+    shapes: Sequence[tuple[str, Shape, Shape]] = (),
+    harmless: Sequence[str] = (),
+) -> None:
+    """Refuse weights that do not fit; `shapes`: (name, in the file, in the model)."""
+    strange = [n for n in unexpected if not is_harmless(n, harmless)]
+    wrong = [f"{name} is {_shape(a)}, not {_shape(b)}" for name, a, b in sorted(shapes)]
+    problems = [
+        *([f"{_tensors(missing)} missing: {_named(missing)}"] if missing else []),
+        *([f"{_tensors(strange)} unexpected: {_named(strange)}"] if strange else []),
+        *([f"{_tensors(wrong)} of another shape: {_named(wrong)}"] if wrong else []),
+    ]
+    if problems:
+        raise WeightsError(f"{what} from {place} does not fit the model. {'; '.join(problems)}")
+
+
+def is_harmless(name: str, more: Sequence[str] = ()) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in (*HARMLESS, *more))
+
+
+def check_shards(folder: Path, what: str) -> None:
+    """Refuse a model in several files whose index and files do not say the same."""
+    for index in sorted(folder.glob("*.safetensors.index.json")):
+        listed = _weight_map(index, what)
+        held = {
+            (name, file) for file in sorted({*listed.values()}) for name in names_in(folder / file)
+        }
+        wanted = set(listed.items())
+        check(
+            what,
+            index,
+            missing=[f"{name} (in {file})" for name, file in wanted - held],
+            unexpected=[f"{name} (in {file})" for name, file in held - wanted],
+        )
+
+
+def names_in(file: Path) -> list[str]:
+    """The names of a safetensors file's tensors; reads its header only."""
+    _check_file(file, "the model")
+    try:
+        with safe_open(file, framework="pt") as opened:
+            return list(opened.keys())
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(_unreadable(file, "the model", error)) from error
+
+
+def folder_fingerprint(folder: Path) -> str:
+    """A short digest of all that decides what the model in `folder` computes."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob("*")):
+        if file.suffix in HASHED:
+            digest.update(file.relative_to(folder).as_posix().encode())
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def file_fingerprint(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+
+
+def module_fingerprint(module: nn.Module) -> str:
+    """Of a model that is in memory only: a digest of its names and values."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
+def about_pickle(file: Path, what: str) -> str:
+    return (
+        f"{what} can't be loaded from {file}: a {file.suffix} file is a pickle, which can run code "
+        "when it is read. Use the model's .safetensors file, or convert it with safetensors.torch"
+    )
+
+
+def _check_file(file: Path, what: str) -> None:
+    if not file.is_file():
+        raise WeightsError(f"{what} can't be loaded: there is no file {file}")
+    if file.suffix in PICKLES:
+        raise WeightsError(about_pickle(file, what))
+
+
+def _refuse_pickles(folder: Path, what: str) -> None:
+    """A folder that has a model's weights as pickles only."""
+    if not folder.is_dir() or any(folder.glob("*.safetensors")):
+        return
+    pickles = [file for file in sorted(folder.iterdir()) if file.suffix in PICKLES]
+    if pickles:
+        raise WeightsError(about_pickle(pickles[0], what))
+
+
+def _weight_map(index: Path, what: str) -> dict[str, str]:
+    try:
+        return dict(json.loads(index.read_text("utf-8"))["weight_map"])
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise WeightsError(f"{what} can't be loaded: {index} is no index of shards") from error
+
+
+def _not_loaded(what: str, path: str, error: Exception, advice: str) -> str:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return f"{what} can't be loaded from {path!r}: {reason}" + (f". {advice}" if advice else "")
+
+
+def _unreadable(file: Path, what: str, error: Exception) -> str:
+    return (
+        f"{what} can't be loaded from {file}: it is cut off, or no safetensors file "
+        f"({file.stat().st_size} bytes; {str(error).splitlines()[0]})"
+    )
+
+
+def _tensors(names: Collection[str]) -> str:
+    return "1 tensor is" if len(names) == 1 else f"{len(names)} tensors are"
+
+
+def _named(names: Iterable[str]) -> str:
+    ordered = sorted(names)
+    more = len(ordered) - NAMED
+    return ", ".join(ordered[:NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _shape(shape: Shape) -> str:
+    return f"[{', '.join(map(str, shape))}]"

@@ -1,0 +1,75 @@
+"""BLIP, from a picture to a sentence about it: the package's own, from a folder, or the hub's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import BlipForConditionalGeneration, BlipProcessor
+
+from zerocon.core.weights import PACKAGED, WeightsError, folder_fingerprint, load_pretrained
+
+FOLDER = PACKAGED / "captioner"  # of the shapes world
+LONGEST = 56  # tokens
+ADVICE = (
+    "direction.captioner is a BLIP model's folder or hub id (then direction.captioner_revision "
+    "pins its commit)"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Captioner:
+    """BLIP and what it needs to read pictures and write words."""
+
+    model: BlipForConditionalGeneration
+    processor: Any  # a BlipProcessor; what it takes and gives is known at run time only
+    fingerprint: str
+
+    @torch.no_grad()
+    def __call__(self, pictures: Tensor) -> list[str]:
+        """A caption for each of the pictures, which are in 0..1, [picture, 3, side, side]."""
+        levels = [picture.cpu() for picture in (pictures * 255).round().to(torch.uint8)]
+        pixels = self.processor(images=levels, return_tensors="pt").pixel_values
+        tokens = self.model.generate(
+            pixel_values=pixels.to(self.model.device),
+            max_new_tokens=LONGEST,
+            num_beams=1,
+            do_sample=False,
+        )
+        return [t.strip() for t in self.processor.batch_decode(tokens, skip_special_tokens=True)]
+
+
+@cache
+def load_captioner(path: str | None = None, revision: str | None = None) -> Captioner:
+    """Any BLIP that writes captions, on the GPU if there is one; by default the shapes world's."""
+    if path is None:
+        return _loaded(str(FOLDER), None)
+    captioner = _loaded(path, revision)
+    captioner.model.to("cuda" if torch.cuda.is_available() else "cpu")  # pyright: ignore[reportArgumentType]
+    return captioner
+
+
+def _loaded(path: str, revision: str | None) -> Captioner:
+    options: dict[str, Any] = {"revision": revision} if revision else {}
+    model = load_pretrained(
+        BlipForConditionalGeneration.from_pretrained,
+        path,
+        "the captioner",
+        advice=ADVICE,
+        dtype=torch.float32,
+        **options,
+    )
+    try:
+        processor = BlipProcessor.from_pretrained(path, **options)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise WeightsError(
+            f"the captioner's processor can't be loaded from {path!r}: {reason}. {ADVICE}"
+        ) from error
+    local = Path(path).is_dir()
+    digest = folder_fingerprint(Path(path)) if local else f"{path}@{revision}"
+    return Captioner(model.eval().requires_grad_(False), processor, digest)

@@ -1,0 +1,138 @@
+"""The judges of the shapes world, whose weights come with the package.
+
+None of them took part in training the generator. They are loaded from their files alone, by
+the classes of open_clip, transformers and lpips, so no code of the shapes world is needed. All
+compute in float32 and never change; each is loaded once.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from lpips import LPIPS
+from open_clip import CLIP
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import CLIPTokenizer, ViTModel
+
+from zerocon.core.weights import (
+    PACKAGED,
+    WeightsError,
+    folder_fingerprint,
+    load_pretrained,
+    load_strictly,
+    read_tensors,
+)
+from zerocon.metrics.base import check_range
+
+CLIP_FOLDER = PACKAGED / "eval_clip"
+STRUCTURE_FOLDER = PACKAGED / "eval_structure"
+LPIPS_FOLDER = PACKAGED / "eval_lpips"
+
+# What a ViT's file may have beside the encoder: heads that no distance looks at.
+VIT_HEADS = ("pooler.*", "classifier.*")
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+@dataclass(frozen=True, eq=False)
+class ShapesClip:
+    """The evaluator's CLIP, from pictures in 0..1 and sentences to one space."""
+
+    model: CLIP
+    tokenizer: CLIPTokenizer
+    side: int  # pixels of the pictures that it was trained on
+    context: int  # tokens
+    fingerprint: str
+    title: str = "open_clip ModifiedResNet of the shapes world"
+
+    @torch.no_grad()
+    def images(self, pictures: Tensor) -> Tensor:
+        """[picture, 128], of what 256 levels keep of the pictures."""
+        check_range("the pictures for CLIP", pictures)
+        pictures = (pictures.float() * 255).round() / 255
+        if pictures.shape[-1] != self.side:
+            size = (self.side, self.side)
+            pictures = F.interpolate(pictures, size, mode="bilinear", antialias=True)
+        return self.model.to(pictures.device).encode_image(2 * pictures - 1)
+
+    @torch.no_grad()
+    def texts(self, sentences: Sequence[str], *, cut_end: bool = False) -> Tensor:
+        """[sentence, 128]; one that is too long keeps its end token, unless `cut_end`."""
+        tokens = padded_tokens(self.tokenizer, sentences, self.context, cut_end=cut_end)
+        return self.model.encode_text(tokens.to(self.model.logit_scale.device))
+
+    def too_long(self, sentence: str) -> bool:
+        return len(self.tokenizer(sentence).input_ids) > self.context
+
+
+def padded_tokens(
+    tokenizer: CLIPTokenizer, sentences: Sequence[str], context: int, *, cut_end: bool
+) -> Tensor:
+    """[sentence, context]"""
+    if cut_end:
+        rows = [tokenizer(sentence).input_ids[:context] for sentence in sentences]
+    else:
+        rows = tokenizer(list(sentences), truncation=True, max_length=context).input_ids
+    padded: Any = tokenizer.pad(
+        {"input_ids": rows}, padding="max_length", max_length=context, return_tensors="pt"
+    )
+    return padded.input_ids
+
+
+@cache
+def load_clip(folder: Path = CLIP_FOLDER) -> ShapesClip:
+    try:
+        config = json.loads((folder / "open_clip_config.json").read_text("utf-8"))["model_cfg"]
+    except (OSError, ValueError, KeyError) as error:
+        raise WeightsError(f"the CLIP can't be loaded from {folder}: {error!r}") from error
+    model = CLIP(**config)
+    file = folder / "open_clip_model.safetensors"
+    load_strictly(model, read_tensors(file, "the CLIP"), "the CLIP", file)
+    return ShapesClip(
+        channels_last(model.eval().requires_grad_(False)),
+        CLIPTokenizer.from_pretrained(folder),
+        side=int(config["vision_cfg"]["image_size"]),
+        context=int(config["text_cfg"]["context_length"]),
+        fingerprint=folder_fingerprint(folder),
+    )
+
+
+@cache
+def load_structure(folder: Path = STRUCTURE_FOLDER) -> ViTModel:
+    # With the packaged one's 65 positions plain products take two thirds of the fused kernel's
+    # time on a processor; with the 785 of a DINO ViT they would take far more memory.
+    vit: ViTModel = load_pretrained(
+        ViTModel.from_pretrained,
+        str(folder),
+        "the ViT",
+        harmless=VIT_HEADS,
+        dtype=torch.float32,
+        add_pooling_layer=False,
+        attn_implementation="eager" if folder == STRUCTURE_FOLDER else "sdpa",
+    )
+    return vit.eval().requires_grad_(False)
+
+
+@cache
+def load_lpips(folder: Path | None = None) -> LPIPS:
+    file = (folder or LPIPS_FOLDER) / "lpips_squeeze.safetensors"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # lpips calls torchvision with arguments of old versions
+        model = LPIPS(
+            net="squeeze", pretrained=False, pnet_rand=True, use_dropout=False, verbose=False
+        )
+    load_strictly(model, read_tensors(file, "LPIPS"), "LPIPS", file)
+    return channels_last(model.eval().requires_grad_(False))
+
+
+def channels_last(model: Model) -> Model:
+    """The order of numbers in memory with which convolutions take the least time."""
+    return model.to(memory_format=torch.channels_last)
