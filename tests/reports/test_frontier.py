@@ -11,7 +11,7 @@ from PIL import Image
 
 from zerocon.cli import main
 from zerocon.core.checks import ConfigError
-from zerocon.reports.frontier import (
+from zerocon.reports.frontier.curves import (
     Points,
     box,
     frontier_of,
@@ -20,7 +20,7 @@ from zerocon.reports.frontier import (
     strands,
     volumes,
 )
-from zerocon.reports.frontier_table import frontier
+from zerocon.reports.frontier.table import frontier
 from zerocon.reports.runs import Run, find_runs
 from zerocon.reports.store import Store
 

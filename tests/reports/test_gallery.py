@@ -15,8 +15,8 @@ from PIL import Image
 
 from tests.reports.page import Page
 from zerocon.ledger.records import Record
-from zerocon.reports.gallery import GalleryItem, gallery_page, write_gallery
-from zerocon.reports.pictures import changed_words, data_uri, enlarged, overlay, shown
+from zerocon.reports.gallery.items import changed_words, data_uri, enlarged, overlay, shown
+from zerocon.reports.gallery.page import GalleryItem, gallery_page, write_gallery
 
 COLUMNS = [
     {"name": "psnr", "unit": "dB", "better": "higher", "digits": 2},

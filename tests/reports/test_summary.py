@@ -72,7 +72,7 @@ def test_the_file_is_json_without_surprises(tmp_path: Path) -> None:
 
 
 def test_reports_do_not_load_torch() -> None:
-    names = ("summary", "gallery", "measured", "comparison", "frontier_table", "report")
+    names = ("summary", "gallery.page", "table", "comparison", "frontier.table", "page.report")
     modules = ", ".join(f"zerocon.reports.{name}" for name in names)
     program = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)

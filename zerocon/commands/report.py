@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from zerocon.commands.table import add_metrics, add_runs, names
 
 if TYPE_CHECKING:
-    from zerocon.reports.report_cases import Lookup
+    from zerocon.reports.page.cases import Lookup
     from zerocon.reports.runs import Run
 
 
@@ -39,7 +39,7 @@ def add(commands: Any) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from zerocon.reports.report import write_report
+    from zerocon.reports.page.report import write_report
     from zerocon.reports.runs import find_runs
 
     runs = find_runs(options.runs)
@@ -65,7 +65,7 @@ def _lookups(
     """How to find the requests' pictures of each dataset, and why some can't be had."""
     from zerocon.core.cases import DatasetError
     from zerocon.core.checks import ConfigError
-    from zerocon.reports.report_cases import dataset_of
+    from zerocon.reports.page.cases import dataset_of
     from zerocon.runs.requests import requests_of
 
     if options.no_sources:

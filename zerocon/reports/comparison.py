@@ -15,12 +15,12 @@ from rich.console import Console
 
 from zerocon.core.checks import ConfigError, one_of
 from zerocon.reports.layout import NOTHING, UNLIMITED, Cell, Grid, label, wrapped
-from zerocon.reports.measured import CHOICES, CSV, TERMINAL
 from zerocon.reports.render import write
 from zerocon.reports.runs import Run, Sort, columns_of, differences, find_runs, natural, sorts
 from zerocon.reports.statistics import Floats, Paired, holm, paired
 from zerocon.reports.store import Cells, Store
 from zerocon.reports.summary import LEVEL, RESAMPLES, Column
+from zerocon.reports.table import CHOICES, CSV, TERMINAL
 
 ALPHA = 1 - LEVEL
 EFFECTS = ((0.8, "large"), (0.5, "medium"), (0.2, "small"), (0.0, "tiny"))  # Cohen's words

@@ -26,9 +26,9 @@ from zerocon.ledger.provenance import git_state, provenance
 from zerocon.ledger.records import Record, RecordLog, read_records, verify_images
 from zerocon.ledger.status import status_of
 from zerocon.metrics.base import Metric
-from zerocon.reports.gallery import write_gallery
+from zerocon.reports.gallery.items import GalleryItem, reduced
+from zerocon.reports.gallery.page import write_gallery
 from zerocon.reports.layout import grids
-from zerocon.reports.pictures import GalleryItem, reduced
 from zerocon.reports.render import print_grids
 from zerocon.reports.summary import Summary, summarize, write_summary
 from zerocon.trackers.base import Tracker

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from zerocon.reports.frontier import is_number
+from zerocon.reports.frontier.curves import is_number
 from zerocon.reports.runs import NO_VALUE, Run, check_field, natural, varying
 
 SEED, METHOD = "seed", "method"

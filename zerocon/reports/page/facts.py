@@ -11,8 +11,8 @@ from zerocon.ledger.records import Record
 from zerocon.ledger.sessions import read_sessions
 from zerocon.ledger.status import status_of
 from zerocon.reports.layout import NOTHING
-from zerocon.reports.report_html import cell, details, head, notes, pairs, table
-from zerocon.reports.report_variants import Variants
+from zerocon.reports.page.markup import cell, details, head, notes, pairs, table
+from zerocon.reports.page.variants import Variants
 from zerocon.reports.runs import Run, shown
 
 _MOST_FAILURES = 200

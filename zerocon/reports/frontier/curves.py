@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zerocon.core.checks import ConfigError
-from zerocon.reports.frontier_plot import Curve
+from zerocon.reports.frontier.plot import Curve
 from zerocon.reports.runs import Run, check_field, natural, varying
 from zerocon.reports.statistics import Floats, interval, resampling
 from zerocon.reports.store import Cells

@@ -13,15 +13,15 @@ from zerocon.config.search_space import Search
 from zerocon.ledger.origin import FILE
 from zerocon.ledger.records import read_records
 from zerocon.reports.comparison import same_cases
-from zerocon.reports.frontier import Strand, frontier_of
-from zerocon.reports.frontier_plot import draw
-from zerocon.reports.frontier_table import chosen, front_of
+from zerocon.reports.frontier.curves import Strand, frontier_of
+from zerocon.reports.frontier.plot import draw
+from zerocon.reports.frontier.table import chosen, front_of
 from zerocon.reports.layout import UNLIMITED, Cell, Grid, label, ranks, value, wrapped
-from zerocon.reports.measured import TERMINAL
+from zerocon.reports.page.variants import short_names
 from zerocon.reports.render import write
-from zerocon.reports.report_variants import short_names
 from zerocon.reports.runs import Run, Sort, columns_of, find_runs
 from zerocon.reports.summary import Column, Group, summarize
+from zerocon.reports.table import TERMINAL
 from zerocon.runs.search import Found
 from zerocon.runs.trials import Trial
 

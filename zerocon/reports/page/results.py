@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from zerocon.reports.estimates import Estimate, estimates
 from zerocon.reports.layout import ranks
-from zerocon.reports.report_html import cell, head, head_of, notes, table, worded
-from zerocon.reports.report_variants import Variants
+from zerocon.reports.page.markup import cell, head, head_of, notes, table, worded
+from zerocon.reports.page.variants import Variants
 from zerocon.reports.store import Cells
 from zerocon.reports.summary import LEVEL, RESAMPLES, Column
 

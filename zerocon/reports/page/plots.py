@@ -13,10 +13,10 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from zerocon.reports.estimates import Estimate, estimates, gathered
-from zerocon.reports.frontier_plot import COLORS, MARKERS
+from zerocon.reports.frontier.plot import COLORS, MARKERS
 from zerocon.reports.layout import label
-from zerocon.reports.report_html import worded
-from zerocon.reports.report_variants import Variants, numeric, short_names
+from zerocon.reports.page.markup import worded
+from zerocon.reports.page.variants import Variants, numeric, short_names
 from zerocon.reports.statistics import Floats
 from zerocon.reports.summary import Column
 

@@ -13,12 +13,12 @@ from pathlib import Path
 from PIL import Image
 
 from zerocon.ledger.records import Record
-from zerocon.reports.gallery import edit_name, prompts
-from zerocon.reports.pictures import GalleryItem, reduced
-from zerocon.reports.pictures import shown as seen
-from zerocon.reports.report_html import notes, number, uri
-from zerocon.reports.report_pictures import Album, Open, album
-from zerocon.reports.report_variants import Variants, short_names
+from zerocon.reports.gallery.items import GalleryItem, reduced
+from zerocon.reports.gallery.items import shown as seen
+from zerocon.reports.gallery.page import edit_name, prompts
+from zerocon.reports.page.album import Album, Open, album
+from zerocon.reports.page.markup import notes, number, uri
+from zerocon.reports.page.variants import Variants, short_names
 from zerocon.reports.runs import Run
 from zerocon.reports.summary import Column
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
-from zerocon.reports.pictures import GalleryItem, changed_words, enlarged, shown
+from zerocon.reports.gallery.items import GalleryItem, changed_words, enlarged, shown
 
 SIDE = 144  # of a picture; whatever is smaller is enlarged a whole number of times
 GAP = 6

@@ -16,9 +16,9 @@ from string import Template
 
 from zerocon.ledger.atomic import write_atomic
 from zerocon.ledger.records import Record
+from zerocon.reports.gallery.items import GalleryItem, changed_words, data_uri, is_small, shown
+from zerocon.reports.gallery.sheet import contact_sheet
 from zerocon.reports.layout import ARROWS, NOTHING
-from zerocon.reports.pictures import GalleryItem, changed_words, data_uri, is_small, shown
-from zerocon.reports.sheet import contact_sheet
 from zerocon.reports.summary import Column
 
 __all__ = ["GalleryItem", "write_gallery"]
@@ -51,7 +51,7 @@ def _page_in_pieces(
     items: Sequence[GalleryItem], columns: Sequence[Column], title: str, total: int | None = None
 ) -> Iterator[str]:
     """Case by case: with all its pictures a page is too large to be held in memory."""
-    template = Template((files("zerocon.reports") / "gallery_page.html").read_text("utf-8"))
+    template = Template((files("zerocon.reports.gallery") / "page.html").read_text("utf-8"))
     frame = template.substitute(
         title=escape(title),
         subtitle=escape(_subtitle(items, total)),

@@ -15,11 +15,10 @@ from matplotlib import rc_context
 from zerocon.core.checks import ConfigError, in_range
 from zerocon.ledger.atomic import write_atomic
 from zerocon.ledger.records import FILE_NAME, Record, read_records
-from zerocon.reports import report_facts, report_plots
 from zerocon.reports.comparison import same_cases
-from zerocon.reports.frontier import frontier_of, strands
-from zerocon.reports.frontier_plot import draw
-from zerocon.reports.frontier_table import (
+from zerocon.reports.frontier.curves import frontier_of, strands
+from zerocon.reports.frontier.plot import draw
+from zerocon.reports.frontier.table import (
     PRESERVATION,
     SUCCESS,
     chosen,
@@ -27,14 +26,15 @@ from zerocon.reports.frontier_table import (
     frontier_grids,
 )
 from zerocon.reports.layout import UNLIMITED
-from zerocon.reports.measured import measured
-from zerocon.reports.report_cases import Lookup, cards, dataset_of
-from zerocon.reports.report_html import details, grid_table, notes, plot, section
-from zerocon.reports.report_results import Results, results_of, results_table
-from zerocon.reports.report_variants import Variants, numeric, variants_of
+from zerocon.reports.page import facts, plots
+from zerocon.reports.page.cases import Lookup, cards, dataset_of
+from zerocon.reports.page.markup import details, grid_table, notes, plot, section
+from zerocon.reports.page.results import Results, results_of, results_table
+from zerocon.reports.page.variants import Variants, numeric, variants_of
 from zerocon.reports.runs import Run, columns_of, differences, sorts
 from zerocon.reports.store import Cells, Store
 from zerocon.reports.summary import LEVEL, RESAMPLES, Column
+from zerocon.reports.table import measured
 
 MEGABYTES = 5.0
 OPEN_PLOTS = 4  # metrics whose plots are seen at once; the others unfold
@@ -100,17 +100,17 @@ def report_page(
     variants = variants_of(runs, along)
     records = [_records(run) for run in variants.runs]
     parts = parts_of(variants, metrics, along)
-    with rc_context(report_plots.SVG):
+    with rc_context(plots.SVG):
         before = [
-            section("asked", "What was asked", report_facts.asked(variants)),
+            section("asked", "What was asked", facts.asked(variants)),
             section("results", "Results", *_apart(parts), *map(_results, parts)),
             section("ablation", "Ablation", *map(_ablation, parts)),
             section("frontier", "Frontier", *map(_frontier, parts)),
         ]
     after = [
-        section("failures", "Failures", report_facts.failures(variants, records)),
-        section("cost", "Cost", report_facts.cost(variants, records)),
-        section("provenance", "Provenance", report_facts.provenance(variants)),
+        section("failures", "Failures", facts.failures(variants, records)),
+        section("cost", "Cost", facts.cost(variants, records)),
+        section("provenance", "Provenance", facts.provenance(variants)),
     ]
     columns = _judged_first(columns_of(variants.runs, metrics))
     left = room - sum(len(text.encode()) for text in (*before, *after)) - _MARGIN
@@ -178,7 +178,7 @@ def _ablation(part: Part) -> str:
 def _gathered(part: Part) -> str:
     if not part.variants.swept:
         return ""
-    sweep = report_plots.sweep_of(part.variants)
+    sweep = plots.sweep_of(part.variants)
     several = any(len(group) > 1 for group in sweep.runs.values())
     return "; each case is averaged over the runs of a point first" if several else ""
 
@@ -193,16 +193,16 @@ def _judged_first(columns: Sequence[Column]) -> list[Column]:
 
 def _plots(part: Part, column: Column) -> str:
     name = str(column["name"])
-    sweep = report_plots.sweep_of(part.variants)
+    sweep = plots.sweep_of(part.variants)
     swept = [s for s in sweep.settings if len(part.variants.values(s)) > 1]
     if not swept:
-        svg = report_plots.dots(part.variants.labels, part.results.runs[name], column)
+        svg = plots.dots(part.variants.labels, part.results.runs[name], column)
         return plot(svg, f"{name} of each variant", name)
-    found = report_plots.sweep_estimates(sweep, part.cells.values[name])
-    drawn = plot(report_plots.curves(sweep, found, column), f"{name} over {swept[0]}", name)
+    found = plots.sweep_estimates(sweep, part.cells.values[name])
+    drawn = plot(plots.curves(sweep, found, column), f"{name} over {swept[0]}", name)
     if len(swept) < 2:
         return drawn
-    svg = report_plots.heat_map(sweep, found, column)
+    svg = plots.heat_map(sweep, found, column)
     map_of = plot(svg, f"{name} over {swept[0]} and {swept[1]}, a map", name)
     return f'<div class="pair">{drawn}{map_of}</div>'
 
@@ -264,7 +264,7 @@ def _subtitle(variants: Variants, records: Sequence[Sequence[Record]]) -> str:
 
 
 def _page(title: str, subtitle: str, sections: Sequence[str]) -> str:
-    template = Template((files("zerocon.reports") / "report_page.html").read_text("utf-8"))
+    template = Template((files("zerocon.reports.page") / "page.html").read_text("utf-8"))
     return template.substitute(
         title=escape(title), subtitle=escape(subtitle), sections="\n".join(filter(None, sections))
     )

@@ -13,14 +13,14 @@ from rich.console import Console
 
 from zerocon.core.checks import ConfigError, one_of
 from zerocon.reports.comparison import same_cases
-from zerocon.reports.frontier import Frontier, Strand, frontier_of, strands
-from zerocon.reports.frontier_plot import Curve, draw
+from zerocon.reports.frontier.curves import Frontier, Strand, frontier_of, strands
+from zerocon.reports.frontier.plot import Curve, draw
 from zerocon.reports.layout import NOTHING, UNLIMITED, Cell, Grid, label
-from zerocon.reports.measured import CHOICES, CSV, TERMINAL
 from zerocon.reports.render import write
 from zerocon.reports.runs import Run, Sort, columns_of, find_runs, varying
 from zerocon.reports.statistics import Floats
 from zerocon.reports.summary import LEVEL, RESAMPLES, Column
+from zerocon.reports.table import CHOICES, CSV, TERMINAL
 
 PRESERVATION = ("lpips_bg", "structure", "psnr_bg", "lpips_whole")
 SUCCESS = ("edit_success", "clip_accuracy", "clip_edited", "clip_whole")
