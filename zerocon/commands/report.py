@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zerocon.commands.table import add_metrics, add_runs, names
+from zerocon.core.text import printable
 
 if TYPE_CHECKING:
     from zerocon.reports.page.cases import Lookup
@@ -55,8 +56,8 @@ def _report(options: argparse.Namespace) -> None:
         megabytes=options.megabytes,
     )
     for note in said:
-        print(note)
-    print(f"{options.out}: {len(runs)} runs, {size / 1e6:.1f} MB")
+        print(printable(note))
+    print(printable(options.out) + f": {len(runs)} runs, {size / 1e6:.1f} MB")
 
 
 def _lookups(

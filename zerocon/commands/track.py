@@ -20,6 +20,7 @@ def add(commands: Any) -> None:
 
 def _sync(options: argparse.Namespace) -> None:
     from zerocon.config.settings import compose_config, plain
+    from zerocon.core.text import printable
     from zerocon.ledger.status import status_of
     from zerocon.reports.runs import find_runs
     from zerocon.runs.mirror import sync
@@ -28,7 +29,7 @@ def _sync(options: argparse.Namespace) -> None:
     tracker = plain(compose_config(overrides))["tracker"]
     for run in find_runs(options.runs):
         if status_of(run.directory).state in ("partial", "running"):
-            print(f"{run.directory}  is not finished, and is left out")
+            print(f"{printable(run.directory)}  is not finished, and is left out")
         else:
             told = sync(run.directory, tracker)
-            print(f"{run.directory}  {'sent' if told else 'was sent before'}")
+            print(f"{printable(run.directory)}  {'sent' if told else 'was sent before'}")

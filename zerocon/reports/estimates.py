@@ -21,10 +21,11 @@ class Estimate:
     low: float
     high: float
     n: int
+    infinite: int = 0  # values that are not in the mean
 
 
 def estimates(values: Floats, resamples: int = RESAMPLES) -> list[Estimate]:
-    """Of each row of [point, case]. Infinities have no mean and are left out."""
+    """Of the finite values of each row of [point, case]; infinite ones are counted."""
     there = np.isfinite(values)
     counts = there.sum(1)
     found: dict[int, Estimate] = {}
@@ -32,7 +33,8 @@ def estimates(values: Floats, resamples: int = RESAMPLES) -> list[Estimate]:
         which = np.flatnonzero(counts == n)
         together = values[which][there[which]].reshape(len(which), n)  # [point, n]
         found |= dict(zip(which.tolist(), _of_size(together, resamples), strict=True))
-    return [found[point] for point in range(len(values))]
+    infinite = np.isinf(values).sum(1).tolist()
+    return [replace(found[point], infinite=infinite[point]) for point in range(len(values))]
 
 
 def _of_size(values: Floats, resamples: int) -> list[Estimate]:

@@ -1,15 +1,19 @@
-"""Tables drawn: for the terminal, in Markdown, LaTeX and HTML. CSV has its own numbers."""
+"""Tables drawn: for the terminal, in Markdown, LaTeX and HTML; and rows as CSV."""
 
 from __future__ import annotations
 
+import csv
 import html
+import io
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from textwrap import wrap
 
 from rich.cells import cell_len
 from rich.console import Console
 
+from zerocon.core.text import printable
 from zerocon.reports.layout import MARKS, Cell, Grid, column_widths
 
 _BOLD_GREEN, _UNDERLINED, _DIM, _PLAIN = "\x1b[1;32m", "\x1b[4m", "\x1b[2m", "\x1b[0m"
@@ -81,21 +85,27 @@ def to_markdown(tables: Sequence[Grid]) -> str:
 def _markdown(grid: Grid) -> str:
     aligned = [":--"] * grid.keys + ["--:"] * (len(grid.header) - grid.keys)
     body = [[_markdown_cell(cell) for cell in row] for row in grid.rows]
-    lines = [[_markdown_text(name) for name in grid.header], aligned, *body]
+    lines = [[markdown_text(name) for name in grid.header], aligned, *body]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     marks = ["**bold**: best, *italic*: second best"] if _has_ranks(grid, 2) else []
-    notes = "\n".join(f"- {note}" for note in [*map(_markdown_text, grid.notes), *marks])
-    title = f"### {_markdown_text(grid.title)}" if grid.title else ""
+    notes = "\n".join(f"- {note}" for note in [*map(markdown_text, grid.notes), *marks])
+    title = f"### {markdown_text(grid.title)}" if grid.title else ""
     return "\n\n".join(part for part in (title, table, notes) if part)
 
 
 def _markdown_cell(cell: Cell) -> str:
     marks = MARKS[cell.rank]
-    return f"{marks}{_markdown_text(cell.text)}{marks}"
+    return f"{marks}{markdown_text(cell.text)}{marks}"
 
 
-def _markdown_text(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
+_MARKDOWN = {"\\": "\\\\", "|": "\\|", "*": "\\*", "`": "\\`", "<": "&lt;", ">": "&gt;", "\n": " "}
+
+
+def markdown_text(text: str) -> str:
+    """Text that stays text: no HTML, no links or pictures, no marks but ours."""
+    entities = re.sub(r"&(?=#|\w+;)", "&amp;", text)
+    escaped = "".join(_MARKDOWN.get(letter, letter) for letter in entities)
+    return re.sub(r"\](?=[(:\[])", r"]\\", escaped)
 
 
 def to_latex(tables: Sequence[Grid]) -> str:
@@ -215,3 +225,32 @@ def write(tables: Sequence[Grid], form: str, console: Console) -> None:
         print_grids(tables, console)
     else:
         sys.stdout.write(FORMATS[form](tables))
+
+
+def to_csv(rows: Sequence[Mapping[str, object]]) -> str:
+    """One table with a column for each name that any row has, in the order of first mention."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([_csv_cell(name) for name in names])
+    writer.writerows([_csv_cell(row.get(name)) for name in names] for row in rows)
+    return text.getvalue()
+
+
+def _csv_cell(value: object) -> object:
+    """Numbers as they are; text that a spreadsheet would run as a formula begins with a quote."""
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if _FORMULA.match(text) and not _is_number(text) else text
+
+
+_FORMULA = re.compile(r"\s*[=+\-@＝＋－＠]")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

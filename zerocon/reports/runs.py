@@ -1,10 +1,11 @@
-"""The runs that a report is about: found on disk, told apart, and which may be compared."""
+"""The runs that a report is about: found on disk, named, and their settings."""
 
 from __future__ import annotations
 
 import glob
 import os
 import re
+import struct
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,9 +18,11 @@ import yaml
 from zerocon.core.checks import ConfigError
 from zerocon.ledger.origin import FILE, Origin
 from zerocon.ledger.provenance import NOT_IN_NAME
+from zerocon.ledger.records import IMAGES
 from zerocon.reports.summary import Column
 
 NO_VALUE = "–"  # of a field that the run's config does not have
+_PNG_HEAD = 24  # bytes up to a PNG's width and height
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -50,33 +53,39 @@ class Run:
     def field(self, name: str) -> str:
         return shown(self.fields.get(name, NO_VALUE))
 
+    @cached_property
+    def resolution(self) -> str:
+        """Of the pictures that were measured, as "512" or "768×512"; "" where there are none."""
+        return _resolution(self.directory / IMAGES)
 
-@dataclass(frozen=True)
-class Sort:
-    """Runs whose numbers mean the same, and how to say which."""
+    @cached_property
+    def legacy_jpeg(self) -> bool:
+        """Whether edited pictures were recompressed before they were measured.
 
-    dataset: str
-    dataset_fingerprint: str
-    protocol: str
-    judges: tuple[tuple[str, str], ...]
-    uses_mask: bool
+        Only `zerocon score` does that, whose runs have no backbone.
+        """
+        scored = self.origin.backbone.get("name") == "unknown"
+        return scored and self.fields.get("scored.legacy_jpeg") is True
 
-    @classmethod
-    def of(cls, run: Run) -> Sort:
-        origin = run.origin
-        return cls(
-            dataset=origin.dataset.get("name", ""),
-            dataset_fingerprint=origin.dataset.get("fingerprint", ""),
-            protocol=origin.protocol,
-            judges=tuple(sorted(origin.judges.items())),
-            uses_mask=bool(origin.uses_mask),
-        )
 
-    def words(self) -> str:
-        judges = ", ".join(f"{metric} by {judge}" for metric, judge in self.judges)
-        mask = "; the method was given the benchmark's mask" if self.uses_mask else ""
-        dataset = f"{self.dataset} {self.dataset_fingerprint}".strip()
-        return f"{dataset}, protocol {self.protocol}, judged {judges or 'by no model'}{mask}"
+def _resolution(folder: Path) -> str:
+    """Of the first picture found; all pictures of a run have the same size."""
+    try:
+        with os.scandir(folder) as entries:
+            pictures = (e for e in entries if e.name.endswith(".png"))
+            file = next((e.path for e in pictures if e.is_file(follow_symlinks=False)), None)
+        head = _head(file) if file else b""
+    except OSError:
+        return ""
+    if len(head) < _PNG_HEAD or head[12:16] != b"IHDR":
+        return ""
+    width, height = struct.unpack(">II", head[16:])
+    return str(width) if width == height else f"{width}×{height}"
+
+
+def _head(file: str) -> bytes:
+    with Path(file).open("rb") as opened:
+        return opened.read(_PNG_HEAD)
 
 
 def find_runs(patterns: Sequence[str | Path]) -> list[Run]:
@@ -130,29 +139,6 @@ def _labels(directories: Sequence[Path]) -> dict[Path, str]:
         often = Counter(names.values())
         labels |= {path: name for path, name in names.items() if often[name] == 1}
     return labels
-
-
-def sorts(runs: Iterable[Run]) -> dict[Sort, list[Run]]:
-    """Runs by what their numbers mean; those of different sorts are never in one column."""
-    found: dict[Sort, list[Run]] = {}
-    for run in runs:
-        found.setdefault(Sort.of(run), []).append(run)
-    return found
-
-
-def differences(several: Sequence[Sort]) -> str:
-    """In what the sorts differ, in words."""
-    names = {
-        "dataset": "dataset",
-        "dataset_fingerprint": "the dataset's content or its cases",
-        "protocol": "protocol",
-        "judges": "the models that judge",
-        "uses_mask": "whether the method was given the mask",
-    }
-    differ = [name for name in names if len({getattr(sort, name) for sort in several}) > 1]
-    if "dataset" in differ:  # another dataset has another content, too
-        differ = [name for name in differ if name != "dataset_fingerprint"]
-    return ", ".join(names[name] for name in differ)
 
 
 def columns_of(runs: Sequence[Run], only: Sequence[str] = ()) -> list[Column]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -36,6 +37,12 @@ class Curve:
 
 def draw(path: Path, curves: Sequence[Curve], x: Column, y: Column, front: Floats) -> None:
     """Better is up and to the right. `front` are the points on the common front, [point, 2]."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with rc_context({"text.parse_math": False}):  # a name may have dollar signs
+        _figure(curves, x, y, front).savefig(path)
+
+
+def _figure(curves: Sequence[Curve], x: Column, y: Column, front: Floats) -> Figure:
     figure = Figure(figsize=(8, 5.5), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
@@ -58,8 +65,7 @@ def draw(path: Path, curves: Sequence[Curve], x: Column, y: Column, front: Float
         figure.legend(frameon=False, fontsize=9, loc="outside right upper")
     else:
         axes.legend(frameon=False, fontsize=9, loc="best")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    return figure
 
 
 def _curve(axes: Axes, curve: Curve, color: str, marker: str) -> None:

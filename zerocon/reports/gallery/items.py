@@ -7,6 +7,7 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from itertools import takewhile
 
 from PIL import Image, ImageChops, ImageFilter
 
@@ -16,6 +17,7 @@ OUTLINE = (255, 0, 150)
 _LARGEST = 256  # bigger pictures are shown smaller: a gallery holds thousands
 _LOSSLESS = 128  # up to here every pixel is meant to be seen
 
+_MOST_COMPARED = 250_000  # pairs of words of two prompts
 _TO_BLACK_AND_WHITE = [0] * 128 + [255] * 128
 
 Pieces = list[tuple[str, bool]]
@@ -113,11 +115,30 @@ def enlarged(picture: Image.Image, side: int) -> Image.Image:
 def changed_words(source: str, target: str) -> tuple[Pieces, Pieces]:
     """Both prompts in pieces, each with whether the other prompt lacks it."""
     a, b = source.split(), target.split()
+    if len(a) * len(b) > _MOST_COMPARED:
+        return _ends_alike(a, b)
     steps = SequenceMatcher(None, a, b, autojunk=False).get_opcodes()
     return (
         _pieces([(a[i:j], kind != "equal") for kind, i, j, _, _ in steps]),
         _pieces([(b[k:m], kind != "equal") for kind, _, _, k, m in steps]),
     )
+
+
+def _ends_alike(a: Sequence[str], b: Sequence[str]) -> tuple[Pieces, Pieces]:
+    """Of very long prompts: all between the words that both begin and end with."""
+    start = _alike(a, b)
+    end = _alike(a[start:][::-1], b[start:][::-1])
+    return _middle(a, start, len(a) - end), _middle(b, start, len(b) - end)
+
+
+def _alike(a: Sequence[str], b: Sequence[str]) -> int:
+    """How many words at the start are the same in both."""
+    same = (x == y for x, y in zip(a, b, strict=False))
+    return sum(1 for _ in takewhile(bool, same))
+
+
+def _middle(words: Sequence[str], start: int, end: int) -> Pieces:
+    return _pieces([(words[:start], False), (words[start:end], True), (words[end:], False)])
 
 
 def _pieces(runs: Sequence[tuple[Sequence[str], bool]]) -> Pieces:

@@ -37,10 +37,18 @@ def write_gallery(
     png_cases: int = 40,
     html_cases: int = 1000,
 ) -> None:
-    """Write `gallery.png` and `gallery.html`, of the first cases when there are more."""
+    """Write `gallery.png` and `gallery.html`, of the first cases when there are more.
+
+    Columns that no case has a value of are left out: what needs a ground truth where there is none.
+    """
+    columns = [column for column in columns if _has_values(items, str(column["name"]))]
     write_atomic(directory / "gallery.png", contact_sheet(items[:png_cases], title))
     page = _page_in_pieces(items[:html_cases], columns, title, len(items))
     write_atomic(directory / "gallery.html", (piece.encode(errors="replace") for piece in page))
+
+
+def _has_values(items: Sequence[GalleryItem], name: str) -> bool:
+    return any(not math.isnan(item.record.metrics.get(name, math.nan)) for item in items)
 
 
 def gallery_page(items: Sequence[GalleryItem], columns: Sequence[Column], title: str) -> str:

@@ -10,6 +10,7 @@ from zerocon.ledger.provenance import NOT_IN_NAME
 from zerocon.ledger.records import Record
 from zerocon.ledger.sessions import read_sessions
 from zerocon.ledger.status import status_of
+from zerocon.reports.evaluation import evaluation_of
 from zerocon.reports.layout import NOTHING
 from zerocon.reports.page.markup import cell, details, head, notes, pairs, table
 from zerocon.reports.page.variants import Variants
@@ -158,13 +159,19 @@ def _answer(said: bool | None) -> str:
 
 def _origin(run: Run) -> dict[str, str]:
     origin = run.origin
+    evaluation = evaluation_of(run)
     said = {
         "dataset": _both(origin.dataset),
+        "pixels": evaluation.resolution or NOTHING,
         "backbone": _both(origin.backbone),
         "protocol": origin.protocol,
         "given the benchmark's mask": _answer(origin.uses_mask),
     }
-    judges = {f"judge of {metric}": judge for metric, judge in origin.judges.items()}
+    names = dict(evaluation.judge_names)
+    judges = {
+        f"judge of {metric}": f"{names.get(metric, '')} {judge}".strip()
+        for metric, judge in origin.judges.items()
+    }
     return said | judges | _flat(origin.provenance)
 
 

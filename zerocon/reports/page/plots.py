@@ -25,7 +25,9 @@ SIZE = (4.2, 3.1)  # inches
 _FAR_APART = 100.0  # values this many times each other stand on a logarithmic axis
 _DARK = 0.5  # of the colours below, those that need white letters
 # How it is drawn: the same bytes each time, and letters stay letters.
-SVG: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "zerocon", "font.size": 9}
+SVG: dict[Any, Any] = {
+    "svg.fonttype": "none", "svg.hashsalt": "zerocon", "font.size": 9, "text.parse_math": False,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

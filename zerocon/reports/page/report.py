@@ -16,6 +16,7 @@ from zerocon.core.checks import ConfigError, in_range
 from zerocon.ledger.atomic import write_atomic
 from zerocon.ledger.records import FILE_NAME, Record, read_records
 from zerocon.reports.comparison import same_cases
+from zerocon.reports.evaluation import Evaluation, differences, evaluations
 from zerocon.reports.frontier.curves import frontier_of, strands
 from zerocon.reports.frontier.plot import draw
 from zerocon.reports.frontier.table import (
@@ -25,13 +26,12 @@ from zerocon.reports.frontier.table import (
     front_of,
     frontier_grids,
 )
-from zerocon.reports.layout import UNLIMITED
 from zerocon.reports.page import facts, plots
 from zerocon.reports.page.cases import Lookup, cards, dataset_of
 from zerocon.reports.page.markup import details, grid_table, notes, plot, section
 from zerocon.reports.page.results import Results, results_of, results_table
 from zerocon.reports.page.variants import Variants, numeric, variants_of
-from zerocon.reports.runs import Run, columns_of, differences, sorts
+from zerocon.reports.runs import Run, columns_of
 from zerocon.reports.store import Cells, Store
 from zerocon.reports.summary import LEVEL, RESAMPLES, Column
 from zerocon.reports.table import measured
@@ -44,9 +44,10 @@ _MARGIN = 20_000  # bytes, for what is only known once the pictures are
 
 @dataclass(frozen=True)
 class Part:
-    """Runs of one sort: their numbers may stand in one column."""
+    """Runs with one evaluation: their numbers may stand in one column."""
 
     name: str
+    evaluation: Evaluation
     title: str
     variants: Variants
     columns: Sequence[Column]
@@ -131,17 +132,18 @@ def _records(run: Run) -> list[Record]:
 def parts_of(variants: Variants, metrics: Sequence[str], along: Sequence[str] = ()) -> list[Part]:
     columns_of(variants.runs, metrics)  # a metric that no run has
     parts: list[Part] = []
-    found = sorts(variants.runs)
-    blocks = {block.sort: block for block in measured(variants.runs)}
-    for number, (sort, of_sort) in enumerate(found.items(), 1):
-        columns = [c for c in columns_of(of_sort) if not metrics or c["name"] in metrics]
-        cells = Store(of_sort, columns).cells()
-        has = [name for name in along if any(name in run.fields for run in of_sort)]
-        part = variants.part(of_sort, variants_of(of_sort, has).swept)
-        title = f"{number} of {len(found)}: {sort.words()}" if len(found) > 1 else ""
-        said = blocks[sort].notes
+    found = evaluations(variants.runs)
+    blocks = {block.evaluation: block for block in measured(variants.runs)}
+    for number, (evaluation, several) in enumerate(found.items(), 1):
+        columns = [c for c in columns_of(several) if not metrics or c["name"] in metrics]
+        cells = Store(several, columns).cells()
+        has = [name for name in along if any(name in run.fields for run in several)]
+        part = variants.part(several, variants_of(several, has).swept)
+        title = f"{number} of {len(found)}: {evaluation.words()}" if len(found) > 1 else ""
+        said = blocks[evaluation].notes
+        found_in = results_of(columns, cells)
         parts.append(
-            Part(f"table{number}", title, part, columns, cells, results_of(columns, cells), said)
+            Part(f"table{number}", evaluation, title, part, columns, cells, found_in, said)
         )
     return parts
 
@@ -150,7 +152,7 @@ def _apart(parts: Sequence[Part]) -> list[str]:
     """Why there are several tables."""
     if len(parts) < 2:
         return []
-    why = differences([sort for part in parts for sort in sorts(part.variants.runs)])
+    why = differences(part.evaluation for part in parts)
     return [notes([f"{len(parts)} tables and not one: the runs differ in {why}"])]
 
 
@@ -172,7 +174,13 @@ def _ablation(part: Part) -> str:
     first, more = "".join(drawn[:OPEN_PLOTS]), "".join(drawn[OPEN_PLOTS:])
     folded = details(f"{len(drawn) - OPEN_PLOTS} more metrics", f'<div class="plots">{more}</div>')
     body = f'<div class="plots">{first}</div>{folded if more else ""}'
-    return _titled(part, notes([f"means and their {LEVEL:.0%} intervals{_gathered(part)}"]) + body)
+    said = [f"means and their {LEVEL:.0%} intervals{_gathered(part)}", *_not_drawn(part)]
+    return _titled(part, notes(said) + body)
+
+
+def _not_drawn(part: Part) -> list[str]:
+    infinite = [name for name, runs in part.results.runs.items() if any(r.infinite for r in runs)]
+    return [f"plots show the finite values only: {', '.join(infinite)}"] if infinite else []
 
 
 def _gathered(part: Part) -> str:
@@ -229,7 +237,7 @@ def _curves(part: Part, runs: Sequence[Run]) -> str:
         file = Path(folder) / "frontier.svg"
         draw(file, made.curves, *columns, front_of(made))
         svg = file.read_bytes()
-    grids = frontier_grids(made, len(cells.cases), RESAMPLES, 0, said, UNLIMITED)
+    grids = frontier_grids(made, RESAMPLES, 0, said)
     drawn = plot(svg, f"{columns[1]['name']} against {columns[0]['name']}")
     return f'<div class="frontier">{drawn}</div>' + details(
         "the curves in numbers", "".join(map(grid_table, grids))
