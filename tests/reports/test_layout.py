@@ -10,7 +10,7 @@ from rich.console import Console
 
 from zerocon.ledger.records import Record
 from zerocon.reports.layout import Label, grids, ranks
-from zerocon.reports.render import latex_text, print_grids, to_html, to_latex, to_markdown
+from zerocon.reports.render import FORMATS, latex_text, print_grids, to_html, to_latex, to_markdown
 from zerocon.reports.summary import Summary, summarize
 
 COLUMNS = [
@@ -114,6 +114,35 @@ def test_the_best_and_the_second_best_of_three() -> None:
     assert ranks([3.0, 1.0], higher) == [1, 0]  # a second of two is the worst
     assert ranks([0.1 + 0.2, 0.3, 0.2, 0.1], higher) == [1, 1, 2, 0]  # equal but for rounding
     assert ranks([1.0, None], higher) == [0, 0]
+
+
+def test_infinite_values_are_the_best_there_are() -> None:
+    higher, lower = COLUMNS[0], COLUMNS[1]
+    assert ranks([20.0, 30.0], higher, [0.9, 0.0]) == [0, 0]  # not comparable
+    assert ranks([30.0, 30.0], higher, [0.9, 0.0]) == [1, 0]
+    assert ranks([31.0, 30.0, 20.0], higher, [0.9, 0.0, 0.0]) == [1, 2, 0]
+    assert ranks([None, 30.0], higher, [1.0, 0.0]) == [1, 0]  # infinite in every case
+    assert ranks([None, None], higher, [1.0, 0.0]) == [0, 0]
+    assert ranks([None, 30.0], lower, [1.0, 0.0]) == [0, 1]
+
+
+def test_markdown_has_no_html_and_no_links() -> None:
+    name = "<img src=x onerror=hit()> &lt;b&gt; ![x](http://x) **best** `"
+    runs: dict[Label, Summary] = {(name,): run(0), ("b",): run(1)}
+    text = to_markdown(grids(runs, COLUMNS))
+    assert "<" not in text
+    assert "](" not in text
+    assert "&amp;lt;b" in text
+    assert "\\*\\*best" in text
+
+
+def test_nothing_that_moves_the_cursor_is_in_a_table() -> None:
+    name = "a\x1b[2J\x9b31m\u202e\r\nb"
+    runs: dict[Label, Summary] = {(name,): run(0), ("b",): run(1)}
+    made = grids(runs, [{**COLUMNS[0], "name": "m\x1b[1m"}])
+    for text in (shown(runs, 200), *(form(made) for form in FORMATS.values())):
+        assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", text)
+    assert "a\\x1b[2J\\x9b31m\\u202e\\r\\nb" in shown(runs, 200)
 
 
 def test_marks_need_no_colour() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from made_up import LPIPS, PSNR, failed, method, ok, write_run
 
 from zerocon.cli import main
 from zerocon.core.checks import ConfigError
+from zerocon.ledger.records import Record
 from zerocon.reports.published import SETS, published_rows
 from zerocon.reports.statistics import bootstrap_means
 from zerocon.reports.table import print_table
@@ -219,3 +221,59 @@ def test_very_many_records_are_read_in_little_memory(tmp_path: Path) -> None:
     assert told["peak_MiB"] < 512
     assert told["processor_seconds"] < 10
     assert "run-00399" in (tmp_path / "table.txt").read_text()
+
+
+def test_csv_of_everything_is_one_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Measured runs of two evaluations and published rows, under one header."""
+    write_run(tmp_path / "a", [ok("x", psnr_bg=1.25, lpips_bg=2.0)])
+    write_run(tmp_path / "b", [ok("x", psnr_bg=2.5)], columns=[PSNR], protocol="published")
+    text = printed(capsys, str(tmp_path), "--published", "pie_bench", "--format", "csv")
+    header, *lines = csv.reader(io.StringIO(text))
+    assert len(set(header)) == len(header)
+    assert {len(line) for line in lines} == {len(header)}
+    rows = [dict(zip(header, line, strict=True)) for line in lines]
+    assert [row["kind"] for row in rows[:3]] == ["measured", "measured", "published"]
+    assert [row["psnr_bg (dB)"] for row in rows[:3]] == ["1.25", "2.5", "17.87"]
+    assert [row["lpips_bg (1e-3)"] for row in rows[:3]] == ["2.0", "", "208.8"]
+    assert rows[2]["reported by"].startswith("PnP Inversion")
+
+
+def infinite(cases: int, untouched: int, psnr: float) -> list[Record]:
+    return [
+        ok(str(i), psnr_bg=math.inf if i < untouched else psnr, lpips_bg=1.0) for i in range(cases)
+    ]
+
+
+def test_a_mean_with_infinite_values_is_shown_as_what_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "plain", infinite(10, 0, 30.0))
+    write_run(tmp_path / "pastes", infinite(10, 9, 20.0))
+    text = printed(capsys, str(tmp_path), "--markdown", "--metrics", "psnr_bg")
+    assert "| ∞ in 9, else 20.00 |" in text
+    assert "**" not in text  # nothing says that the 30 dB are better than nine untouched ones
+    assert "no best: infinite values and the mean of the others disagree" in text
+    rows = csv.DictReader(io.StringIO(printed(capsys, str(tmp_path), "--format", "csv")))
+    numbers = {row["run"]: row for row in rows}
+    assert numbers["pastes"]["psnr_bg (dB)"] == "inf"
+    assert numbers["pastes"]["psnr_bg infinite"] == "9"
+    assert numbers["pastes"]["psnr_bg mean of the finite (dB)"] == "20.0"
+    assert numbers["plain"]["psnr_bg (dB)"] == "30.0"
+    write_run(tmp_path / "all", infinite(10, 10, 0.0))
+    assert "| **∞** |" in printed(capsys, str(tmp_path), "--markdown", "--metrics", "psnr_bg")
+
+
+def test_formulas_are_text_in_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kinds = ('=HYPERLINK("http://x")', "+1+cmd", "-1+1", "@SUM(A1)", "-0.5", "plain", "\t=1")
+    records = [
+        Record(case=str(i), status="ok", edit_type=kind, metrics={"psnr_bg": -1.0})
+        for i, kind in enumerate(kinds)
+    ]
+    run = write_run(tmp_path / "=1+1", records, columns=[PSNR])
+    text = printed(capsys, str(run), "--per-type", "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert {row["run"] for row in rows} == {"'=1+1"}
+    assert {row["psnr_bg (dB)"] for row in rows} == {"-1.0"}
+    assert {row["edit_type"] for row in rows[1:]} == {
+        "'=HYPERLINK(\"http://x\")", "'+1+cmd", "'-1+1", "'@SUM(A1)", "-0.5", "plain", "\\t=1",
+    }  # fmt: skip

@@ -161,7 +161,7 @@ def _metric_per_row(title: str, rows: Rows, columns: Sequence[Column]) -> Grid:
         [Cell("cases"), *(Cell(str(group.cases)) for group in groups.values())],
         [Cell("failed"), *(Cell(str(group.failed)) for group in groups.values())],
     ]
-    header = ["metric", *(name for (name,) in groups)]
+    header = ["metric", *(printable(name) for (name,) in groups)]
     return Grid(title, header, [*lines, *counts], _notes(groups, columns))
 
 
@@ -273,9 +273,10 @@ def _statistic(group: Group, column: Column) -> Statistic:
 
 
 def label(column: Column, before_unit: str = " ") -> str:
-    unit = f"{before_unit}({column['unit']})" if column["unit"] else ""
+    name, unit = printable(column["name"]), printable(column["unit"])
+    in_unit = f"{before_unit}({unit})" if unit else ""
     arrow = ARROWS[column["better"]]
-    return f"{column['name']} {arrow}{unit}".rstrip() if arrow else f"{column['name']}{unit}"
+    return f"{name} {arrow}{in_unit}".rstrip() if arrow else f"{name}{in_unit}"
 
 
 def value(stat: Statistic, column: Column) -> str:

@@ -16,6 +16,7 @@ from typing import Any, cast
 import yaml
 
 from zerocon.core.checks import ConfigError
+from zerocon.core.text import printable
 from zerocon.ledger.origin import FILE, Origin
 from zerocon.ledger.provenance import NOT_IN_NAME
 from zerocon.ledger.records import IMAGES
@@ -98,7 +99,7 @@ def find_runs(patterns: Sequence[str | Path]) -> list[Run]:
         origin = Origin.read(directory)
         if origin is None:
             raise ConfigError(f"{directory} is no run's directory: it has no {FILE}")
-        runs.append(Run(directory, labels[directory], origin))
+        runs.append(Run(directory, printable(labels[directory]), origin))
     return runs
 
 
@@ -182,7 +183,7 @@ def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]
     for name, value in node.items():
         if name == "_target_":
             continue
-        path = f"{prefix}{name}"
+        path = f"{prefix}{printable(name)}"
         if not isinstance(value, dict):
             yield path, value
             continue
@@ -193,10 +194,10 @@ def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]
 
 
 def shown(value: object) -> str:
-    """A setting as it is written in YAML."""
+    """A setting as it is written in YAML, without control characters."""
     if value is None:
         return "null"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return printable(str(value).lower() if isinstance(value, bool) else value)
 
 
 def natural(text: str) -> list[tuple[int, float, str]]:

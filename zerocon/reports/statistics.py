@@ -19,6 +19,7 @@ from zerocon.reports.summary import LEVEL, RESAMPLES
 Floats = NDArray[np.float64]
 
 _ROUNDING = 1e-9  # of the spread: less apart is the same number
+_MOST_ENUMERATED = 13  # pairs with ties whose patterns of signs are all looked at
 _FEWEST_STUDENTISED = 10  # cases; of fewer, a resample's own spread says too little
 _AT_ONCE = 4_000_000  # numbers of the resampling weights in memory at a time
 
@@ -174,17 +175,32 @@ def wilcoxon(differences: Floats) -> Floats:
 
     Zeros are ranked and then left out (Pratt 1959): leaving them out first would let a few pairs
     speak for all where most are ties. Infinite differences rank highest. Each column is tested
-    as if it were alone. SciPy chooses between an exact and an approximate test for all columns of
-    a call, so those with and without ties or zeros are tested in calls of their own.
+    as if it were alone: exactly without ties and zeros, up to 50 pairs, and with them up to 13;
+    otherwise by the normal approximation.
     """
     ranks = signed_ranks(differences)
     tied, some = _has_ties(ranks), (ranks != 0).any(0)
+    few = len(ranks) <= _MOST_ENUMERATED
     p = np.ones(ranks.shape[1])
-    for columns in (some & tied, some & ~tied):
+    for columns, enumerated in ((some & tied, few), (some & ~tied, False)):
         if columns.any():
-            tested: Any = stats.wilcoxon(ranks[:, columns], zero_method="pratt", axis=0)
-            p[columns] = tested.pvalue
+            p[columns] = (_enumerated if enumerated else _by_scipy)(ranks[:, columns])
     return p
+
+
+def _by_scipy(ranks: Floats) -> Floats:
+    """SciPy chooses one test for all columns of a call: they must be of one kind."""
+    tested: Any = stats.wilcoxon(ranks, zero_method="pratt", axis=0)
+    return tested.pvalue
+
+
+def _enumerated(ranks: Floats) -> Floats:
+    """p from all patterns of signs that the differences could have had."""
+    n = len(ranks)
+    signs = (np.arange(2**n)[:, None] >> np.arange(n)) & 1  # [pattern, case]
+    sums, seen = signs @ np.abs(ranks), np.maximum(ranks, 0).sum(0)  # of the positive ranks
+    as_low, as_high = (sums <= seen).mean(0), (sums >= seen).mean(0)
+    return np.minimum(1, 2 * np.minimum(as_low, as_high))
 
 
 def signed_ranks(differences: Floats) -> Floats:

@@ -121,11 +121,12 @@ def _front(found: Found, search: Search, names: Sequence[str], width: int) -> li
 
 
 def _how_many(groups: Sequence[Group], columns: Sequence[Column]) -> list[str]:
-    """Over how many cases the means are, where that is not all of them."""
-    said = [f"means over {listed([group.cases for group in groups])} cases ± standard error"]
+    """Over how many cases the means are; of each column where that is not all of them."""
+    cases = [group.cases for group in groups]
+    said = [f"means ± standard error over cases: n = {listed(cases)}"]
     for column in columns:
         counts = [group.metrics[str(column["name"])].n for group in groups]
-        if counts != [group.cases for group in groups]:
+        if counts != cases:
             said.append(f"{column['name']}: n = {listed(counts)}")
     return said
 

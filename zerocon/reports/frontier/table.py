@@ -107,18 +107,16 @@ def frontier_grids(made: Frontier, resamples: int, seed: int, notes: Sequence[st
 def _how_many(made: Frontier) -> list[str]:
     """Over how many cases the means are, and what was left out of them."""
     named = list(zip(made.columns, made.counts.T, made.infinite.T, strict=True))[::-1]
-    counts = {str(column["name"]): listed(of_points.tolist()) for column, of_points, _ in named}
-    same = len(set(counts.values())) == 1
-    over = (
-        next(iter(counts.values())) if same else ", ".join(f"{c} ({n})" for n, c in counts.items())
-    )
+    ns = [f"{listed(n.tolist())} for {column['name']}" for column, n, _ in named]
+    alike = made.counts.min() == made.counts.max()
+    over = f"n = {made.counts.max()}" if alike else f"n = {', '.join(ns)}"
     infinite = [
         f"{column['name']}: {int(left.sum())} infinite values are not in the means, which are "
         "therefore too low"
         for column, _, left in named
         if left.any()
     ]
-    return [f"means over {over} cases ± standard error", *infinite]
+    return [f"means ± standard error over cases: {over}", *infinite]
 
 
 _VOLUME_HEADER = ["curve", "points", "on the front", "hypervolume", "behind the largest"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from zerocon.core.text import printable
 from zerocon.reports.frontier.curves import is_number
 from zerocon.reports.runs import NO_VALUE, Run, check_field, natural, varying
 
@@ -67,7 +68,7 @@ def independent(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
 def _labels(runs: Sequence[Run], settings: Sequence[str]) -> list[str]:
     """By what differs; where that is much or not enough, by the runs' names or directories."""
     by_settings = [_by_settings(run, settings) for run in runs]
-    choices = [[run.origin.name for run in runs], [run.label for run in runs]]
+    choices = [[printable(run.origin.name) for run in runs], [run.label for run in runs]]
     if 0 < len(settings) <= MOST_IN_A_NAME:
         choices.insert(0, by_settings)
     return next((c for c in choices if len(set(c)) == len(runs)), choices[-1])
