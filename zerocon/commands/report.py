@@ -63,7 +63,7 @@ def _report(options: argparse.Namespace) -> None:
 def _lookups(
     runs: Sequence[Run], options: argparse.Namespace
 ) -> tuple[dict[str, Lookup], list[str]]:
-    """How to find the requests' pictures of each dataset, and why some can't be had."""
+    """For each dataset a way to its pictures, or the reason why they are not available."""
     from zerocon.core.cases import DatasetError
     from zerocon.core.checks import ConfigError
     from zerocon.reports.page.cases import dataset_of

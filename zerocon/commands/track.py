@@ -1,4 +1,4 @@
-"""`zerocon track sync`: tell a tracker of runs that ended without it."""
+"""`zerocon track sync`: upload runs to a tracker after they ended."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import Any
 
 
 def add(commands: Any) -> None:
-    track = commands.add_parser("track", help="tell a tracker of runs that ended without it")
+    track = commands.add_parser("track", help="upload runs to a tracker after they ended")
     commands = track.add_subparsers(required=True, metavar="command")
-    sync = commands.add_parser("sync", help="upload runs from their records; those told are left")
+    sync = commands.add_parser(
+        "sync", help="upload runs from their records, unless already uploaded"
+    )
     sync.add_argument("runs", nargs="+", help="runs' directories or folders of runs")
     sync.add_argument(
         "--set", dest="overrides", action="append", default=[], metavar="SETTING=VALUE",
@@ -32,4 +34,4 @@ def _sync(options: argparse.Namespace) -> None:
             print(f"{printable(run.directory)}  is not finished, and is left out")
         else:
             told = sync(run.directory, tracker)
-            print(f"{printable(run.directory)}  {'sent' if told else 'was sent before'}")
+            print(f"{printable(run.directory)}  {'uploaded' if told else 'already uploaded'}")

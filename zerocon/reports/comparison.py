@@ -105,7 +105,7 @@ def compare(
 
 
 def _columns(runs: Sequence[Run], metrics: Sequence[str]) -> list[Column]:
-    """What is asked for; by default all that has a better."""
+    """The metrics asked for; by default all that have a better direction."""
     columns = columns_of(runs, metrics)
     return columns if metrics else [column for column in columns if column["better"]]
 
@@ -184,7 +184,7 @@ def _failed(runs: Sequence[Run], cells: Cells) -> list[str]:
 
 
 def _given_masks(runs: Sequence[Run]) -> list[str]:
-    """What makes the match unfair, or may: only some of the methods had the benchmark's mask."""
+    """Say if only some of the methods had the benchmark's mask, or if that is unknown."""
     given = [run.label for run in runs if run.origin.uses_mask]
     unknown = [run.label for run in runs if run.origin.uses_mask is None]
     said = [f"nobody said whether {_named(unknown)} had the mask"] if unknown else []

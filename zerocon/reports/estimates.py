@@ -25,7 +25,7 @@ class Estimate:
 
 
 def estimates(values: Floats, resamples: int = RESAMPLES) -> list[Estimate]:
-    """Of the finite values of each row of [point, case]; infinite ones are counted."""
+    """Mean and interval of each row's finite values [point, case]; infinite ones are counted."""
     there = np.isfinite(values)
     counts = there.sum(1)
     found: dict[int, Estimate] = {}

@@ -27,7 +27,7 @@ Label = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Cell:
-    """Its text may come from anywhere: what could control a terminal is made visible."""
+    """One cell. Control characters in its text are made visible."""
 
     text: str
     rank: int = 0  # 1 the best of its metric, 2 the second best
@@ -98,7 +98,7 @@ def grids(
     keys: Label = ("",),
     gathered: Mapping[Label, int] | None = None,
 ) -> list[Grid]:
-    """The tables that say it all: overall, and per edit type when asked."""
+    """The tables of all results: overall, and per edit type when asked."""
     overall = Rows({label: run.overall for label, run in runs.items()}, keys, gathered)
     if not per_type:
         return _fitted("", overall, columns, width)
@@ -140,7 +140,7 @@ def _fitted(title: str, rows: Rows, columns: Sequence[Column], width: int) -> li
 
 
 def _alone(title: str, rows: Rows, columns: Sequence[Column]) -> Grid:
-    """One run: room for a column of each thing that is known."""
+    """A single run, with columns of its own for n and for what was left out."""
     (((name,), group),) = rows.groups.items()
     lines = [
         [Cell(text) for text in (label(column), value(stat, column), str(stat.n), left_out)]
@@ -320,7 +320,7 @@ def _counts(group: Group) -> str:
 
 
 def _notes(groups: Mapping[Label, Group], columns: Sequence[Column]) -> list[str]:
-    """Where means are over fewer cases than went well."""
+    """Name the columns whose means are over fewer cases than succeeded."""
     notes = [_note(column, [_statistic(g, column) for g in groups.values()]) for column in columns]
     return [_in_full(_has_intervals(groups.values())), *filter(None, notes)]
 

@@ -1,4 +1,4 @@
-"""Numbers that papers report, to lay beside measured ones and never to be taken for them.
+"""Numbers that papers report, shown beside measured ones but never mixed with them.
 
 They stand in tables of their own: they are of other pictures, judged by other models.
 """
@@ -108,7 +108,7 @@ def _row(table: Published, line: Mapping[str, str]) -> PublishedRow:
 
 
 def published_grids(name: str, measured: Sequence[Column], width: int = UNLIMITED) -> list[Grid]:
-    """The published rows under the measured columns' names, as far as they have been published."""
+    """The published rows, with those of the measured columns that were published."""
     rows, table = published_rows(name), SETS[name]
     columns = [column for column in measured if column["name"] in rows[0].values]
     sources = list(dict.fromkeys(row.source for row in rows))
@@ -141,7 +141,7 @@ def _missing(columns: Sequence[Column], table: Published) -> list[str]:
 
 
 def _cells(rows: Sequence[PublishedRow], column: Column) -> list[Cell]:
-    """Best and second best among the published rows that are of the same task."""
+    """Cells that mark best and second best among the published rows of the same task."""
     values = [row.values[str(column["name"])] for row in rows]
     places = [0] * len(rows)
     for group in {row.together for row in rows}:

@@ -20,7 +20,7 @@ _BOLD_GREEN, _UNDERLINED, _DIM, _PLAIN = "\x1b[1;32m", "\x1b[4m", "\x1b[2m", "\x
 
 
 def print_grids(tables: Sequence[Grid], console: Console | None = None) -> None:
-    """Each table as wide as it is; written at once, for there may be thousands of rows."""
+    """Print the tables, in one write: there may be thousands of rows."""
     console = console or Console()
     color = console.is_terminal and not console.no_color
     console.file.write("".join(_text(grid, color, console.width) for grid in tables))
@@ -102,7 +102,7 @@ _MARKDOWN = {"\\": "\\\\", "|": "\\|", "*": "\\*", "`": "\\`", "<": "&lt;", ">":
 
 
 def markdown_text(text: str) -> str:
-    """Text that stays text: no HTML, no links or pictures, no marks but ours."""
+    """Escape text so that it makes no HTML, links, pictures or bold type."""
     entities = re.sub(r"&(?=#|\w+;)", "&amp;", text)
     escaped = "".join(_MARKDOWN.get(letter, letter) for letter in entities)
     return re.sub(r"\](?=[(:\[])", r"]\\", escaped)
@@ -186,7 +186,7 @@ p {{ color: #555; margin: .1em 0; font-size: 13px }}
 
 
 def to_html(tables: Sequence[Grid]) -> str:
-    """One page that needs nothing else."""
+    """A complete page that loads nothing."""
     return _PAGE.format(tables="\n".join(_html(grid) for grid in tables))
 
 
@@ -220,7 +220,7 @@ FORMATS: dict[str, Callable[[Sequence[Grid]], str]] = {
 
 
 def write(tables: Sequence[Grid], form: str, console: Console) -> None:
-    """The tables on standard output, in the form that is asked for."""
+    """Write the tables to standard output in the given form."""
     if form == "terminal":
         print_grids(tables, console)
     else:

@@ -29,7 +29,7 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 @dataclass(frozen=True)
 class Run:
-    """One run's directory. Its config is read when it is asked for."""
+    """One run's directory. Its config is read on first use."""
 
     directory: Path
     label: str  # the directory's name, longer where two runs share it
@@ -90,7 +90,7 @@ def _head(file: str) -> bytes:
 
 
 def find_runs(patterns: Sequence[str | Path]) -> list[Run]:
-    """Every run that is named: a directory, a folder of runs, or a pattern such as outputs/**."""
+    """The runs at each pattern: a run's directory, a folder of runs, or a glob (outputs/**)."""
     named = [d for pattern in patterns for d in _directories(str(pattern))]
     directories = _once(named)
     labels = _labels(directories)
@@ -104,7 +104,7 @@ def find_runs(patterns: Sequence[str | Path]) -> list[Run]:
 
 
 def _directories(pattern: str) -> list[Path]:
-    """The runs that a pattern names; looking for them never goes into a run's pictures."""
+    """The runs' directories that a pattern matches, without a look into the runs themselves."""
     top = re.sub(r"/\*\*(/\*)?$", "", pattern)  # all below is looked through anyway
     matches = sorted(glob.glob(top))  # noqa: PTH207 - a Path's glob takes no absolute pattern
     named = [Path(top)] if Path(top).exists() else [Path(match) for match in matches]
@@ -124,7 +124,7 @@ def _below(path: Path) -> Iterator[Path]:
 
 
 def _once(paths: Iterable[Path]) -> list[Path]:
-    """A run that two patterns name is one run."""
+    """Each directory once, though several patterns may match it."""
     known: dict[Path, Path] = {}
     for path in paths:
         known.setdefault(path.resolve(), path)
@@ -132,7 +132,7 @@ def _once(paths: Iterable[Path]) -> list[Path]:
 
 
 def _labels(directories: Sequence[Path]) -> dict[Path, str]:
-    """The last part of each path, or as many parts as tell it from all others."""
+    """The last part of each path, or as many parts as make it unique."""
     labels: dict[Path, str] = {}
     parts = {path: path.resolve().parts for path in directories}
     for count in range(1, max(map(len, parts.values())) + 1):

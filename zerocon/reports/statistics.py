@@ -1,4 +1,4 @@
-"""Do paired differences support a difference? Bootstrap, Wilcoxon, Holm, effect size.
+"""Statistics of paired differences: bootstrap, Wilcoxon, Holm, effect size.
 
 Everything works on many samples at once: `differences` are [case, sample], nan where a pair
 is missing, and a sample is one metric (or one simulated experiment).
@@ -120,7 +120,7 @@ def _studentised(shifts: Floats, spreads: Floats, spread: Floats, level: float) 
 
 
 def resampling(n: int, resamples: int, seed: int) -> Iterator[Floats]:
-    """How much each of `n` cases weighs in each resample, [resample, case], some at a time."""
+    """The weight of each of `n` cases in each resample, [resample, case], in chunks."""
     random = np.random.default_rng((seed, n))
     left = resamples
     while left:
@@ -162,7 +162,7 @@ def _percentiles(resampled: Floats, bias: Floats, n: int, level: float) -> tuple
 
 
 def _quantiles(ordered: Floats, shares: Floats) -> Floats:
-    """Of each row of sorted numbers its own quantile."""
+    """For each row of sorted numbers, the quantile at its own share."""
     place = np.clip(shares, 0, 1) * (ordered.shape[1] - 1)
     down = np.floor(place).astype(int)
     up = np.minimum(down + 1, ordered.shape[1] - 1)
@@ -226,7 +226,7 @@ def effect(differences: Floats) -> Floats:
 
 
 def holm(p: Floats) -> Floats:
-    """p values corrected for being several (Holm 1979); nan stays and counts for nothing."""
+    """p values corrected for multiple tests (Holm 1979); nan stays nan and is not counted."""
     corrected = np.full(len(p), np.nan)
     known = np.flatnonzero(~np.isnan(p))
     order = known[np.argsort(p[known], kind="stable")]

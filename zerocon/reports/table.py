@@ -191,7 +191,7 @@ def _naturally(item: tuple[Label, list[Run]]) -> list[list[tuple[int, float, str
 
 
 def _gathering_notes(gathered: Mapping[Label, Sequence[Run]]) -> list[str]:
-    """In what the runs of one row differ: their mean is over that, too."""
+    """Say in which settings the runs of one row differ, over which the row averages."""
     differ = dict.fromkeys(name for runs in gathered.values() for name in varying(runs))
     if not any(len(runs) > 1 for runs in gathered.values()):
         return []
@@ -228,7 +228,7 @@ def _named(names: Sequence[str]) -> str:
 
 
 def csv_rows(block: Block) -> list[dict[str, object]]:
-    """Full precision: of each metric mean, standard error and n, and the interval if asked for."""
+    """In full precision: mean, standard error and n of each metric; intervals if asked for."""
     return [
         {**_csv_start(block, label, line, kind, group), **_csv_numbers(group, block)}
         for label, line in block.lines.items()
@@ -274,7 +274,7 @@ def _csv_numbers(group: Group, block: Block) -> dict[str, object]:
 
 
 def _csv_statistic(stat: Statistic, column: Column) -> dict[str, object]:
-    """With infinite values the mean is infinite; that of the others has columns of its own."""
+    """With infinite values the mean is infinite; the mean of the others has its own columns."""
     name = column["name"]
     mean, error, count = _in_unit(column), _in_unit(column, "s.e."), f"{name} n"
     if not stat.infinite:

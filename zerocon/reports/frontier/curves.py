@@ -93,7 +93,7 @@ def hypervolume(gains: Floats, reference: Floats, ideal: Floats | None = None) -
 
 
 def pareto(gains: Floats) -> Flags:
-    """Which of the points [point, 2] no other one beats: as good in both and better in one."""
+    """Which points [point, 2] are not dominated: none is as good in both and better in one."""
     as_good = (gains[:, None] >= gains[None]).all(-1)  # [a, b]: a is as good as b in both
     better = (gains[:, None] > gains[None]).any(-1)
     return np.asarray(~(as_good & better).any(0))
@@ -114,7 +114,7 @@ class Volume:
 def volumes(
     points: Points, members: Sequence[Sequence[int]], *, resamples: int, seed: int
 ) -> list[Volume]:
-    """Of each curve, given which points are its; intervals are over the cases."""
+    """The volume of each curve, given the positions of its points; intervals are over the cases."""
     cases = points.x.shape[1]
     gains = points.means(np.full((1, cases), 1 / cases))[0]  # [point, 2]
     reference, ideal = box(gains)
@@ -144,7 +144,7 @@ def _interval(drawn: Floats, estimate: Floats, cases: int) -> tuple[Floats, Floa
 
 
 def box(gains: Floats) -> tuple[Floats, Floats]:
-    """From a little worse than the worst of all points to the best, in each metric."""
+    """The corners of the box: a little worse than the worst of all points, and the best."""
     worst, ideal = gains.min(0), gains.max(0)
     side = np.where(ideal > worst, ideal - worst, 1.0)
     return worst - MARGIN * side, ideal
@@ -177,7 +177,7 @@ def _naturally(item: tuple[tuple[str, ...], list[int]]) -> list[list[tuple[int, 
 
 
 def _words(runs: Sequence[Run]) -> list[str]:
-    """Settings that are no numbers and vary between runs of one method: they make other curves."""
+    """Settings that are not numbers and vary between runs of one method; they separate curves."""
     methods: dict[str, list[Run]] = {}
     for run in runs:
         methods.setdefault(run.field("method"), []).append(run)
@@ -196,7 +196,7 @@ def is_number(text: str) -> bool:
 
 
 def _name(keys: Sequence[str], label: Sequence[str]) -> str:
-    """The first value says what it is; the others say of which setting they are."""
+    """The first value as it is, the others with their setting's name."""
     others = [
         f"{key.rpartition('.')[2]} {part}" for key, part in zip(keys[1:], label[1:], strict=True)
     ]

@@ -83,7 +83,7 @@ def _curve(axes: Axes, curve: Curve, color: str, marker: str) -> None:
 
 
 def _front(axes: Axes, front: Floats, x: Column, y: Column) -> None:
-    """A step line: between two points nothing better in both was seen."""
+    """A step line along the points that no other one beats in both metrics."""
     order = front[np.argsort(front[:, 0] * (1 if x["better"] == "higher" else -1))]
     axes.plot(
         order[:, 0], order[:, 1], drawstyle="steps-pre", color="#888888", linestyle="--",

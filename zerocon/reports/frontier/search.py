@@ -104,7 +104,7 @@ def _places(found: Found, trials: Sequence[Trial]) -> list[Path]:
 
 
 def _front(found: Found, search: Search, names: Sequence[str], width: int) -> list[Grid]:
-    """From one end of the front to the other: each trial's settings, and what they gave."""
+    """The trials on the front with settings and results, ordered by the first objective."""
     runs = find_runs(_places(found, found.front))
     columns = columns_of(runs, list(dict.fromkeys([*search.objectives, *names])))
     known = [(run, summarize(read_records(run.directory), columns).overall) for run in runs]

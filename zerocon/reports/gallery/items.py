@@ -37,7 +37,7 @@ class GalleryItem:
 
 
 def shown(item: GalleryItem) -> dict[str, Image.Image]:
-    """Caption -> picture, in the order in which they stand."""
+    """Caption -> picture, in the order of display."""
     item = item.later() if item.later else item
     source, mask = _opened(item.source), _opened(item.mask)
     pictures = {
@@ -50,7 +50,7 @@ def shown(item: GalleryItem) -> dict[str, Image.Image]:
 
 
 def _opened(picture: Picture | None) -> Image.Image | None:
-    """None, too, for a broken file: that may be the very reason why the case failed."""
+    """None also for a broken file, which may be the reason why the case failed."""
     try:
         if isinstance(picture, bytes):
             picture = Image.open(io.BytesIO(picture))
@@ -60,7 +60,7 @@ def _opened(picture: Picture | None) -> Image.Image | None:
 
 
 def reduced(picture: Image.Image) -> Picture:
-    """What a gallery needs of a large picture, encoded: a run's worth of them fits in memory."""
+    """A large picture, made smaller and encoded, so that those of a whole run fit in memory."""
     if max(picture.size) <= _LARGEST:
         return picture
     small = picture.convert("RGB")
@@ -83,7 +83,7 @@ def overlay(source: Image.Image, mask: Image.Image) -> Image.Image:
 
 
 def data_uri(picture: Image.Image) -> str:
-    """The picture inside its own address: exact when small, smaller when large."""
+    """The picture as a data URI: exact when small, reduced when large."""
     buffer = io.BytesIO()
     if max(picture.size) <= _LOSSLESS:
         picture.save(buffer, format="PNG", optimize=True)
@@ -97,7 +97,7 @@ def data_uri(picture: Image.Image) -> str:
 
 
 def is_small(picture: Image.Image) -> bool:
-    """Small enough that enlarging should keep its pixels apart."""
+    """Whether the picture is so small that enlarging should keep its pixels sharp."""
     return max(picture.size) <= _LOSSLESS
 
 
@@ -125,7 +125,7 @@ def changed_words(source: str, target: str) -> tuple[Pieces, Pieces]:
 
 
 def _ends_alike(a: Sequence[str], b: Sequence[str]) -> tuple[Pieces, Pieces]:
-    """Of very long prompts: all between the words that both begin and end with."""
+    """For very long prompts: mark all between the common first and last words as changed."""
     start = _alike(a, b)
     end = _alike(a[start:][::-1], b[start:][::-1])
     return _middle(a, start, len(a) - end), _middle(b, start, len(b) - end)

@@ -58,7 +58,7 @@ def gallery_page(items: Sequence[GalleryItem], columns: Sequence[Column], title:
 def _page_in_pieces(
     items: Sequence[GalleryItem], columns: Sequence[Column], title: str, total: int | None = None
 ) -> Iterator[str]:
-    """Case by case: with all its pictures a page is too large to be held in memory."""
+    """The page, case by case: with all pictures it is too large to be held in memory."""
     template = Template((files("zerocon.reports.gallery") / "page.html").read_text("utf-8"))
     frame = template.substitute(
         title=escape(title),

@@ -44,7 +44,7 @@ def asked(variants: Variants) -> str:
 
 
 def _progress(variants: Variants) -> str:
-    """What is not finished, or is still going on."""
+    """Name the runs that are unfinished or still running."""
     states = [(label, status_of(r.directory)) for label, r in _named(variants)]
     return notes(
         [f"{label} is {s.words()}" for label, s in states if s.left or s.state == "running"]
@@ -56,7 +56,7 @@ def _named(variants: Variants) -> list[tuple[str, Run]]:
 
 
 def failures(variants: Variants, records: Sequence[Sequence[Record]]) -> str:
-    """Every failed case and why; a case that was tried again is judged by its last try."""
+    """Every failed case and why; of a case that was tried again, the last attempt counts."""
     found = [
         (label, record)
         for label, of_run in zip(variants.labels, records, strict=True)

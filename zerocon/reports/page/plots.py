@@ -48,7 +48,7 @@ def sweep_of(variants: Variants) -> Sweep:
 
 
 def sweep_estimates(sweep: Sweep, values: Floats) -> dict[Point, Estimate]:
-    """Of one metric, [run, case], at each point that has runs."""
+    """Estimates of one metric, given as [run, case], at each point that has runs."""
     found = estimates(gathered(values, sweep.runs.values()))
     return dict(zip(sweep.runs, found, strict=True))
 
@@ -78,7 +78,7 @@ def _others(sweep: Sweep) -> list[Point]:
 
 
 def _places(axes: Axes, values: Sequence[str]) -> dict[str, float]:
-    """Where each value stands: numbers at their size, words one after the other."""
+    """The position of each value on the axis: numbers to scale, words at equal distances."""
     if not numeric(values):
         axes.set_xticks(range(len(values)), list(values))
         axes.margins(x=0.15)
@@ -95,7 +95,7 @@ def _places(axes: Axes, values: Sequence[str]) -> dict[str, float]:
 def _curve(
     axes: Axes, points: Sequence[tuple[float, Estimate]], number: int, name: str, joined: bool
 ) -> None:
-    """A line in its band; single points with their bars where the values are words."""
+    """A line with a band; where the values are words, points with error bars."""
     color, marker = COLORS[number % len(COLORS)], MARKERS[number % len(MARKERS)]
     x = np.array([place for place, _ in points])
     mean = np.array([one.mean for _, one in points])
@@ -109,7 +109,7 @@ def _curve(
 
 
 def heat_map(sweep: Sweep, found: Mapping[Point, Estimate], column: Column) -> bytes:
-    """Two settings and the metric's mean in each square; brighter is better."""
+    """The metric's mean for each pair of two settings' values; brighter is better."""
     down, across = sweep.values
     means = np.array(
         [[found[a, b].mean if (a, b) in found else np.nan for b in across] for a in down]
@@ -135,7 +135,7 @@ def heat_map(sweep: Sweep, found: Mapping[Point, Estimate], column: Column) -> b
 
 
 def dots(labels: Sequence[str], found: Sequence[Estimate], column: Column) -> bytes:
-    """Variants below each other, for runs that are no sweep."""
+    """A row for each variant, for runs that are not a sweep."""
     known = [(name, one) for name, one in zip(labels, found, strict=True) if one.n]
     figure, axes = _figure((SIZE[0], 1.1 + 0.27 * len(known)))
     mean = np.array([one.mean for _, one in known])

@@ -67,7 +67,7 @@ def write_report(
     said: Sequence[str] = (),
     megabytes: float = MEGABYTES,
 ) -> int:
-    """Write the page and say how many bytes it has.
+    """Write the page and return its size in bytes.
 
     `lookups` finds the requests' pictures of a dataset (its name and fingerprint); `said` is
     what should stand above the gallery.
@@ -122,7 +122,7 @@ def report_page(
 
 
 def _records(run: Run) -> list[Record]:
-    """Those of the cases that the run is over."""
+    """The records of the cases that belong to the run."""
     if not (run.directory / FILE_NAME).exists():
         return []
     wanted = set(run.origin.case_ids)
@@ -166,7 +166,7 @@ def _titled(part: Part, body: str) -> str:
 
 
 def _ablation(part: Part) -> str:
-    """Of a sweep, curves and heat maps; of other runs, dots."""
+    """Curves and heat maps of a sweep; dots for other runs."""
     if len(part.variants.runs) < 2:
         return ""
     columns = _judged_first(part.results.columns)
@@ -192,7 +192,7 @@ def _gathered(part: Part) -> str:
 
 
 def _judged_first(columns: Sequence[Column]) -> list[Column]:
-    """How well the edit succeeds and what it preserves, before all others."""
+    """One metric of success and one of preservation first, then the others."""
     names = [str(column["name"]) for column in columns]
     first = [next((n for n in several if n in names), "") for several in (SUCCESS, PRESERVATION)]
     order = [*first, *names]
@@ -245,7 +245,7 @@ def _curves(part: Part, runs: Sequence[Run]) -> str:
 
 
 def _by_and_along(variants: Variants) -> tuple[list[str], list[str]]:
-    """A curve goes along the first swept number; all else that differs makes other curves."""
+    """The settings that separate curves, and the swept number that each curve runs over."""
     along = [s for s in variants.swept if numeric(variants.values(s))][:1]
     if not along:
         return [], []

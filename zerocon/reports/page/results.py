@@ -16,7 +16,7 @@ from zerocon.reports.summary import LEVEL, RESAMPLES, Column
 
 @dataclass(frozen=True)
 class Results:
-    """Of each metric, what each run's cases say."""
+    """Each metric's estimate for each run."""
 
     columns: Sequence[Column]
     runs: Mapping[str, list[Estimate]]  # metric -> by run
@@ -86,7 +86,7 @@ def _how() -> list[str]:
 
 
 def _left_out(results: Results, cells: Cells) -> list[str]:
-    """Where a mean is over fewer cases than went well."""
+    """Name the metrics whose mean is over fewer cases than succeeded."""
     fine = cells.ok.sum(1).tolist()
     said: list[str] = []
     for name, found in results.runs.items():
