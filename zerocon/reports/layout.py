@@ -20,6 +20,7 @@ NOTHING = "–"
 MARKS = ("", "**", "*")  # what a cell of each rank has before its text, where nothing is coloured
 UNLIMITED = 100_000
 _PADDING = 3  # what a column takes beside its text; the table's edge takes one more
+_NO_VALUES = Statistic(None, None, 0)
 _MOST_COUNTS = 6  # different counts that a note lists
 
 Label = tuple[str, ...]
@@ -269,7 +270,7 @@ def _unbeaten(rows: Sequence[int], gains: Mapping[int, tuple[float, float]]) -> 
 
 def _statistic(group: Group, column: Column) -> Statistic:
     """A run may not have measured everything that another one has."""
-    return group.metrics.get(str(column["name"]), Statistic(None, None, 0))
+    return group.metrics.get(str(column["name"]), _NO_VALUES)
 
 
 def label(column: Column, before_unit: str = " ") -> str:
