@@ -23,6 +23,7 @@ from zerocon.config.settings import (
 from zerocon.core.cases import DatasetError
 from zerocon.core.checks import ConfigError
 from zerocon.core.quiet import quiet, quiet_models
+from zerocon.core.text import printable, printable_lines
 from zerocon.ledger.status import status_of
 from zerocon.runs.results import is_complete, report
 
@@ -45,7 +46,7 @@ def preflight(arguments: Sequence[str]) -> int | None:
             return None
         return max(_told(overrides, config) for overrides, config in runs)
     except ConfigError as error:
-        sys.stderr.write(f"run.py: {error}\n")
+        sys.stderr.write(f"run.py: {printable_lines(error)}\n")
         sys.exit(2)
 
 
@@ -76,7 +77,7 @@ def _told(overrides: Sequence[str], config: dict[str, Any]) -> int:
     """Report a finished run; its exit status."""
     console = Console()
     if overrides:
-        console.print(" ".join(overrides), highlight=False, soft_wrap=True, markup=False)
+        console.print(printable(" ".join(overrides)), highlight=False, soft_wrap=True, markup=False)
     return 1 if _reported(config, console) else 0
 
 
@@ -94,7 +95,9 @@ def _elsewhere(cfg: DictConfig) -> int:
     directory, shard = directory_of(config), runner_settings(config).shard
     status = status_of(directory)
     said = status.words() if status.cases else "it did not begin; its job's output says why"
-    Console().print(f"{directory}: {said}", highlight=False, soft_wrap=True)
+    Console().print(
+        printable(f"{directory}: {said}"), highlight=False, soft_wrap=True, markup=False
+    )
     if not is_complete(directory, retry_failed=False, shard=shard):
         return 2
     return 1 if status.failed else 0
@@ -135,7 +138,7 @@ def run_one(cfg: DictConfig) -> int:
     try:
         return 1 if _failures(cfg) else 0
     except (ConfigError, BackboneError, DatasetError) as error:
-        sys.stderr.write(f"run.py: {error}\n")
+        sys.stderr.write(f"run.py: {printable_lines(error)}\n")
         return 2
 
 

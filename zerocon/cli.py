@@ -10,6 +10,7 @@ from importlib import import_module
 
 from zerocon import commands as commands_package
 from zerocon.core.quiet import quiet
+from zerocon.core.text import printable_lines
 
 Handler = Callable[[argparse.Namespace], None]
 
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:
         if not isinstance(error, _explained()):
             raise
-        sys.stderr.write(f"zerocon: {error}\n")
+        sys.stderr.write(f"zerocon: {printable_lines(error)}\n")
         sys.exit(2)
 
 

@@ -97,7 +97,7 @@ def test_pairs_that_cannot_be_made_are_left_out_and_said(
     write_run(tmp_path / "first", first)
     write_run(tmp_path / "second", cases(1, 0))
     counts = {row["metric"]: row["n"] for row in rows(capsys, str(tmp_path))}
-    assert counts == {"psnr_bg": "38", "lpips_bg": "39", "edit_success": "38"}
+    assert counts == {"psnr_bg": "39", "lpips_bg": "39", "edit_success": "38"}
     main(["compare", str(tmp_path), "--markdown"])
     assert "1 failed in first, so in no pair: 0" in capsys.readouterr().out
 
@@ -175,3 +175,61 @@ def test_three_runs_are_corrected_together(
     assert [row["run"] for row in three] == ["b", "c"]
     assert two[0]["p"] == three[0]["p"]
     assert float(two[0]["p (Holm)"]) < float(three[0]["p (Holm)"])
+
+
+def untouched(psnr: float, infinite: int, count: int = 100) -> list[Record]:
+    """The background of the first cases is untouched."""
+    return [ok(str(i), psnr_bg=math.inf if i < infinite else psnr + i / 10) for i in range(count)]
+
+
+def test_an_untouched_background_wins(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = write_run(tmp_path / "first", untouched(30, 0))
+    second = write_run(tmp_path / "second", untouched(25, 90))  # worse only where it is finite
+    (told,) = rows(capsys, str(first), str(second), "--metrics", "psnr_bg")
+    assert told["verdict"] == "better, large effect"
+    assert [told[k] for k in ("n", "wins", "ties", "losses")] == ["100", "90", "0", "10"]
+    assert (told["difference"], told["run mean"], told["low"]) == ("inf", "inf", "")
+    assert (told["baseline infinite"], told["run infinite"]) == ("0", "90")
+    assert float(told["p"]) < 1e-10
+    (back,) = rows(capsys, str(second), str(first), "--metrics", "psnr_bg")
+    assert back["verdict"] == "worse, large effect"
+    assert back["p"] == told["p"]
+    main(["compare", str(first), str(second), "--metrics", "psnr_bg", "--markdown"])
+    text = capsys.readouterr().out
+    assert "psnr_bg (better; infinite in 90 of 100 pairs, the baseline in 0)" in text
+    assert "| +∞ |" in text
+    assert "an infinite value" in text
+
+
+def test_two_untouched_backgrounds_are_a_tie(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "first", untouched(30, 20))
+    write_run(tmp_path / "second", untouched(30, 20))
+    (told,) = rows(capsys, str(tmp_path), "--metrics", "psnr_bg")
+    assert [told[k] for k in ("n", "wins", "ties", "losses")] == ["100", "0", "100", "0"]
+    assert (told["difference"], told["p"], told["verdict"]) == ("0.0", "1.0", "no difference shown")
+
+
+def test_infinite_pairs_of_both_signs_have_no_mean(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "first", untouched(30, 20))
+    write_run(tmp_path / "second", untouched(30, 20)[::-1])
+    second = [ok(str(i), psnr_bg=math.inf if i >= 70 else 30 + i / 10) for i in range(100)]
+    write_run(tmp_path / "third", second)
+    (told,) = rows(capsys, str(tmp_path / "first"), str(tmp_path / "third"), "--metrics", "psnr_bg")
+    assert (told["difference"], told["wins"], told["losses"]) == ("nan", "30", "20")
+    main(["compare", str(tmp_path / "first"), str(tmp_path / "third"), "--markdown"])
+    assert "infinite in 30 of 100 pairs, the baseline in 20" in capsys.readouterr().out
+
+
+def test_a_metric_is_tested_as_if_it_were_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Successes are full of ties; they must not change how a metric without ties is tested."""
+    write_run(tmp_path / "first", cases(0, 0, count=20, success=10))
+    write_run(tmp_path / "second", cases(0.3, 0, count=20, success=12))
+    (alone,) = rows(capsys, str(tmp_path), "--metrics", "psnr_bg")
+    beside = rows(capsys, str(tmp_path), "--metrics", "psnr_bg,edit_success")
+    assert beside[0]["p"] == alone["p"]

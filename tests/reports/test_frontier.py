@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import io
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 
 from zerocon.cli import main
 from zerocon.core.checks import ConfigError
-from zerocon.reports.frontier import (
+from zerocon.reports.frontier.curves import (
     Points,
     box,
     frontier_of,
@@ -20,7 +21,7 @@ from zerocon.reports.frontier import (
     strands,
     volumes,
 )
-from zerocon.reports.frontier_table import frontier
+from zerocon.reports.frontier.table import frontier
 from zerocon.reports.runs import Run, find_runs
 from zerocon.reports.store import Store
 
@@ -67,21 +68,67 @@ def test_the_box_reaches_a_tenth_beyond_the_worst() -> None:
     np.testing.assert_allclose(best, [10, -5])
 
 
-def test_intervals_of_hypervolume_cover_the_truth() -> None:
-    """Two points a curve; the truth is the volume of the true means in the same box."""
-    truth = np.array([[2.0, 1.0], [1.0, 2.0]])
-    covered = 0
-    repetitions = 150
+TWO = ((2.0, 1.0), (1.0, 2.0))
+CURVES = {  # the true means of each curve's points
+    "one": [TWO],
+    "one far behind": [TWO, ((1.0, 0.2), (0.2, 1.0))],
+    "one that dominates": [((3.0, 3.0), (2.8, 2.9)), ((1.0, 1.5), (1.5, 1.0))],
+    "three": [tuple((x - d, y - d) for x, y in ((3, 1), (2, 2), (1, 3))) for d in (0, 0.3, 0.6)],
+}
+
+
+@pytest.mark.parametrize("name", CURVES)
+def test_intervals_of_hypervolume_cover_the_truth_and_stay_in_the_box(name: str) -> None:
+    """The truth is the share of the same box that the true means dominate."""
+    curves = [np.array(points, dtype=float) for points in CURVES[name]]
+    truth = np.concatenate(curves)
+    ends = np.cumsum([0, *map(len, curves)]).tolist()
+    members = [range(a, b) for a, b in pairwise(ends)]
+    covered = np.zeros(len(curves))
+    repetitions, cases = 150, 60
     for seed in range(repetitions):
-        noise = np.random.default_rng(seed).normal(0, 1, (2, 2, 60))
+        noise = np.random.default_rng(seed).normal(0, 1, (2, len(truth), cases))
         x, y = truth.T[:, :, None] + noise
         points = Points(x, y, (SUCCESS, SUCCESS))
-        (volume,) = volumes(points, [[0, 1]], resamples=400, seed=seed)
-        gains = points.means(np.full((1, 60), 1 / 60))[0]
-        reference, ideal = box(gains)
-        true = float(hypervolume(truth, reference)) / float(np.prod(ideal - reference))
-        covered += volume.low <= true <= volume.high
-    assert 0.88 <= covered / repetitions <= 0.99
+        found = volumes(points, members, resamples=400, seed=seed)
+        reference, ideal = box(points.means(np.full((1, cases), 1 / cases))[0])
+        area = float(np.prod(ideal - reference))
+        for place, (curve, volume) in enumerate(zip(curves, found, strict=True)):
+            true = float(hypervolume(curve, reference, ideal)) / area
+            covered[place] += volume.low <= true <= volume.high
+            assert 0 <= volume.low <= volume.share <= volume.high <= 1
+    assert (covered / repetitions >= 0.88).all(), covered / repetitions
+
+
+def test_the_volume_outside_of_the_box_does_not_count() -> None:
+    points = np.array([[5.0, 1.0], [1.0, 2.0]])
+    assert hypervolume(points, np.zeros(2)) == 6
+    assert hypervolume(points, np.zeros(2), np.array([2.0, 2.0])) == 3
+
+
+def test_means_say_over_how_many_cases_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Some cases have no mask, and so no background."""
+    for strength in (1.0, 2.0):
+        some = [ok(str(i), lpips_bg=strength + i, edit_success=float(i % 2)) for i in range(4)]
+        others = [ok(str(i), edit_success=strength) for i in range(4, 10)]
+        write_run(tmp_path / f"{strength}", [*some, *others], method("Ddim", guidance=strength))
+    frontier([tmp_path], form="markdown", resamples=100)
+    text = capsys.readouterr().out
+    assert (
+        "means ± standard error over cases: n = 10 each for edit_success, 4 each for lpips_bg"
+        in text
+    )
+    frontier([tmp_path], form="csv", resamples=100)
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [(row["lpips_bg n"], row["edit_success n"]) for row in rows] == [("4", "10")] * 2
+
+
+def test_names_with_dollar_signs_are_drawn(tmp_path: Path) -> None:
+    write_sweep(tmp_path / "runs", "Plain", "$\\frac$", ahead=0)
+    frontier([tmp_path / "runs"], plot=tmp_path / "front.png", form="csv", resamples=100)
+    assert (tmp_path / "front.png").exists()
 
 
 def test_the_better_method_has_the_front_and_the_larger_volume(tmp_path: Path) -> None:

@@ -5,18 +5,20 @@ import math
 import re
 import shutil
 import subprocess
+import time
 import weakref
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from tests.reports.page import Page
 from zerocon.ledger.records import Record
-from zerocon.reports.gallery import GalleryItem, gallery_page, write_gallery
-from zerocon.reports.pictures import changed_words, data_uri, enlarged, overlay, shown
+from zerocon.reports.gallery.items import changed_words, data_uri, enlarged, overlay, shown
+from zerocon.reports.gallery.page import GalleryItem, gallery_page, write_gallery
+from zerocon.reports.gallery.sheet import _clipped, contact_sheet
 
 COLUMNS = [
     {"name": "psnr", "unit": "dB", "better": "higher", "digits": 2},
@@ -135,6 +137,44 @@ def test_files_are_written_and_limited(tmp_path: Path) -> None:
         assert (255, 0, 0) in {color for _, color in five.getcolors(1 << 20) or []}
     write_gallery(tmp_path, [], COLUMNS, "an empty run")
     assert {path.name for path in tmp_path.iterdir()} == {"gallery.html", "gallery.png"}
+
+
+def test_a_text_of_any_length_is_fitted_at_once() -> None:
+    words = " ".join(f"word{i % 97}" for i in range(100_000))
+    record = Record(
+        case=words, status="failed", error=words, source_prompt=words, target_prompt=f"not {words}"
+    )
+    started = time.process_time()
+    contact_sheet([GalleryItem(record)], words)
+    assert time.process_time() - started < 2
+    source, target = changed_words(f"a cat {words}", f"a dog {words}")
+    assert [(text, changed) for text, changed in source if text != " "][:2] == [
+        ("a", False),
+        ("cat", True),
+    ]
+    assert target[2] == ("dog", True)
+
+
+def test_a_clipped_text_is_as_long_as_the_room() -> None:
+    draw, font = ImageDraw.Draw(Image.new("RGB", (9, 9))), ImageFont.load_default(13)
+    for text in ("", "a", "a red heart on a meadow", "wwwwwwwwwwwwww", "iiiiiiiiiiiiiiiiiiiii"):
+        for room in (-1, 0, 5, 20, 60, 61, 62, 80, 1000):
+            by_hand = text
+            while by_hand and draw.textlength(_marked(by_hand, text), font=font) > room:
+                by_hand = by_hand[:-1]
+            assert _clipped(draw, text, font, room) == (by_hand and _marked(by_hand, text))
+
+
+def _marked(part: str, text: str) -> str:
+    return part if part == text else f"{part}…"
+
+
+def test_the_gallery_has_no_columns_without_values(tmp_path: Path) -> None:
+    truth = {"name": "psnr_truth", "unit": "dB", "better": "higher", "digits": 2}
+    write_gallery(tmp_path, items(), [*COLUMNS, truth], "a run")
+    page = (tmp_path / "gallery.html").read_text()
+    assert "psnr_truth" not in page
+    assert "lpips" in page
 
 
 def test_a_long_run_is_not_in_memory_at_once(tmp_path: Path) -> None:

@@ -21,10 +21,10 @@ from tests.reports.page import Page
 from zerocon.core.checks import ConfigError
 from zerocon.ledger.records import Record, save_image
 from zerocon.reports.estimates import estimates, gathered
-from zerocon.reports.report import report_page, write_report
-from zerocon.reports.report_cases import dataset_of
-from zerocon.reports.report_pictures import LEVELS, Shots, album
-from zerocon.reports.report_variants import independent, variants_of
+from zerocon.reports.page.album import LEVELS, Shots, album
+from zerocon.reports.page.cases import dataset_of
+from zerocon.reports.page.report import report_page, write_report
+from zerocon.reports.page.variants import independent, variants_of
 from zerocon.reports.runs import Run, find_runs
 
 HOSTILE = '</script><script>hit()</script><img src="http://127.0.0.1:9/x"> & \'"$title'

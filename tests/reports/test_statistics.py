@@ -13,6 +13,7 @@ from zerocon.reports.statistics import (
     interval,
     paired,
     resampling,
+    signed_ranks,
     wilcoxon,
 )
 
@@ -35,6 +36,22 @@ def test_the_interval_covers_also_where_a_success_is_all_or_nothing() -> None:
     changes = random.choice([-1.0, 0.0, 1.0], p=[0.1, 0.6, 0.3], size=(80, REPETITIONS))
     low, high = bootstrap_means(changes, resamples=4000)
     assert 0.93 <= ((low <= 0.2) & (high >= 0.2)).mean() <= 0.97
+
+
+@pytest.mark.parametrize(("cases", "least"), [(40, 0.925), (100, 0.93)])
+def test_the_interval_covers_also_where_differences_are_skewed(cases: int, least: float) -> None:
+    """Of log-normal differences; percentiles alone cover 91 and 92 %."""
+    random = np.random.default_rng(cases)
+    low, high = bootstrap_means(random.lognormal(0, 1, (cases, REPETITIONS)), resamples=2000)
+    true = math.exp(0.5)
+    assert least <= ((low <= true) & (high >= true)).mean() <= 0.97
+
+
+def test_rare_successes_have_an_interval_within_what_is_possible() -> None:
+    """Resamples of them often have no spread, and no t statistic then."""
+    values = np.repeat([1.0, 0.0], [38, 2])[:, None]
+    low, high = bootstrap_means(values)
+    assert 0.8 < float(low[0]) < 0.95 < float(high[0]) <= 1
 
 
 def test_the_interval_does_not_depend_on_what_is_resampled_beside() -> None:
@@ -125,3 +142,22 @@ def test_too_few_pairs_say_nothing() -> None:
 def test_a_constant_difference_has_an_interval_of_no_width() -> None:
     low, high = interval(np.full((100, 1), 0.5), np.array([0.5]), 10, 0.95)
     assert (float(low[0]), float(high[0])) == (0.5, 0.5)
+
+
+def test_each_column_is_tested_as_scipy_tests_it_alone() -> None:
+    random = np.random.default_rng(0)
+    for n in (5, 8, 20, 50, 51, 100):
+        smooth, whole = random.normal(0.2, 1, n), random.integers(-2, 3, n).astype(float)
+        columns = [smooth, whole, np.round(smooth, 1), random.choice([0.0, 1.0], n)]
+        alone = [stats.wilcoxon(column, zero_method="pratt").pvalue for column in columns]
+        np.testing.assert_allclose(wilcoxon(np.stack(columns, axis=1)), alone, rtol=1e-12)
+
+
+def test_infinite_differences_rank_highest() -> None:
+    differences = np.array([[math.inf, 1.0, -2.0, 0.0, -math.inf, math.inf]]).T
+    assert signed_ranks(differences)[:, 0].tolist() == [5, 2, -3, 0, -5, 5]
+    large = np.where(np.isinf(differences), np.sign(differences) * 1e9, differences)
+    assert wilcoxon(differences) == wilcoxon(large)
+    (test,) = paired(differences, resamples=500)
+    assert (test.n, test.by_ranks, math.isnan(test.mean)) == (6, True, True)
+    assert all(map(math.isfinite, (test.low, test.high, test.effect)))

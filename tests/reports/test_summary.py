@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -71,8 +72,16 @@ def test_the_file_is_json_without_surprises(tmp_path: Path) -> None:
     assert content["edit_types"]["1"]["cases"] == 2
 
 
+def test_reports_know_no_runs() -> None:
+    """What a run leaves on disk they read through the ledger."""
+    pattern = re.compile(r"^\s*(?:from|import) (zerocon\.\w+|torch)", re.MULTILINE)
+    for file in (Path(__file__).parents[2] / "zerocon" / "reports").rglob("*.py"):
+        imported = set(pattern.findall(file.read_text()))
+        assert not {"zerocon.runs", "zerocon.commands", "torch"} & imported, file
+
+
 def test_reports_do_not_load_torch() -> None:
-    names = ("summary", "gallery", "measured", "comparison", "frontier_table", "report")
+    names = ("summary", "gallery.page", "table", "comparison", "frontier.table", "page.report")
     modules = ", ".join(f"zerocon.reports.{name}" for name in names)
     program = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -92,8 +92,8 @@ def test_the_command_leaves_out_what_is_not_finished(
     main(command)
     main(command)
     assert [line.split("  ")[1] for line in capsys.readouterr().out.splitlines()] == [
-        "sent",
-        "was sent before",
+        "uploaded",
+        "already uploaded",
     ]
 
 

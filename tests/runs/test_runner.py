@@ -17,7 +17,7 @@ from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
 from zerocon.config.settings import RunSettings, compose_settings
 from zerocon.core.checks import ConfigError
 from zerocon.ledger.records import read_records
-from zerocon.reports.measured import print_table
+from zerocon.reports.table import print_table
 from zerocon.runs import editing, executors, runner
 from zerocon.shapes.benchmark import write_benchmark
 

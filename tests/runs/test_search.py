@@ -25,7 +25,7 @@ from zerocon.config.experiments import Experiment
 from zerocon.config.search_space import Search
 from zerocon.config.settings import RunSettings, compose_config
 from zerocon.core.checks import ConfigError
-from zerocon.reports.search_front import describe
+from zerocon.reports.frontier.search import describe
 from zerocon.runs import crews as executors
 from zerocon.runs import search as searching
 from zerocon.runs.runner import Outcome

@@ -1,4 +1,4 @@
-"""`zerocon compare`: do the data support that runs differ?"""
+"""`zerocon compare`: whether the data support that runs differ."""
 
 from __future__ import annotations
 

@@ -6,6 +6,8 @@ import argparse
 import sys
 from typing import Any
 
+from zerocon.core.text import printable, printable_lines
+
 
 def add(commands: Any) -> None:
     dataset = commands.add_parser("dataset", help="look into a dataset")
@@ -26,8 +28,8 @@ def _check(options: argparse.Namespace) -> None:
     dataset = make(side=options.side or native_side(make))
     report = Report()
     for line in check_cases(dataset, report):
-        print(line, flush=True)
-    print(f"{dataset.name}: {report.summary()}")
+        print(printable(line), flush=True)
+    print(printable_lines(f"{dataset.name}: {report.summary()}"))
     sys.exit(1 if report.broken else 0)
 
 

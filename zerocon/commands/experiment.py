@@ -55,7 +55,7 @@ def _run_all(experiment: Experiment, options: argparse.Namespace) -> None:
         raise ConfigError(f"--trials is for searches; {experiment.name} has its runs listed")
     _check_names(experiment, options.only)
     runs = experiment.settings(options.overrides, options.only)
-    from zerocon.reports.measured import print_table
+    from zerocon.reports.table import print_table
     from zerocon.runs.runner import execute
 
     quiet_models()
@@ -81,7 +81,7 @@ def _check_names(experiment: Experiment, only: Sequence[str] | None) -> None:
 def _search(experiment: Experiment, options: argparse.Namespace) -> None:
     """Choose settings by results, go on where it was cut off, show the front."""
     from zerocon.core.checks import ConfigError, in_range
-    from zerocon.reports.search_front import describe
+    from zerocon.reports.frontier.search import describe
     from zerocon.runs.search import run_search
 
     if options.only:
@@ -103,8 +103,8 @@ def _search(experiment: Experiment, options: argparse.Namespace) -> None:
 
 def _answers(experiment: Experiment, directories: Sequence[Path], folder: Path) -> list[str]:
     """What the experiment printed, and its plot."""
-    from zerocon.reports.frontier_table import frontier
-    from zerocon.reports.measured import print_table
+    from zerocon.reports.frontier.table import frontier
+    from zerocon.reports.table import print_table
 
     shown: dict[str, Any] = {"metrics": experiment.columns, "intervals": experiment.intervals}
     table = _printed(lambda: print_table(directories, **shown, form="markdown"))

@@ -33,7 +33,7 @@ def add(commands: Any) -> None:
 
 
 def _frontier(options: argparse.Namespace) -> None:
-    from zerocon.reports.frontier_table import frontier
+    from zerocon.reports.frontier.table import frontier
 
     runs: list[str | Path] = list(options.runs)
     frontier(

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zerocon.commands.table import add_metrics, add_runs, names
+from zerocon.core.text import printable
 
 if TYPE_CHECKING:
-    from zerocon.reports.report_cases import Lookup
+    from zerocon.reports.page.cases import Lookup
     from zerocon.reports.runs import Run
 
 
@@ -39,7 +40,7 @@ def add(commands: Any) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from zerocon.reports.report import write_report
+    from zerocon.reports.page.report import write_report
     from zerocon.reports.runs import find_runs
 
     runs = find_runs(options.runs)
@@ -55,17 +56,17 @@ def _report(options: argparse.Namespace) -> None:
         megabytes=options.megabytes,
     )
     for note in said:
-        print(note)
-    print(f"{options.out}: {len(runs)} runs, {size / 1e6:.1f} MB")
+        print(printable(note))
+    print(printable(options.out) + f": {len(runs)} runs, {size / 1e6:.1f} MB")
 
 
 def _lookups(
     runs: Sequence[Run], options: argparse.Namespace
 ) -> tuple[dict[str, Lookup], list[str]]:
-    """How to find the requests' pictures of each dataset, and why some can't be had."""
+    """For each dataset a way to its pictures, or the reason why they are not available."""
     from zerocon.core.cases import DatasetError
     from zerocon.core.checks import ConfigError
-    from zerocon.reports.report_cases import dataset_of
+    from zerocon.reports.page.cases import dataset_of
     from zerocon.runs.requests import requests_of
 
     if options.no_sources:

@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+
+from zerocon.core.text import printable
 
 if TYPE_CHECKING:
     from zerocon.runs.reproduce import Again, Reproduction
@@ -41,9 +44,9 @@ def _reproduce(options: argparse.Namespace) -> None:
     quiet_models()
     found = reproduce(options.run, options.overrides, cases=options.cases)
     for change in found.changed:
-        CONSOLE.print(f"not as it was: {change}", highlight=False, markup=False)
+        CONSOLE.print(printable(f"not as it was: {change}"), highlight=False, markup=False)
     for problem in found.problems:
-        CONSOLE.print(str(problem), highlight=False, markup=False)
+        CONSOLE.print(printable(problem), highlight=False, markup=False)
     CONSOLE.print(_pictures(found.cases))
     CONSOLE.print(_numbers(found.cases))
     CONSOLE.print(_in_words(found, options.psnr), highlight=False)
@@ -54,7 +57,12 @@ def _reproduce(options: argparse.Namespace) -> None:
 def _pictures(cases: Sequence[Again]) -> Table:
     table = Table("case", "pixels that differ", "largest, of 255", "PSNR, dB")
     for case in cases:
-        table.add_row(case.case, f"{case.differing:.2%}", str(case.largest), f"{case.psnr:.1f}")
+        table.add_row(
+            escape(printable(case.case)),
+            f"{case.differing:.2%}",
+            str(case.largest),
+            f"{case.psnr:.1f}",
+        )
     return table
 
 
@@ -67,7 +75,7 @@ def _numbers(cases: Sequence[Again]) -> Table:
         if finite:
             before, after = (sum(values) / len(finite) for values in zip(*finite, strict=True))
             most = max(abs(a - b) for a, b in finite)
-            table.add_row(name, f"{before:.6g}", f"{after:.6g}", f"{most:.2g}")
+            table.add_row(escape(printable(name)), f"{before:.6g}", f"{after:.6g}", f"{most:.2g}")
     return table
 
 

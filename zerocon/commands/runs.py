@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from zerocon.core.text import printable
+
 STATES = ("done", "failed", "partial", "running")
 
 
@@ -36,7 +38,7 @@ def _choices(command: Any) -> None:
 
 def _list(options: argparse.Namespace) -> None:
     for run, status in _chosen(options):
-        print(f"{run.directory}  {status.words()}")
+        print(f"{printable(run.directory)}  {status.words()}")
 
 
 def _remove(options: argparse.Namespace) -> None:
@@ -44,12 +46,12 @@ def _remove(options: argparse.Namespace) -> None:
 
     for run, status in _chosen(options):
         if status.state == "running":
-            print(f"{run.directory}  is running, and stays")
+            print(f"{printable(run.directory)}  is running, and stays")
         elif options.yes:
             remove(run.directory)
-            print(f"{run.directory}  removed")
+            print(f"{printable(run.directory)}  removed")
         else:
-            print(f"{run.directory}  would be removed; {status.words()}")
+            print(f"{printable(run.directory)}  would be removed; {status.words()}")
     if not options.yes:
         print("Nothing was removed: say --yes.", file=sys.stderr)
 
@@ -59,7 +61,7 @@ def _export(options: argparse.Namespace) -> None:
 
     directories = [run.directory for run, _ in _chosen(options)]
     count = export(directories, options.out)
-    print(f"{options.out}: {count} records of {len(directories)} runs")
+    print(f"{printable(options.out)}: {count} records of {len(directories)} runs")
 
 
 def _chosen(options: argparse.Namespace) -> Any:

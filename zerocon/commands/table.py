@@ -67,7 +67,7 @@ def names(text: str) -> tuple[str, ...]:
 
 
 def _table(options: argparse.Namespace) -> None:
-    from zerocon.reports.measured import print_table
+    from zerocon.reports.table import print_table
 
     runs: list[str | Path] = list(options.runs)
     print_table(

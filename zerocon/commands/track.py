@@ -1,4 +1,4 @@
-"""`zerocon track sync`: tell a tracker of runs that ended without it."""
+"""`zerocon track sync`: upload runs to a tracker after they ended."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import Any
 
 
 def add(commands: Any) -> None:
-    track = commands.add_parser("track", help="tell a tracker of runs that ended without it")
+    track = commands.add_parser("track", help="upload runs to a tracker after they ended")
     commands = track.add_subparsers(required=True, metavar="command")
-    sync = commands.add_parser("sync", help="upload runs from their records; those told are left")
+    sync = commands.add_parser(
+        "sync", help="upload runs from their records, unless already uploaded"
+    )
     sync.add_argument("runs", nargs="+", help="runs' directories or folders of runs")
     sync.add_argument(
         "--set", dest="overrides", action="append", default=[], metavar="SETTING=VALUE",
@@ -20,6 +22,7 @@ def add(commands: Any) -> None:
 
 def _sync(options: argparse.Namespace) -> None:
     from zerocon.config.settings import compose_config, plain
+    from zerocon.core.text import printable
     from zerocon.ledger.status import status_of
     from zerocon.reports.runs import find_runs
     from zerocon.runs.mirror import sync
@@ -28,7 +31,7 @@ def _sync(options: argparse.Namespace) -> None:
     tracker = plain(compose_config(overrides))["tracker"]
     for run in find_runs(options.runs):
         if status_of(run.directory).state in ("partial", "running"):
-            print(f"{run.directory}  is not finished, and is left out")
+            print(f"{printable(run.directory)}  is not finished, and is left out")
         else:
             told = sync(run.directory, tracker)
-            print(f"{run.directory}  {'sent' if told else 'was sent before'}")
+            print(f"{printable(run.directory)}  {'uploaded' if told else 'already uploaded'}")

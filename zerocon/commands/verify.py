@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zerocon.core.text import printable
+
 if TYPE_CHECKING:
     from zerocon.runs.verify import Verification
 
@@ -38,10 +40,10 @@ def _verify(options: argparse.Namespace) -> None:
         device=options.device,
     )
     for problem in found.problems[:MOST]:
-        print(problem)
+        print(printable(problem))
     if len(found.problems) > MOST:
         print(f"… and {len(found.problems) - MOST} more")
-    print(_in_words(found))
+    print(printable(_in_words(found)))
     if found.problems:
         sys.exit(1)
 

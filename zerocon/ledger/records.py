@@ -31,6 +31,7 @@ from urllib.parse import quote
 
 from PIL import Image
 
+from zerocon.core.text import printable
 from zerocon.ledger.atomic import write_atomic
 
 SCHEMA = 1
@@ -353,8 +354,8 @@ def _quick_problem(directory: Path, record: Record) -> str:
             file.seek(max(0, size - len(_PNG_END)))
             whole = file.read() == _PNG_END
     except OSError as error:
-        return f"{record.image} can't be read ({error.strerror})"
-    return "" if whole else f"{record.image} is not a whole PNG file"
+        return f"{printable(record.image)} can't be read ({error.strerror})"
+    return "" if whole else f"{printable(record.image)} is not a whole PNG file"
 
 
 def verify_checksums(directory: Path, records: Sequence[Record]) -> dict[str, str]:
@@ -365,5 +366,5 @@ def verify_checksums(directory: Path, records: Sequence[Record]) -> dict[str, st
             continue
         digest = hashlib.sha256((directory / record.image).read_bytes()).hexdigest()
         if digest != record.sha256:
-            problems[record.case] = f"{record.image} differs from the picture recorded"
+            problems[record.case] = f"{printable(record.image)} differs from the picture recorded"
     return problems

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,13 +12,14 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from zerocon.core.checks import ConfigError, one_of
+from zerocon.reports.evaluation import differences, evaluation_of, evaluations
 from zerocon.reports.layout import NOTHING, UNLIMITED, Cell, Grid, label, wrapped
-from zerocon.reports.measured import CHOICES, CSV, TERMINAL
-from zerocon.reports.render import write
-from zerocon.reports.runs import Run, Sort, columns_of, differences, find_runs, natural, sorts
-from zerocon.reports.statistics import Floats, Paired, holm, paired
+from zerocon.reports.render import to_csv, write
+from zerocon.reports.runs import Run, columns_of, find_runs, natural
+from zerocon.reports.statistics import Floats, Paired, holm, mean_of, paired
 from zerocon.reports.store import Cells, Store
 from zerocon.reports.summary import LEVEL, RESAMPLES, Column
+from zerocon.reports.table import CHOICES, CSV, TERMINAL
 
 ALPHA = 1 - LEVEL
 EFFECTS = ((0.8, "large"), (0.5, "medium"), (0.2, "small"), (0.0, "tiny"))  # Cohen's words
@@ -40,6 +39,7 @@ class Result:
     wins: int  # cases in which the second run is better; higher where nothing says what is
     ties: int
     losses: int
+    infinite: tuple[int, int] = (0, 0)  # pairs in which the baseline's, or the run's value is
 
     @property
     def verdict(self) -> str:
@@ -61,7 +61,7 @@ class Result:
         return self.verdict.startswith(("better", "worse", "higher", "lower"))
 
     def _direction(self) -> str:
-        higher = self.paired.mean > 0
+        higher = self.paired.effect > 0
         if not self.column["better"]:
             return "higher" if higher else "lower"
         return "better" if higher == (self.column["better"] == "higher") else "worse"
@@ -95,17 +95,17 @@ def compare(
     cells, notes = same_cases(runs, columns, intersection=intersection)
     made = comparisons(runs, columns, cells, per_type=per_type, resamples=resamples, seed=seed)
     if form == CSV:
-        sys.stdout.write(_csv(made))
+        sys.stdout.write(to_csv(_csv_rows(made)))
         return
     console = Console()
     width = console.width if form == TERMINAL else UNLIMITED
     tables = [grid for one in made for grid in _grids(one, cells, width)]
-    notes = [*_method(made, resamples, seed), *notes, Sort.of(runs[0]).words()]
+    notes = [*_method(made, resamples, seed), *notes, evaluation_of(runs[0]).words()]
     write([*tables[:-1], replace(tables[-1], notes=notes)], form, console)
 
 
 def _columns(runs: Sequence[Run], metrics: Sequence[str]) -> list[Column]:
-    """What is asked for; by default all that has a better."""
+    """The metrics asked for; by default all that have a better direction."""
     columns = columns_of(runs, metrics)
     return columns if metrics else [column for column in columns if column["better"]]
 
@@ -118,7 +118,8 @@ def same_cases(
     Refuses runs whose numbers mean different things and, unless told to use the intersection,
     runs over different cases.
     """
-    kinds = [replace(sort, dataset_fingerprint="", uses_mask=False) for sort in sorts(runs)]
+    found = list(evaluations(runs, [str(column["name"]) for column in columns]))
+    kinds = [replace(kind, dataset_fingerprint="", uses_mask=None) for kind in found]
     if len(set(kinds)) > 1:
         raise ConfigError(f"the runs can't be compared, they differ in {differences(kinds)}")
     store = Store(runs, columns, prompts=True)
@@ -129,7 +130,7 @@ def same_cases(
             f"the runs are not over the same cases: {'; '.join(missing)}. "
             "--intersection compares the cases that all have"
         )
-    contents = {sort.dataset_fingerprint for sort in sorts(runs)}
+    contents = {kind.dataset_fingerprint for kind in found}
     if not missing and not intersection and len(contents) > 1:
         raise ConfigError(
             "the runs are over cases of the same names, but the dataset's content changed between "
@@ -183,12 +184,13 @@ def _failed(runs: Sequence[Run], cells: Cells) -> list[str]:
 
 
 def _given_masks(runs: Sequence[Run]) -> list[str]:
+    """Say if only some of the methods had the benchmark's mask, or if that is unknown."""
     given = [run.label for run in runs if run.origin.uses_mask]
-    return (
-        [f"not a fair match: only {_named(given)} had the mask"]
-        if 0 < len(given) < len(runs)
-        else []
-    )
+    unknown = [run.label for run in runs if run.origin.uses_mask is None]
+    said = [f"nobody said whether {_named(unknown)} had the mask"] if unknown else []
+    if 0 < len(given) < len(runs) - len(unknown):
+        return [f"not a fair match: only {_named(given)} had the mask", *said]
+    return [*([f"{_named(given)} had the mask"] if given and unknown else []), *said]
 
 
 def comparisons(
@@ -223,7 +225,7 @@ def _family(
     if not asked:
         return []
     pairs = [_pairs(cells, *question) for question in asked]
-    changes = np.stack([second - first for first, second in pairs], axis=1)  # [case, question]
+    changes = np.stack([_changes(*pair) for pair in pairs], axis=1)  # [case, question]
     tests = paired(changes, resamples=resamples, seed=seed)
     corrected = holm(np.array([test.p for test in tests]))
     return [
@@ -233,28 +235,31 @@ def _family(
 
 
 def _pairs(cells: Cells, other: int, kind: str, column: Column) -> tuple[Floats, Floats]:
-    """The baseline's values and the other's, nan in both where there is no finite pair."""
+    """The baseline's values and the other's, nan in both where there is no pair."""
     values = cells.values[str(column["name"])]
-    there = np.isfinite(values[0]) & np.isfinite(values[other])
+    there = ~np.isnan(values[0]) & ~np.isnan(values[other])
     if kind:
         there &= np.array(cells.edit_types) == kind
     return np.where(there, values[0], np.nan), np.where(there, values[other], np.nan)
 
 
+def _changes(first: Floats, second: Floats) -> Floats:
+    """Second minus first; two infinite values are equal."""
+    changes = np.zeros_like(first)
+    return np.subtract(second, first, out=changes, where=first != second)
+
+
 def _result(
     kind: str, column: Column, first: Floats, second: Floats, test: Paired, p: float
 ) -> Result:
-    change = (second - first)[~np.isnan(first)]
+    change = _changes(first, second)[~np.isnan(first)]
     better = -change if column["better"] == "lower" else change
     visible = 0.5 * 10.0 ** -int(column["digits"])  # smaller ones are not seen in a table
     wins, losses = int((better >= visible).sum()), int((better <= -visible).sum())
-    mean, other = _mean(first), _mean(second)
-    return Result(column, kind, mean, other, test, p, wins, test.n - wins - losses, losses)
-
-
-def _mean(values: Floats) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else float("nan")
+    mean, other = (mean_of(values[~np.isnan(values)]) for values in (first, second))
+    infinite = int(np.isinf(first).sum()), int(np.isinf(second).sum())
+    ties = test.n - wins - losses
+    return Result(column, kind, mean, other, test, p, wins, ties, losses, infinite)
 
 
 def _size(effect: float) -> str:
@@ -305,12 +310,14 @@ def _number(result: Result, number: float) -> Cell:
 def _difference(result: Result) -> Cell:
     digits = int(result.column["digits"]) + 1  # a difference is smaller than what it is between
     test = result.paired
-    if not np.isfinite(test.low):
+    if test.by_ranks or not np.isfinite(test.low):
         return Cell(_plain(test.mean, digits, "+"))
     return Cell(f"{test.mean:+.{digits}f} [{test.low:+.{digits}f}, {test.high:+.{digits}f}]")
 
 
 def _plain(number: float, digits: int, sign: str = "") -> str:
+    if np.isinf(number):
+        return f"{sign}∞" if number > 0 else "−∞"
     return NOTHING if np.isnan(number) else f"{number:{sign}.{digits}f}"
 
 
@@ -321,15 +328,29 @@ def _p(p: float) -> str:
 def _verdicts(comparison: Comparison) -> str:
     """All verdicts over all cases in a sentence."""
     overall = [result for result in comparison.results if not result.edit_type]
-    supported = [f"{r.column['name']} ({r.verdict.split(',')[0]})" for r in overall if r.supported]
+    supported = [
+        f"{r.column['name']} ({r.verdict.split(',')[0]}{_infinite(r)})"
+        for r in overall
+        if r.supported
+    ]
     others: dict[str, list[str]] = {}
     for result in overall:
         if not result.supported:
-            others.setdefault(result.verdict.partition(":")[0], []).append(result.column["name"])
+            said = f" ({_infinite(result)[2:]})" if any(result.infinite) else ""
+            name = f"{result.column['name']}{said}"
+            others.setdefault(result.verdict.partition(":")[0], []).append(name)
     start = f"a difference in {', '.join(supported)}" if supported else "no difference"
     rest = "".join(f"; {verdict}: {', '.join(names)}" for verdict, names in others.items())
     names = f"{comparison.other.label} against {comparison.baseline.label}"
     return f"{names}: the data support {start}{rest}"
+
+
+def _infinite(result: Result) -> str:
+    """How many of the pairs' values are infinite."""
+    baseline, run = result.infinite
+    if not (baseline or run):
+        return ""
+    return f"; infinite in {run} of {result.paired.n} pairs, the baseline in {baseline}"
 
 
 def _method(made: Sequence[Comparison], resamples: int, seed: int) -> list[str]:
@@ -340,31 +361,56 @@ def _method(made: Sequence[Comparison], resamples: int, seed: int) -> list[str]:
     effect = "effect d: mean difference / its standard deviation over cases; "
     return [
         *map(_verdicts, made),
+        *_about_infinite(made),
         f"{means}{resamples} resamples of the cases, seed {seed}",
         f"p: Wilcoxon's signed-rank test, corrected by Holm for {tests} tests{among}",
         f"{effect}a tie is a difference too small for the table's digits",
     ]
 
 
-def _csv(made: Sequence[Comparison]) -> str:
+def _about_infinite(made: Sequence[Comparison]) -> list[str]:
+    if not any(result.paired.by_ranks for one in made for result in one.results):
+        return []
+    return [
+        (
+            "an infinite value (the PSNR of an untouched background) wins its pair and ranks "
+            "highest; where only one of a pair is infinite, effect and verdict are of the signed "
+            "ranks of the differences"
+        )
+    ]
+
+
+def _csv_rows(made: Sequence[Comparison]) -> list[dict[str, object]]:
     """Full precision, a line for each metric of each comparison."""
-    header = ["baseline", "run", "edit_type", "metric", "unit", "better", "n", "baseline mean"]
-    header += ["run mean", "difference", "low", "high", "effect d", "p", "p (Holm)"]
-    header += ["wins", "ties", "losses", "verdict"]
-    lines = [
-        [one.baseline.label, one.other.label, *_csv_line(result)]
+    return [
+        {"baseline": one.baseline.label, "run": one.other.label, **_csv_row(result)}
         for one in made
         for result in one.results
     ]
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([header, *lines])
-    return text.getvalue()
 
 
-def _csv_line(result: Result) -> list[object]:
+def _csv_row(result: Result) -> dict[str, object]:
     test, column = result.paired, result.column
-    return [
-        result.edit_type or "all", column["name"], column["unit"], column["better"], test.n,
-        result.first, result.second, test.mean, test.low, test.high, test.effect, test.p,
-        result.p, result.wins, result.ties, result.losses, result.verdict,
-    ]  # fmt: skip
+    low, high = (None, None) if test.by_ranks else (test.low, test.high)
+    return {
+        "edit_type": result.edit_type or "all",
+        "metric": column["name"],
+        "unit": column["unit"],
+        "better": column["better"],
+        "n": test.n,
+        "baseline mean": result.first,
+        "run mean": result.second,
+        "difference": test.mean,
+        "low": low,
+        "high": high,
+        "effect d": test.effect,
+        "p": test.p,
+        "p (Holm)": result.p,
+        "wins": result.wins,
+        "ties": result.ties,
+        "losses": result.losses,
+        "verdict": result.verdict,
+        "baseline infinite": result.infinite[0],
+        "run infinite": result.infinite[1],
+        "effect and verdict by ranks": "yes" if test.by_ranks else "no",
+    }

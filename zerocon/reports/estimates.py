@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from zerocon.reports.frontier import mean_of_runs
+from zerocon.reports.frontier.curves import mean_of_runs
 from zerocon.reports.statistics import Floats, bootstrap_means
 from zerocon.reports.store import Cells
 from zerocon.reports.summary import RESAMPLES, Group, Summary
@@ -21,10 +21,11 @@ class Estimate:
     low: float
     high: float
     n: int
+    infinite: int = 0  # values that are not in the mean
 
 
 def estimates(values: Floats, resamples: int = RESAMPLES) -> list[Estimate]:
-    """Of each row of [point, case]. Infinities have no mean and are left out."""
+    """Mean and interval of each row's finite values [point, case]; infinite ones are counted."""
     there = np.isfinite(values)
     counts = there.sum(1)
     found: dict[int, Estimate] = {}
@@ -32,7 +33,8 @@ def estimates(values: Floats, resamples: int = RESAMPLES) -> list[Estimate]:
         which = np.flatnonzero(counts == n)
         together = values[which][there[which]].reshape(len(which), n)  # [point, n]
         found |= dict(zip(which.tolist(), _of_size(together, resamples), strict=True))
-    return [found[point] for point in range(len(values))]
+    infinite = np.isinf(values).sum(1).tolist()
+    return [replace(found[point], infinite=infinite[point]) for point in range(len(values))]
 
 
 def _of_size(values: Floats, resamples: int) -> list[Estimate]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from rich.cells import cell_len
 
+from zerocon.core.text import printable, printable_lines
 from zerocon.reports.summary import LEVEL, RESAMPLES, Column, Group, Statistic, Summary
 
 ARROWS = {"higher": "↑", "lower": "↓", "": ""}
@@ -19,6 +20,7 @@ NOTHING = "–"
 MARKS = ("", "**", "*")  # what a cell of each rank has before its text, where nothing is coloured
 UNLIMITED = 100_000
 _PADDING = 3  # what a column takes beside its text; the table's edge takes one more
+_NO_VALUES = Statistic(None, None, 0)
 _MOST_COUNTS = 6  # different counts that a note lists
 
 Label = tuple[str, ...]
@@ -26,8 +28,13 @@ Label = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Cell:
+    """One cell. Control characters in its text are made visible."""
+
     text: str
     rank: int = 0  # 1 the best of its metric, 2 the second best
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", printable(self.text))
 
     @property
     def marked(self) -> str:
@@ -36,13 +43,21 @@ class Cell:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table before it is drawn. The first `keys` columns are the rows' names."""
+    """A table before it is drawn. The first `keys` columns are the rows' names.
+
+    Only a header may have several lines.
+    """
 
     title: str
     header: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     notes: Sequence[str] = ()
     keys: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "title", printable(self.title))
+        object.__setattr__(self, "header", [printable_lines(name) for name in self.header])
+        object.__setattr__(self, "notes", [printable(note) for note in self.notes])
 
 
 @dataclass(frozen=True)
@@ -55,6 +70,26 @@ class Rows:
     compare: bool = True  # is one row better than another?
 
 
+def measurable(columns: Sequence[Column], summaries: Iterable[Summary]) -> list[Column]:
+    """The columns with a value in any case; all of them where no case went well yet.
+
+    What needs a ground truth or a mask stands only where there is one.
+    """
+    groups = [summary.overall for summary in summaries]
+    return [column for column in columns if not _without_values(column, groups)]
+
+
+def _without_values(column: Column, groups: Sequence[Group]) -> bool:
+    stats = [_statistic(group, column) for group in groups]
+    return any(s.nan for s in stats) and not any(s.n or s.infinite for s in stats)
+
+
+def hidden(columns: Sequence[Column], shown: Sequence[Column]) -> list[str]:
+    """A note of the columns that are left out because no case has what they need."""
+    names = [str(column["name"]) for column in columns if column not in shown]
+    return [f"no case has what these need: {', '.join(names)}"] if names else []
+
+
 def grids(
     runs: Mapping[Label, Summary],
     columns: Sequence[Column],
@@ -64,7 +99,7 @@ def grids(
     keys: Label = ("",),
     gathered: Mapping[Label, int] | None = None,
 ) -> list[Grid]:
-    """The tables that say it all: overall, and per edit type when asked."""
+    """The tables of all results: overall, and per edit type when asked."""
     overall = Rows({label: run.overall for label, run in runs.items()}, keys, gathered)
     if not per_type:
         return _fitted("", overall, columns, width)
@@ -106,7 +141,7 @@ def _fitted(title: str, rows: Rows, columns: Sequence[Column], width: int) -> li
 
 
 def _alone(title: str, rows: Rows, columns: Sequence[Column]) -> Grid:
-    """One run: room for a column of each thing that is known."""
+    """A single run, with columns of its own for n and for what was left out."""
     (((name,), group),) = rows.groups.items()
     lines = [
         [Cell(text) for text in (label(column), value(stat, column), str(stat.n), left_out)]
@@ -127,7 +162,7 @@ def _metric_per_row(title: str, rows: Rows, columns: Sequence[Column]) -> Grid:
         [Cell("cases"), *(Cell(str(group.cases)) for group in groups.values())],
         [Cell("failed"), *(Cell(str(group.failed)) for group in groups.values())],
     ]
-    header = ["metric", *(name for (name,) in groups)]
+    header = ["metric", *(printable(name) for (name,) in groups)]
     return Grid(title, header, [*lines, *counts], _notes(groups, columns))
 
 
@@ -184,45 +219,82 @@ def _with_column(grid: Grid, header: str, cells: Sequence[Cell]) -> Grid:
 
 def _cells(rows: Rows, column: Column) -> list[Cell]:
     stats = [_statistic(group, column) for group in rows.groups.values()]
-    means = [stat.mean for stat in stats]
-    places = ranks(means, column) if rows.compare else [0] * len(stats)
+    places = ranks_of(stats, column) if rows.compare else [0] * len(stats)
     return [Cell(value(s, column), place) for s, place in zip(stats, places, strict=True)]
 
 
-def ranks(means: Sequence[float | None], column: Column) -> list[int]:
-    """1 for the best, 2 for the second best of three or more, else 0. Equal means share."""
-    known = [mean for mean in means if mean is not None]
+def ranks_of(stats: Sequence[Statistic], column: Column) -> list[int]:
+    return ranks([stat.mean for stat in stats], column, [_infinite_share(stat) for stat in stats])
+
+
+def _infinite_share(stat: Statistic) -> float:
+    return stat.infinite / max(stat.infinite + stat.n, 1)
+
+
+def ranks(
+    means: Sequence[float | None], column: Column, infinite: Sequence[float] = ()
+) -> list[int]:
+    """1 for the best, 2 for the second best of three or more, else 0. Equal means share.
+
+    `infinite` is the share of each row's values that are infinite, and so not in its mean. Where
+    there are any, a row is better than another only if it is no worse in both its infinite values
+    and the mean of the others. No row is marked where that does not decide.
+    """
+    shares = infinite or [0.0] * len(means)
+    known = [i for i, mean in enumerate(means) if mean is not None or shares[i]]
+    places = [0] * len(means)
     if len(known) < 2 or not column["better"]:
-        return [0] * len(means)
-    rounded = [None if mean is None else float(f"{mean:.12g}") for mean in means]
-    order = sorted({r for r in rounded if r is not None}, reverse=column["better"] == "higher")
-    places = {order[0]: 1}
-    if len(known) > 2 and len(order) > 1:
-        places[order[1]] = 2
-    return [0 if r is None else places.get(r, 0) for r in rounded]
+        return places
+    gains = {i: _gains(means[i], shares[i], column) for i in known}
+    first = _unbeaten(known, gains)
+    rest = [i for i in known if i not in first]
+    second = _unbeaten(rest, gains) if first and len(known) > 2 else []
+    for place, rows in ((1, first), (2, second)):
+        for row in rows:
+            places[row] = place
+    return places
+
+
+def _gains(mean: float | None, share: float, column: Column) -> tuple[float, float]:
+    """The share of infinite values and the mean of the others, more of each being better."""
+    sign = 1 if column["better"] == "higher" else -1
+    finite = float("inf") if mean is None else float(f"{mean:.12g}")
+    return sign * share, sign * finite
+
+
+def _unbeaten(rows: Sequence[int], gains: Mapping[int, tuple[float, float]]) -> list[int]:
+    """The rows that are at least as good as every other one, in both."""
+    best = [max((gains[row][part] for row in rows), default=0.0) for part in (0, 1)]
+    return [row for row in rows if list(gains[row]) == best]
 
 
 def _statistic(group: Group, column: Column) -> Statistic:
     """A run may not have measured everything that another one has."""
-    return group.metrics.get(str(column["name"]), Statistic(None, None, 0))
+    return group.metrics.get(str(column["name"]), _NO_VALUES)
 
 
 def label(column: Column, before_unit: str = " ") -> str:
-    unit = f"{before_unit}({column['unit']})" if column["unit"] else ""
+    name, unit = printable(column["name"]), printable(column["unit"])
+    in_unit = f"{before_unit}({unit})" if unit else ""
     arrow = ARROWS[column["better"]]
-    return f"{column['name']} {arrow}{unit}".rstrip() if arrow else f"{column['name']}{unit}"
+    return f"{name} {arrow}{in_unit}".rstrip() if arrow else f"{name}{in_unit}"
 
 
 def value(stat: Statistic, column: Column) -> str:
+    """The mean and how sure it is. With infinite values the mean is infinite; the others' follows.
+
+    An infinite PSNR is that of an untouched picture.
+    """
     if stat.mean is None:
-        return NOTHING
+        return "∞" if stat.infinite else NOTHING
     digits = int(column["digits"])
     if stat.interval is not None:
         low, high = stat.interval
         spread = f" [{low:.{digits}f}, {high:.{digits}f}]"
     else:
         spread = f" ± {stat.stderr:.{digits}f}" if stat.stderr is not None else ""
-    return f"{stat.mean:.{digits}f}{spread}"
+    finite = f"{stat.mean:.{digits}f}{spread}"
+    return f"∞ in {stat.infinite}, else {finite}" if stat.infinite else finite
 
 
 def _has_intervals(groups: Iterable[Group]) -> bool:
@@ -249,18 +321,25 @@ def _counts(group: Group) -> str:
 
 
 def _notes(groups: Mapping[Label, Group], columns: Sequence[Column]) -> list[str]:
-    """Where means are over fewer cases than went well."""
+    """Name the columns whose means are over fewer cases than succeeded."""
     notes = [_note(column, [_statistic(g, column) for g in groups.values()]) for column in columns]
     return [_in_full(_has_intervals(groups.values())), *filter(None, notes)]
 
 
 def _note(column: Column, stats: Sequence[Statistic]) -> str:
-    left_out = _left_out(sum(stat.infinite for stat in stats), sum(stat.nan for stat in stats))
-    n = _listed([stat.n for stat in stats])
-    return f"{column['name']}: n = {n}; left out {left_out}" if left_out else ""
+    infinite = sum(stat.infinite for stat in stats)
+    left_out = _left_out(infinite, sum(stat.nan for stat in stats))
+    if not left_out:
+        return ""
+    undecided = infinite and column["better"] and 1 not in ranks_of(stats, column)
+    more = "; no best: infinite values and the mean of the others disagree"
+    n = listed([stat.n for stat in stats])
+    said = f"{column['name']}: n = {n}; left out {left_out}"
+    return said + (more if undecided and len(stats) > 1 else "")
 
 
-def _listed(counts: Sequence[int]) -> str:
+def listed(counts: Sequence[int]) -> str:
+    """Counts of cases in a note: one number where they are equal, a range where they are many."""
     if len(set(counts)) == 1:
         return str(counts[0]) + (" each" if len(counts) > 1 else "")
     if len(counts) > _MOST_COUNTS:

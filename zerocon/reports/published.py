@@ -1,4 +1,4 @@
-"""Numbers that papers report, to lay beside measured ones and never to be taken for them.
+"""Numbers that papers report, shown beside measured ones but never mixed with them.
 
 They stand in tables of their own: they are of other pictures, judged by other models.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from zerocon.core.checks import one_of
@@ -36,7 +36,8 @@ SETS = {
         file="pie_bench.csv",
         dataset="PIE-Bench, 700 photographs and drawings",
         protocol="published (PnP Inversion's evaluation), judged by DINO ViT-B/8, "
-        "CLIP ViT-L/14 and LPIPS-SqueezeNet",
+        "CLIP ViT-L/14 and LPIPS-SqueezeNet; structure on pictures that torchvision 0.13 resized "
+        "without antialiasing",
         columns={
             "structure_distance_x1e3": ("structure", 1),
             "psnr_bg": ("psnr_bg", 1),
@@ -107,7 +108,7 @@ def _row(table: Published, line: Mapping[str, str]) -> PublishedRow:
 
 
 def published_grids(name: str, measured: Sequence[Column], width: int = UNLIMITED) -> list[Grid]:
-    """The published rows under the measured columns' names, as far as they have been published."""
+    """The published rows, with those of the measured columns that were published."""
     rows, table = published_rows(name), SETS[name]
     columns = [column for column in measured if column["name"] in rows[0].values]
     sources = list(dict.fromkeys(row.source for row in rows))
@@ -126,8 +127,7 @@ def published_grids(name: str, measured: Sequence[Column], width: int = UNLIMITE
         *([] if full else [f"{_mark(sources, source)} {source}" for source in sources]),
         *_missing(columns, table),
     ]
-    last = made[-1]
-    return [*made[:-1], Grid(last.title, last.header, last.rows, notes, last.keys)]
+    return [*made[:-1], replace(made[-1], notes=notes)]
 
 
 def _mark(sources: Sequence[str], source: str) -> str:
@@ -141,7 +141,7 @@ def _missing(columns: Sequence[Column], table: Published) -> list[str]:
 
 
 def _cells(rows: Sequence[PublishedRow], column: Column) -> list[Cell]:
-    """Best and second best among the published rows that are of the same task."""
+    """Cells that mark best and second best among the published rows of the same task."""
     values = [row.values[str(column["name"])] for row in rows]
     places = [0] * len(rows)
     for group in {row.together for row in rows}:

@@ -1,22 +1,26 @@
-"""Tables drawn: for the terminal, in Markdown, LaTeX and HTML. CSV has its own numbers."""
+"""Tables drawn: for the terminal, in Markdown, LaTeX and HTML; and rows as CSV."""
 
 from __future__ import annotations
 
+import csv
 import html
+import io
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from textwrap import wrap
 
 from rich.cells import cell_len
 from rich.console import Console
 
+from zerocon.core.text import printable
 from zerocon.reports.layout import MARKS, Cell, Grid, column_widths
 
 _BOLD_GREEN, _UNDERLINED, _DIM, _PLAIN = "\x1b[1;32m", "\x1b[4m", "\x1b[2m", "\x1b[0m"
 
 
 def print_grids(tables: Sequence[Grid], console: Console | None = None) -> None:
-    """Each table as wide as it is; written at once, for there may be thousands of rows."""
+    """Print the tables, in one write: there may be thousands of rows."""
     console = console or Console()
     color = console.is_terminal and not console.no_color
     console.file.write("".join(_text(grid, color, console.width) for grid in tables))
@@ -81,21 +85,27 @@ def to_markdown(tables: Sequence[Grid]) -> str:
 def _markdown(grid: Grid) -> str:
     aligned = [":--"] * grid.keys + ["--:"] * (len(grid.header) - grid.keys)
     body = [[_markdown_cell(cell) for cell in row] for row in grid.rows]
-    lines = [[_markdown_text(name) for name in grid.header], aligned, *body]
+    lines = [[markdown_text(name) for name in grid.header], aligned, *body]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     marks = ["**bold**: best, *italic*: second best"] if _has_ranks(grid, 2) else []
-    notes = "\n".join(f"- {note}" for note in [*map(_markdown_text, grid.notes), *marks])
-    title = f"### {_markdown_text(grid.title)}" if grid.title else ""
+    notes = "\n".join(f"- {note}" for note in [*map(markdown_text, grid.notes), *marks])
+    title = f"### {markdown_text(grid.title)}" if grid.title else ""
     return "\n\n".join(part for part in (title, table, notes) if part)
 
 
 def _markdown_cell(cell: Cell) -> str:
     marks = MARKS[cell.rank]
-    return f"{marks}{_markdown_text(cell.text)}{marks}"
+    return f"{marks}{markdown_text(cell.text)}{marks}"
 
 
-def _markdown_text(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
+_MARKDOWN = {"\\": "\\\\", "|": "\\|", "*": "\\*", "`": "\\`", "<": "&lt;", ">": "&gt;", "\n": " "}
+
+
+def markdown_text(text: str) -> str:
+    """Escape text so that it makes no HTML, links, pictures or bold type."""
+    entities = re.sub(r"&(?=#|\w+;)", "&amp;", text)
+    escaped = "".join(_MARKDOWN.get(letter, letter) for letter in entities)
+    return re.sub(r"\](?=[(:\[])", r"]\\", escaped)
 
 
 def to_latex(tables: Sequence[Grid]) -> str:
@@ -176,7 +186,7 @@ p {{ color: #555; margin: .1em 0; font-size: 13px }}
 
 
 def to_html(tables: Sequence[Grid]) -> str:
-    """One page that needs nothing else."""
+    """A complete page that loads nothing."""
     return _PAGE.format(tables="\n".join(_html(grid) for grid in tables))
 
 
@@ -210,8 +220,37 @@ FORMATS: dict[str, Callable[[Sequence[Grid]], str]] = {
 
 
 def write(tables: Sequence[Grid], form: str, console: Console) -> None:
-    """The tables on standard output, in the form that is asked for."""
+    """Write the tables to standard output in the given form."""
     if form == "terminal":
         print_grids(tables, console)
     else:
         sys.stdout.write(FORMATS[form](tables))
+
+
+def to_csv(rows: Sequence[Mapping[str, object]]) -> str:
+    """One table with a column for each name that any row has, in the order of first mention."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([_csv_cell(name) for name in names])
+    writer.writerows([_csv_cell(row.get(name)) for name in names] for row in rows)
+    return text.getvalue()
+
+
+def _csv_cell(value: object) -> object:
+    """Numbers as they are; text that a spreadsheet would run as a formula begins with a quote."""
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if _FORMULA.match(text) and not _is_number(text) else text
+
+
+_FORMULA = re.compile(r"\s*[=+\-@＝＋－＠]")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,10 +1,11 @@
-"""The runs that a report is about: found on disk, told apart, and which may be compared."""
+"""The runs that a report is about: found on disk, named, and their settings."""
 
 from __future__ import annotations
 
 import glob
 import os
 import re
+import struct
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,17 +16,20 @@ from typing import Any, cast
 import yaml
 
 from zerocon.core.checks import ConfigError
+from zerocon.core.text import printable
 from zerocon.ledger.origin import FILE, Origin
 from zerocon.ledger.provenance import NOT_IN_NAME
+from zerocon.ledger.records import IMAGES
 from zerocon.reports.summary import Column
 
 NO_VALUE = "–"  # of a field that the run's config does not have
+_PNG_HEAD = 24  # bytes up to a PNG's width and height
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run's directory. Its config is read when it is asked for."""
+    """One run's directory. Its config is read on first use."""
 
     directory: Path
     label: str  # the directory's name, longer where two runs share it
@@ -50,37 +54,43 @@ class Run:
     def field(self, name: str) -> str:
         return shown(self.fields.get(name, NO_VALUE))
 
+    @cached_property
+    def resolution(self) -> str:
+        """Of the pictures that were measured, as "512" or "768×512"; "" where there are none."""
+        return _resolution(self.directory / IMAGES)
 
-@dataclass(frozen=True)
-class Sort:
-    """Runs whose numbers mean the same, and how to say which."""
+    @cached_property
+    def legacy_jpeg(self) -> bool:
+        """Whether edited pictures were recompressed before they were measured.
 
-    dataset: str
-    dataset_fingerprint: str
-    protocol: str
-    judges: tuple[tuple[str, str], ...]
-    uses_mask: bool
+        Only `zerocon score` does that, whose runs have no backbone.
+        """
+        scored = self.origin.backbone.get("name") == "unknown"
+        return scored and self.fields.get("scored.legacy_jpeg") is True
 
-    @classmethod
-    def of(cls, run: Run) -> Sort:
-        origin = run.origin
-        return cls(
-            dataset=origin.dataset.get("name", ""),
-            dataset_fingerprint=origin.dataset.get("fingerprint", ""),
-            protocol=origin.protocol,
-            judges=tuple(sorted(origin.judges.items())),
-            uses_mask=bool(origin.uses_mask),
-        )
 
-    def words(self) -> str:
-        judges = ", ".join(f"{metric} by {judge}" for metric, judge in self.judges)
-        mask = "; the method was given the benchmark's mask" if self.uses_mask else ""
-        dataset = f"{self.dataset} {self.dataset_fingerprint}".strip()
-        return f"{dataset}, protocol {self.protocol}, judged {judges or 'by no model'}{mask}"
+def _resolution(folder: Path) -> str:
+    """Of the first picture found; all pictures of a run have the same size."""
+    try:
+        with os.scandir(folder) as entries:
+            pictures = (e for e in entries if e.name.endswith(".png"))
+            file = next((e.path for e in pictures if e.is_file(follow_symlinks=False)), None)
+        head = _head(file) if file else b""
+    except OSError:
+        return ""
+    if len(head) < _PNG_HEAD or head[12:16] != b"IHDR":
+        return ""
+    width, height = struct.unpack(">II", head[16:])
+    return str(width) if width == height else f"{width}×{height}"
+
+
+def _head(file: str) -> bytes:
+    with Path(file).open("rb") as opened:
+        return opened.read(_PNG_HEAD)
 
 
 def find_runs(patterns: Sequence[str | Path]) -> list[Run]:
-    """Every run that is named: a directory, a folder of runs, or a pattern such as outputs/**."""
+    """The runs at each pattern: a run's directory, a folder of runs, or a glob (outputs/**)."""
     named = [d for pattern in patterns for d in _directories(str(pattern))]
     directories = _once(named)
     labels = _labels(directories)
@@ -89,12 +99,12 @@ def find_runs(patterns: Sequence[str | Path]) -> list[Run]:
         origin = Origin.read(directory)
         if origin is None:
             raise ConfigError(f"{directory} is no run's directory: it has no {FILE}")
-        runs.append(Run(directory, labels[directory], origin))
+        runs.append(Run(directory, printable(labels[directory]), origin))
     return runs
 
 
 def _directories(pattern: str) -> list[Path]:
-    """The runs that a pattern names; looking for them never goes into a run's pictures."""
+    """The runs' directories that a pattern matches, without a look into the runs themselves."""
     top = re.sub(r"/\*\*(/\*)?$", "", pattern)  # all below is looked through anyway
     matches = sorted(glob.glob(top))  # noqa: PTH207 - a Path's glob takes no absolute pattern
     named = [Path(top)] if Path(top).exists() else [Path(match) for match in matches]
@@ -114,7 +124,7 @@ def _below(path: Path) -> Iterator[Path]:
 
 
 def _once(paths: Iterable[Path]) -> list[Path]:
-    """A run that two patterns name is one run."""
+    """Each directory once, though several patterns may match it."""
     known: dict[Path, Path] = {}
     for path in paths:
         known.setdefault(path.resolve(), path)
@@ -122,7 +132,7 @@ def _once(paths: Iterable[Path]) -> list[Path]:
 
 
 def _labels(directories: Sequence[Path]) -> dict[Path, str]:
-    """The last part of each path, or as many parts as tell it from all others."""
+    """The last part of each path, or as many parts as make it unique."""
     labels: dict[Path, str] = {}
     parts = {path: path.resolve().parts for path in directories}
     for count in range(1, max(map(len, parts.values())) + 1):
@@ -130,29 +140,6 @@ def _labels(directories: Sequence[Path]) -> dict[Path, str]:
         often = Counter(names.values())
         labels |= {path: name for path, name in names.items() if often[name] == 1}
     return labels
-
-
-def sorts(runs: Iterable[Run]) -> dict[Sort, list[Run]]:
-    """Runs by what their numbers mean; those of different sorts are never in one column."""
-    found: dict[Sort, list[Run]] = {}
-    for run in runs:
-        found.setdefault(Sort.of(run), []).append(run)
-    return found
-
-
-def differences(several: Sequence[Sort]) -> str:
-    """In what the sorts differ, in words."""
-    names = {
-        "dataset": "dataset",
-        "dataset_fingerprint": "the dataset's content or its cases",
-        "protocol": "protocol",
-        "judges": "the models that judge",
-        "uses_mask": "whether the method was given the mask",
-    }
-    differ = [name for name in names if len({getattr(sort, name) for sort in several}) > 1]
-    if "dataset" in differ:  # another dataset has another content, too
-        differ = [name for name in differ if name != "dataset_fingerprint"]
-    return ", ".join(names[name] for name in differ)
 
 
 def columns_of(runs: Sequence[Run], only: Sequence[str] = ()) -> list[Column]:
@@ -196,7 +183,7 @@ def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]
     for name, value in node.items():
         if name == "_target_":
             continue
-        path = f"{prefix}{name}"
+        path = f"{prefix}{printable(name)}"
         if not isinstance(value, dict):
             yield path, value
             continue
@@ -207,10 +194,10 @@ def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]
 
 
 def shown(value: object) -> str:
-    """A setting as it is written in YAML."""
+    """A setting as it is written in YAML, without control characters."""
     if value is None:
         return "null"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return printable(str(value).lower() if isinstance(value, bool) else value)
 
 
 def natural(text: str) -> list[tuple[int, float, str]]:

@@ -130,7 +130,7 @@ class Store:
         return [case for (case,) in self._rows(query)]
 
     def _in_order(self, cases: Mapping[str, Any]) -> list[str]:
-        """As the runs' datasets list them, and what they don't list at the end."""
+        """The cases in the order of the runs' datasets; those not listed there come last."""
         listed = dict.fromkeys(case for run in self.runs for case in run.origin.case_ids)
         return [case for case in listed if case in cases] + sorted(cases.keys() - listed.keys())
 
@@ -180,7 +180,7 @@ class Store:
         )
 
     def _explain(self, error: Exception | None) -> NoReturn:
-        """Say where the records are wrong, in the words of those who write them."""
+        """Raise the error of `read_records`, which names the damaged line."""
         for run in self.runs:
             if (run.directory / FILE_NAME).exists():
                 read_records(run.directory)

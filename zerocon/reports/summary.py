@@ -1,4 +1,4 @@
-"""What a run's records say together: means, spread, and all that was left out of them."""
+"""Summaries of a run's records: means, standard errors, and counts of what was left out."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def _natural(text: str) -> list[tuple[bool, int, str]]:
 
 
 def _without_intervals(fields: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """A summary is made of the records alone; intervals are resampled by those who show them."""
+    """Without intervals: these are resampled when a table is made, not stored."""
     return {name: value for name, value in fields if name != "interval"}
 
 

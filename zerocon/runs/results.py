@@ -18,6 +18,7 @@ from zerocon.config.settings import RunSettings
 from zerocon.core.cases import CaseError, Dataset
 from zerocon.core.checks import ConfigError
 from zerocon.core.pictures import case_pictures
+from zerocon.core.text import printable
 from zerocon.ledger.atomic import write_atomic
 from zerocon.ledger.claims import Shard
 from zerocon.ledger.code import code_digest
@@ -26,10 +27,12 @@ from zerocon.ledger.provenance import git_state, provenance
 from zerocon.ledger.records import Record, RecordLog, read_records, verify_images
 from zerocon.ledger.status import status_of
 from zerocon.metrics.base import Metric
-from zerocon.reports.gallery import write_gallery
-from zerocon.reports.layout import grids
-from zerocon.reports.pictures import GalleryItem, reduced
+from zerocon.reports.evaluation import evaluation_of
+from zerocon.reports.gallery.items import GalleryItem, reduced
+from zerocon.reports.gallery.page import write_gallery
+from zerocon.reports.layout import grids, hidden, measurable
 from zerocon.reports.render import print_grids
+from zerocon.reports.runs import Run
 from zerocon.reports.summary import Summary, summarize, write_summary
 from zerocon.trackers.base import Tracker
 
@@ -161,15 +164,17 @@ def report(
     """Print the run's table and where its files are; (cases, failed)."""
     origin, records = _read(directory)
     summary = summarize(records, origin.columns)
-    _print(console, summary, origin, per_type=per_type)
+    _print(console, summary, Run(directory, origin.name, origin), per_type=per_type)
     for record in records:
         if not record.ok:
-            said = f"[red]case {escape(record.case)} failed:[/] {escape(str(record.error))}"
+            case, error = (escape(printable(text)) for text in (record.case, record.error))
+            said = f"[red]case {case} failed:[/] {error}"
             console.print(said, highlight=False)
     for said in _about_code(origin, records):
-        console.print(f"[yellow]{said}", highlight=False)
+        console.print(f"[yellow]{escape(printable(said))}", highlight=False)
     if whole:
-        console.print(f"{directory}/{GALLERY} and gallery.png show every case.", highlight=False)
+        said = f"{directory}/{GALLERY} and gallery.png show every case."
+        console.print(printable(said), highlight=False, markup=False)
     return len(records), summary.overall.failed
 
 
@@ -181,15 +186,13 @@ def _about_code(origin: Origin, records: Sequence[Record]) -> list[str]:
     return said
 
 
-def _print(console: Console, summary: Summary, origin: Origin, *, per_type: bool) -> None:
-    runs = {(origin.name,): summary}
-    print_grids(grids(runs, origin.columns, per_type, console.width), console)
-    judges = ", ".join(sorted(set(origin.judges.values())))
-    console.print(
-        f"[dim]{origin.dataset['name']}, backbone {origin.backbone['name']} "
-        f"{origin.backbone['fingerprint']}, protocol {origin.protocol}, judged by {judges}[/]",
-        highlight=False,
-    )
+def _print(console: Console, summary: Summary, run: Run, *, per_type: bool) -> None:
+    columns, backbone = run.origin.columns, run.origin.backbone
+    shown = measurable(columns, [summary])
+    print_grids(grids({(run.label,): summary}, shown, per_type, console.width), console)
+    backbone = f"backbone {backbone['name']} {backbone['fingerprint']}"
+    for said in (*hidden(columns, shown), f"{evaluation_of(run).words()}; {backbone}"):
+        console.print(f"[dim]{escape(printable(said))}[/]", highlight=False)
 
 
 def _read(directory: Path) -> tuple[Origin, list[Record]]:

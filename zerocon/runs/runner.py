@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from zerocon.config.settings import RunSettings
+from zerocon.core.text import printable
 from zerocon.ledger.claims import Chunk, Claims, Shard, chunks_left
 from zerocon.ledger.origin import Origin
 from zerocon.ledger.records import Record, RecordLog
@@ -57,7 +58,8 @@ def execute(settings: RunSettings) -> Outcome:
             finish(settings, crew.dataset, tracker)
     whole = is_complete(directory, retry_failed=False)
     if not whole:
-        CONSOLE.print(f"{directory}: {status_of(directory).words()}", highlight=False)
+        said = f"{directory}: {status_of(directory).words()}"
+        CONSOLE.print(printable(said), highlight=False, markup=False)
     return Outcome(directory, *report(directory, CONSOLE, per_type=runner.per_type, whole=whole))
 
 
@@ -70,7 +72,8 @@ def _begin(settings: RunSettings, origin: Origin) -> None:
     provenance = origin.provenance | {"records_from": twin.name}
     begin(directory, replace(origin, provenance=provenance), settings.config)
     take_records(twin, directory)
-    CONSOLE.print(f"{directory}: the same settings as {twin.name}'s, so its records are taken")
+    said = f"{directory}: the same settings as {twin.name}'s, so its records are taken"
+    CONSOLE.print(printable(said), markup=False)
 
 
 @contextmanager
@@ -103,7 +106,7 @@ def work(settings: RunSettings, crew: Crew, tracker: Tracker) -> None:
     runner, directory = settings.runner, settings.directory
     with RecordLog(directory, runner.retry_failed) as log, Claims(directory) as claims:
         for repair in log.repairs:
-            CONSOLE.print(f"[yellow]{escape(repair)}")
+            CONSOLE.print(f"[yellow]{escape(printable(repair))}")
         done = log.done_ids()
         _replay(settings, log, tracker)
         ids = list(crew.dataset.ids)

@@ -16,6 +16,7 @@ from rich.progress import track
 from zerocon.core.cases import Case, CaseError
 from zerocon.core.checks import shown
 from zerocon.core.pictures import from_uint8
+from zerocon.core.text import printable
 from zerocon.datasets.base import FileDataset
 from zerocon.ledger.origin import Origin
 from zerocon.ledger.provenance import provenance
@@ -76,16 +77,19 @@ def _origin(scoring: Scoring) -> Origin:
 def _warn_of_strangers(outputs: Outputs, dataset: FileDataset) -> None:
     strangers = [i for i in outputs.files if i not in set(dataset.ids)]
     if strangers:
-        CONSOLE.print(
-            f"[yellow]{outputs.name}: {len(strangers)} pictures are of no case asked for, as "
-            f"{escape(shown(strangers[0]))}; they were left out"
+        said = (
+            f"{outputs.name}: {len(strangers)} pictures are of no case asked for, as "
+            f"{shown(strangers[0])}; they were left out"
         )
+        CONSOLE.print(f"[yellow]{escape(printable(said))}")
 
 
 def _records(scoring: Scoring, case_ids: Sequence[str]) -> Iterator[Record]:
     size = scoring.batch_size
     batches = [case_ids[i : i + size] for i in range(0, len(case_ids), size)]
-    for batch in track(batches, f"scoring {escape(scoring.outputs.name)}", console=CONSOLE):
+    for batch in track(
+        batches, f"scoring {escape(printable(scoring.outputs.name))}", console=CONSOLE
+    ):
         yield from _batch(scoring, batch)
 
 

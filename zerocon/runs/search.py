@@ -26,6 +26,7 @@ from zerocon.config.settings import (
 )
 from zerocon.core.cases import DatasetError
 from zerocon.core.checks import ConfigError
+from zerocon.core.text import printable
 from zerocon.ledger.origin import Origin
 from zerocon.ledger.provenance import NOT_IN_NAME, digest
 from zerocon.ledger.records import RecordError, read_records
@@ -59,7 +60,7 @@ def run_search(experiment: Experiment, more: Sequence[str] = (), most: int | Non
         most = most or asked.search.trials
         while trial := trials.next(most):
             said = f"trial {trial.number + 1} of {most}: {' '.join(trial.overrides)}"
-            CONSOLE.print(said, markup=False, highlight=False, soft_wrap=True)
+            CONSOLE.print(printable(said), markup=False, highlight=False, soft_wrap=True)
             _try(trials, trial, asked)
         return Found(asked.root, asked.folder, trials.all(), trials.front())
 
@@ -75,7 +76,8 @@ def _try(trials: Trials, trial: Trial, asked: _Asked) -> None:
         raise
     except Exception as error:  # noqa: BLE001 (one bad trial never ends a search)
         said = str(error) if isinstance(error, (ConfigError, TrialError)) else _named(error)
-        CONSOLE.print(f"trial {trial.number + 1} failed: {said}", style="red", markup=False)
+        failed = printable(f"trial {trial.number + 1} failed: {said}")
+        CONSOLE.print(failed, style="red", markup=False)
         trials.failed(trial, said)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
-from zerocon.reports.pictures import GalleryItem, changed_words, enlarged, shown
+from zerocon.reports.gallery.items import GalleryItem, changed_words, enlarged, shown
 
 SIDE = 144  # of a picture; whatever is smaller is enlarged a whole number of times
 GAP = 6
@@ -134,11 +135,19 @@ def _write(
 
 
 def _clipped(draw: ImageDraw.ImageDraw, text: str, font: Font, room: float) -> str:
-    if draw.textlength(text, font=font) <= room:
+    """As much of the text as fits. Only a little more than that is ever measured."""
+
+    def fits(count: int) -> bool:
+        mark = "…" if count < len(text) else ""
+        return draw.textlength(f"{text[:count]}{mark}", font=font) <= room
+
+    too_many = 1
+    while too_many <= len(text) and fits(too_many):
+        too_many *= 2
+    if too_many > len(text) and fits(len(text)):
         return text
-    while text and draw.textlength(f"{text}…", font=font) > room:
-        text = text[:-1]
-    return f"{text}…" if text else ""
+    fitting = bisect_left(range(1, min(too_many, len(text))), True, key=lambda n: not fits(n))
+    return f"{text[:fitting]}…" if fitting else ""
 
 
 def _font(size: int) -> Font:

@@ -7,6 +7,7 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from itertools import takewhile
 
 from PIL import Image, ImageChops, ImageFilter
 
@@ -16,6 +17,7 @@ OUTLINE = (255, 0, 150)
 _LARGEST = 256  # bigger pictures are shown smaller: a gallery holds thousands
 _LOSSLESS = 128  # up to here every pixel is meant to be seen
 
+_MOST_COMPARED = 250_000  # pairs of words of two prompts
 _TO_BLACK_AND_WHITE = [0] * 128 + [255] * 128
 
 Pieces = list[tuple[str, bool]]
@@ -35,7 +37,7 @@ class GalleryItem:
 
 
 def shown(item: GalleryItem) -> dict[str, Image.Image]:
-    """Caption -> picture, in the order in which they stand."""
+    """Caption -> picture, in the order of display."""
     item = item.later() if item.later else item
     source, mask = _opened(item.source), _opened(item.mask)
     pictures = {
@@ -48,7 +50,7 @@ def shown(item: GalleryItem) -> dict[str, Image.Image]:
 
 
 def _opened(picture: Picture | None) -> Image.Image | None:
-    """None, too, for a broken file: that may be the very reason why the case failed."""
+    """None also for a broken file, which may be the reason why the case failed."""
     try:
         if isinstance(picture, bytes):
             picture = Image.open(io.BytesIO(picture))
@@ -58,7 +60,7 @@ def _opened(picture: Picture | None) -> Image.Image | None:
 
 
 def reduced(picture: Image.Image) -> Picture:
-    """What a gallery needs of a large picture, encoded: a run's worth of them fits in memory."""
+    """A large picture, made smaller and encoded, so that those of a whole run fit in memory."""
     if max(picture.size) <= _LARGEST:
         return picture
     small = picture.convert("RGB")
@@ -81,7 +83,7 @@ def overlay(source: Image.Image, mask: Image.Image) -> Image.Image:
 
 
 def data_uri(picture: Image.Image) -> str:
-    """The picture inside its own address: exact when small, smaller when large."""
+    """The picture as a data URI: exact when small, reduced when large."""
     buffer = io.BytesIO()
     if max(picture.size) <= _LOSSLESS:
         picture.save(buffer, format="PNG", optimize=True)
@@ -95,7 +97,7 @@ def data_uri(picture: Image.Image) -> str:
 
 
 def is_small(picture: Image.Image) -> bool:
-    """Small enough that enlarging should keep its pixels apart."""
+    """Whether the picture is so small that enlarging should keep its pixels sharp."""
     return max(picture.size) <= _LOSSLESS
 
 
@@ -113,11 +115,30 @@ def enlarged(picture: Image.Image, side: int) -> Image.Image:
 def changed_words(source: str, target: str) -> tuple[Pieces, Pieces]:
     """Both prompts in pieces, each with whether the other prompt lacks it."""
     a, b = source.split(), target.split()
+    if len(a) * len(b) > _MOST_COMPARED:
+        return _ends_alike(a, b)
     steps = SequenceMatcher(None, a, b, autojunk=False).get_opcodes()
     return (
         _pieces([(a[i:j], kind != "equal") for kind, i, j, _, _ in steps]),
         _pieces([(b[k:m], kind != "equal") for kind, _, _, k, m in steps]),
     )
+
+
+def _ends_alike(a: Sequence[str], b: Sequence[str]) -> tuple[Pieces, Pieces]:
+    """For very long prompts: mark all between the common first and last words as changed."""
+    start = _alike(a, b)
+    end = _alike(a[start:][::-1], b[start:][::-1])
+    return _middle(a, start, len(a) - end), _middle(b, start, len(b) - end)
+
+
+def _alike(a: Sequence[str], b: Sequence[str]) -> int:
+    """How many words at the start are the same in both."""
+    same = (x == y for x, y in zip(a, b, strict=False))
+    return sum(1 for _ in takewhile(bool, same))
+
+
+def _middle(words: Sequence[str], start: int, end: int) -> Pieces:
+    return _pieces([(words[:start], False), (words[start:end], True), (words[end:], False)])
 
 
 def _pieces(runs: Sequence[tuple[Sequence[str], bool]]) -> Pieces:

@@ -1,4 +1,4 @@
-"""As many pictures as a page of limited size can hold, as large as it can hold them."""
+"""Pictures for a page of limited size: as many as fit, and as large as fits."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ LEVELS = (
 
 @dataclass(frozen=True)
 class Album:
-    """Encoded pictures by their keys; `cases` cases have theirs."""
+    """Encoded pictures by their keys; `cases` is how many cases have any."""
 
     pictures: Mapping[Hashable, bytes]
     level: Level
@@ -61,7 +61,7 @@ class Album:
 
 
 def album(shots: Shots, room: float) -> Album:
-    """Of each case its pictures, at the best level at which they take at most `room` bytes.
+    """The pictures of each case, at the best level at which they take at most `room` bytes.
 
     Where even the smallest are too many, evenly spread cases have pictures and others none.
     """
@@ -94,7 +94,7 @@ def _size(sample: Sequence[Image.Image], level: Level) -> float:
 
 
 def _spread(items: Sequence[Thing], most: int) -> list[Thing]:
-    """At most so many of them, at even distances."""
+    """At most `most` of the items, evenly spaced."""
     if len(items) <= most:
         return list(items)
     return [items[i * len(items) // most] for i in range(most)]

@@ -3,7 +3,8 @@
 A point is the mean of two metrics over the same cases: how well the edit succeeds, and how
 much is preserved. A curve is a method with one setting swept. What a curve dominates is its
 hypervolume: the share of the box between the worst and the best observed values for which
-some point of the curve is at least as good in both metrics.
+some point of the curve is at least as good in both metrics. A resampled curve may leave the box;
+what it dominates outside of it does not count, so that no share is above 1.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zerocon.core.checks import ConfigError
-from zerocon.reports.frontier_plot import Curve
+from zerocon.reports.frontier.plot import Curve
 from zerocon.reports.runs import Run, check_field, natural, varying
-from zerocon.reports.statistics import Floats, interval, resampling
+from zerocon.reports.statistics import Floats, percentiles, resampling
 from zerocon.reports.store import Cells
 from zerocon.reports.summary import LEVEL, RESAMPLES, Column
 
@@ -49,6 +50,10 @@ class Points:
         metrics = zip((self.x, self.y), self.columns, strict=True)
         return np.stack([_sign(c) * _weighted(values, weights) for values, c in metrics], axis=-1)
 
+    def counts(self) -> NDArray[np.int64]:
+        """Over how many cases each mean is, [point, 2]."""
+        return np.stack([np.isfinite(self.x).sum(1), np.isfinite(self.y).sum(1)], axis=-1)
+
     def errors(self) -> Floats:
         """Standard errors of the means, [point, 2]; nan for a single case."""
         return np.stack([_standard_errors(self.x), _standard_errors(self.y)], axis=-1)
@@ -73,9 +78,13 @@ def _standard_errors(values: Floats) -> Floats:
     return spread / np.sqrt(np.maximum(n, 1))
 
 
-def hypervolume(gains: Floats, reference: Floats) -> Floats:
-    """Area that is dominated by points [..., point, 2] and better than `reference`, [...]."""
-    above = np.maximum(gains - reference, 0.0)
+def hypervolume(gains: Floats, reference: Floats, ideal: Floats | None = None) -> Floats:
+    """Area dominated by points [..., point, 2] and better than `reference`, [...].
+
+    With `ideal` only the area up to it: that of the box between the two.
+    """
+    inside = gains if ideal is None else np.minimum(gains, ideal)
+    above = np.maximum(inside - reference, 0.0)
     order = np.argsort(-above[..., 0], axis=-1)
     x = np.take_along_axis(above[..., 0], order, -1)
     height = np.maximum.accumulate(np.take_along_axis(above[..., 1], order, -1), axis=-1)
@@ -84,7 +93,7 @@ def hypervolume(gains: Floats, reference: Floats) -> Floats:
 
 
 def pareto(gains: Floats) -> Flags:
-    """Which of the points [point, 2] no other one beats: as good in both and better in one."""
+    """Which points [point, 2] are not dominated: none is as good in both and better in one."""
     as_good = (gains[:, None] >= gains[None]).all(-1)  # [a, b]: a is as good as b in both
     better = (gains[:, None] > gains[None]).any(-1)
     return np.asarray(~(as_good & better).any(0))
@@ -105,18 +114,19 @@ class Volume:
 def volumes(
     points: Points, members: Sequence[Sequence[int]], *, resamples: int, seed: int
 ) -> list[Volume]:
-    """Of each curve, given which points are its; intervals are over the cases."""
+    """The volume of each curve, given the positions of its points; intervals are over the cases."""
     cases = points.x.shape[1]
     gains = points.means(np.full((1, cases), 1 / cases))[0]  # [point, 2]
     reference, ideal = box(gains)
     area = float(np.prod(ideal - reference))
-    shares = np.array([hypervolume(gains[list(m)], reference) for m in members]) / area
+    shares = np.minimum([hypervolume(gains[list(m)], reference) / area for m in members], 1.0)
     drawn = np.concatenate(
         [
-            np.stack([hypervolume(means[:, list(m)], reference) for m in members], -1) / area
+            np.stack([hypervolume(means[:, list(m)], reference, ideal) for m in members], -1) / area
             for means in map(points.means, resampling(cases, resamples, seed))
         ]
     )  # [resample, curve]
+    drawn = np.minimum(drawn, 1.0)  # sums round
     best = int(shares.argmax())
     low, high = _interval(drawn, shares, cases)
     behind = shares[best] - shares
@@ -126,13 +136,15 @@ def volumes(
 
 
 def _interval(drawn: Floats, estimate: Floats, cases: int) -> tuple[Floats, Floats]:
+    """Percentiles of what was drawn, widened to hold the estimate."""
     if cases < 2:
         return np.full_like(estimate, np.nan), np.full_like(estimate, np.nan)
-    return interval(drawn, estimate, cases, LEVEL)
+    low, high = percentiles(drawn, cases, LEVEL)
+    return np.minimum(low, estimate), np.maximum(high, estimate)
 
 
 def box(gains: Floats) -> tuple[Floats, Floats]:
-    """From a little worse than the worst of all points to the best, in each metric."""
+    """The corners of the box: a little worse than the worst of all points, and the best."""
     worst, ideal = gains.min(0), gains.max(0)
     side = np.where(ideal > worst, ideal - worst, 1.0)
     return worst - MARGIN * side, ideal
@@ -165,7 +177,7 @@ def _naturally(item: tuple[tuple[str, ...], list[int]]) -> list[list[tuple[int, 
 
 
 def _words(runs: Sequence[Run]) -> list[str]:
-    """Settings that are no numbers and vary between runs of one method: they make other curves."""
+    """Settings that are not numbers and vary between runs of one method; they separate curves."""
     methods: dict[str, list[Run]] = {}
     for run in runs:
         methods.setdefault(run.field("method"), []).append(run)
@@ -184,7 +196,7 @@ def is_number(text: str) -> bool:
 
 
 def _name(keys: Sequence[str], label: Sequence[str]) -> str:
-    """The first value says what it is; the others say of which setting they are."""
+    """The first value as it is, the others with their setting's name."""
     others = [
         f"{key.rpartition('.')[2]} {part}" for key, part in zip(keys[1:], label[1:], strict=True)
     ]
@@ -232,6 +244,8 @@ class Frontier:
     volumes: Sequence[Volume]
     on_front: Flags  # [point]
     corners: tuple[Floats, Floats]  # of the box, in the metrics' own units
+    counts: NDArray[np.int64]  # cases of each mean, [point, 2]
+    infinite: NDArray[np.int64]  # values that were left out of each mean, [point, 2]
 
 
 def frontier_of(
@@ -262,7 +276,18 @@ def frontier_of(
     ]
     sizes = volumes(points, members, resamples=resamples, seed=seed)
     low, high = box(gains)
-    return Frontier(drawn, columns, sizes, pareto(gains), (low * signs, high * signs))
+    corners = low * signs, high * signs
+    infinite = _infinite(curves, cells, columns)
+    return Frontier(drawn, columns, sizes, pareto(gains), corners, points.counts(), infinite)
+
+
+def _infinite(
+    curves: Sequence[Strand], cells: Cells, columns: tuple[Column, Column]
+) -> NDArray[np.int64]:
+    """How many values of each point's runs are infinite, [point, 2]."""
+    found = [np.isinf(cells.values[str(column["name"])]).sum(1) for column in columns]
+    positions = [members for curve in curves for members in curve.points.values()]
+    return np.array([[int(of_runs[members].sum()) for of_runs in found] for members in positions])
 
 
 def _curve(strand: Strand, means: Floats, errors: Floats) -> Curve:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,14 +11,15 @@ from rich.console import Console
 
 from zerocon.core.checks import ConfigError, one_of
 from zerocon.reports.comparison import same_cases
-from zerocon.reports.frontier import Frontier, Strand, frontier_of, strands
-from zerocon.reports.frontier_plot import Curve, draw
-from zerocon.reports.layout import NOTHING, UNLIMITED, Cell, Grid, label
-from zerocon.reports.measured import CHOICES, CSV, TERMINAL
-from zerocon.reports.render import write
-from zerocon.reports.runs import Run, Sort, columns_of, find_runs, varying
+from zerocon.reports.evaluation import evaluation_of
+from zerocon.reports.frontier.curves import Frontier, Strand, frontier_of, strands
+from zerocon.reports.frontier.plot import Curve, draw
+from zerocon.reports.layout import NOTHING, Cell, Grid, label, listed
+from zerocon.reports.render import to_csv, write
+from zerocon.reports.runs import Run, columns_of, find_runs, varying
 from zerocon.reports.statistics import Floats
 from zerocon.reports.summary import LEVEL, RESAMPLES, Column
+from zerocon.reports.table import CHOICES, CSV, TERMINAL
 
 PRESERVATION = ("lpips_bg", "structure", "psnr_bg", "lpips_whole")
 SUCCESS = ("edit_success", "clip_accuracy", "clip_edited", "clip_whole")
@@ -50,13 +49,12 @@ def frontier(
     if plot is not None:
         draw(plot, made.curves, *columns, front_of(made))
     if form == CSV:
-        sys.stdout.write(_csv(made))
+        sys.stdout.write(to_csv(_csv_rows(made)))
         return
     console = Console()
-    notes = [*_gathered(runs, curves), *notes, Sort.of(runs[0]).words()]
+    notes = [*_gathered(runs, curves), *notes, evaluation_of(runs[0]).words()]
     notes += [f"drawn in {plot}"] if plot is not None else []
-    width = console.width if form == TERMINAL else UNLIMITED
-    write(frontier_grids(made, len(cells.cases), resamples, seed, notes, width), form, console)
+    write(frontier_grids(made, resamples, seed, notes), form, console)
 
 
 def chosen(runs: Sequence[Run], name: str | None, usual: Sequence[str], option: str) -> Column:
@@ -84,9 +82,7 @@ def _gathered(runs: Sequence[Run], curves: Sequence[Strand]) -> list[str]:
     return [f"a point of several runs averages each case over {', '.join(differ)} first"]
 
 
-def frontier_grids(
-    made: Frontier, cases: int, resamples: int, seed: int, notes: Sequence[str], width: int
-) -> list[Grid]:
+def frontier_grids(made: Frontier, resamples: int, seed: int, notes: Sequence[str]) -> list[Grid]:
     x, y = made.columns
     header = ["curve", "setting", "value", label(y), label(x), "on the front"]
     flags = iter(made.on_front)
@@ -98,7 +94,7 @@ def frontier_grids(
         for c in made.curves
         for i, value in enumerate(c.values)
     ]
-    points = Grid("", header, rows, [f"means over {cases} cases ± standard error"], keys=3)
+    points = Grid("", header, rows, _how_many(made), keys=3)
     low, high = made.corners
     corners = (
         f"hypervolume: share of the box from {x['name']} {low[0]:.4g} and {y['name']} {low[1]:.4g} "
@@ -106,6 +102,21 @@ def frontier_grids(
         f"{LEVEL:.0%} intervals from {resamples} resamples of the cases, seed {seed}"
     )
     return [points, Grid("", _VOLUME_HEADER, _volume_rows(made), [corners, *notes])]
+
+
+def _how_many(made: Frontier) -> list[str]:
+    """Over how many cases the means are, and what was left out of them."""
+    named = list(zip(made.columns, made.counts.T, made.infinite.T, strict=True))[::-1]
+    ns = [f"{listed(n.tolist())} for {column['name']}" for column, n, _ in named]
+    alike = made.counts.min() == made.counts.max()
+    over = f"n = {made.counts.max()}" if alike else f"n = {', '.join(ns)}"
+    infinite = [
+        f"{column['name']}: {int(left.sum())} infinite values are not in the means, which are "
+        "therefore too low"
+        for column, _, left in named
+        if left.any()
+    ]
+    return [f"means ± standard error over cases: {over}", *infinite]
 
 
 _VOLUME_HEADER = ["curve", "points", "on the front", "hypervolume", "behind the largest"]
@@ -151,19 +162,32 @@ def _ranged(number: float, low: float, high: float) -> str:
     return f"{number:.3f}" + ("" if np.isnan(low) else f" [{low:.3f}, {high:.3f}]")
 
 
-def _csv(made: Frontier) -> str:
+def _csv_rows(made: Frontier) -> list[dict[str, object]]:
     x, y = (str(column["name"]) for column in made.columns)
-    header = ["curve", "setting", "value", x, f"{x} s.e.", y, f"{y} s.e.", "on the front"]
-    header += ["curve's hypervolume", "low", "high"]
-    flags = iter(made.on_front.tolist())
-    lines = [
-        [
-            *(c.name, c.setting, value, c.x[i], c.x_error[i], c.y[i], c.y_error[i], next(flags)),
-            *(volume.share, volume.low, volume.high),
-        ]
-        for c, volume in zip(made.curves, made.volumes, strict=True)
-        for i, value in enumerate(c.values)
-    ]
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([header, *lines])
-    return text.getvalue()
+    per_point = zip(
+        made.on_front.tolist(), made.counts.tolist(), made.infinite.tolist(), strict=True
+    )
+    rows: list[dict[str, object]] = []
+    for curve, volume in zip(made.curves, made.volumes, strict=True):
+        for i, value in enumerate(curve.values):
+            on_front, (n_x, n_y), (infinite_x, infinite_y) = next(per_point)
+            rows.append(
+                {
+                    "curve": curve.name,
+                    "setting": curve.setting,
+                    "value": value,
+                    x: curve.x[i],
+                    f"{x} s.e.": curve.x_error[i],
+                    f"{x} n": n_x,
+                    f"{x} infinite": infinite_x,
+                    y: curve.y[i],
+                    f"{y} s.e.": curve.y_error[i],
+                    f"{y} n": n_y,
+                    f"{y} infinite": infinite_y,
+                    "on the front": on_front,
+                    "curve's hypervolume": volume.share,
+                    "low": volume.low,
+                    "high": volume.high,
+                }
+            )
+    return rows

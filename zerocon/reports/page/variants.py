@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from zerocon.reports.frontier import is_number
+from zerocon.core.text import printable
+from zerocon.reports.frontier.curves import is_number
 from zerocon.reports.runs import NO_VALUE, Run, check_field, natural, varying
 
 SEED, METHOD = "seed", "method"
@@ -24,11 +25,11 @@ class Variants:
     swept: Sequence[str]  # those that make plots, at most two; none where it is no sweep
 
     def values(self, setting: str) -> list[str]:
-        """In their order, only those that these runs have."""
+        """The values that these runs have, in order."""
         return sorted({run.field(setting) for run in self.runs}, key=natural)
 
     def part(self, runs: Sequence[Run], swept: Sequence[str] | None = None) -> Variants:
-        """The same names for some of the runs, of which something else may be swept."""
+        """Some of the runs under the same names; they may have other swept settings."""
         named = dict(zip((id(run) for run in self.runs), self.labels, strict=True))
         return Variants(
             runs,
@@ -40,7 +41,7 @@ class Variants:
 
 
 def variants_of(runs: Sequence[Run], along: Sequence[str] = ()) -> Variants:
-    """`along` chooses what is swept; without it, what differs does if it is one or two settings."""
+    """`along` chooses the swept settings; by default they are those that differ, if at most two."""
     for setting in along:
         check_field(runs, setting)
     differ = varying(runs)
@@ -55,7 +56,7 @@ def variants_of(runs: Sequence[Run], along: Sequence[str] = ()) -> Variants:
 
 
 def independent(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
-    """Without the settings that say no more than one before them."""
+    """Leave out settings that change together with an earlier one."""
     kept: dict[tuple[int, ...], str] = {}
     for name in names:
         places: dict[str, int] = {}
@@ -65,9 +66,9 @@ def independent(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
 
 
 def _labels(runs: Sequence[Run], settings: Sequence[str]) -> list[str]:
-    """By what differs; where that is much or not enough, by the runs' names or directories."""
+    """Name runs by the settings that differ; if too many or not unique, by run or directory."""
     by_settings = [_by_settings(run, settings) for run in runs]
-    choices = [[run.origin.name for run in runs], [run.label for run in runs]]
+    choices = [[printable(run.origin.name) for run in runs], [run.label for run in runs]]
     if 0 < len(settings) <= MOST_IN_A_NAME:
         choices.insert(0, by_settings)
     return next((c for c in choices if len(set(c)) == len(runs)), choices[-1])
@@ -80,7 +81,7 @@ def _by_settings(run: Run, settings: Sequence[str]) -> str:
 
 
 def short_names(settings: Sequence[str]) -> dict[str, str]:
-    """The last part of each name, where it is the only one that ends so."""
+    """The last part of each name where that is unique, else the whole name."""
     last = [name.rpartition(".")[2] for name in settings]
     return {
         name: short if last.count(short) == 1 else name

@@ -98,6 +98,6 @@ def uri(data: bytes, kind: str) -> str:
 
 
 def plot(svg: bytes, said: str, name: str = "") -> str:
-    """A drawing in its own address: its ids can't meet another's."""
+    """A drawing as a data URI, so that ids of different drawings don't clash."""
     image = f'<img src="{uri(svg, "svg+xml")}" alt="{escape(said)}">'
     return f'<figure class="plot" data-metric="{escape(name)}">{image}</figure>'

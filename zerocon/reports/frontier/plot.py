@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -36,6 +37,12 @@ class Curve:
 
 def draw(path: Path, curves: Sequence[Curve], x: Column, y: Column, front: Floats) -> None:
     """Better is up and to the right. `front` are the points on the common front, [point, 2]."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with rc_context({"text.parse_math": False}):  # a name may have dollar signs
+        _figure(curves, x, y, front).savefig(path)
+
+
+def _figure(curves: Sequence[Curve], x: Column, y: Column, front: Floats) -> Figure:
     figure = Figure(figsize=(8, 5.5), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
@@ -58,8 +65,7 @@ def draw(path: Path, curves: Sequence[Curve], x: Column, y: Column, front: Float
         figure.legend(frameon=False, fontsize=9, loc="outside right upper")
     else:
         axes.legend(frameon=False, fontsize=9, loc="best")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    return figure
 
 
 def _curve(axes: Axes, curve: Curve, color: str, marker: str) -> None:
@@ -77,7 +83,7 @@ def _curve(axes: Axes, curve: Curve, color: str, marker: str) -> None:
 
 
 def _front(axes: Axes, front: Floats, x: Column, y: Column) -> None:
-    """A step line: between two points nothing better in both was seen."""
+    """A step line along the points that no other one beats in both metrics."""
     order = front[np.argsort(front[:, 0] * (1 if x["better"] == "higher" else -1))]
     axes.plot(
         order[:, 0], order[:, 1], drawstyle="steps-pre", color="#888888", linestyle="--",

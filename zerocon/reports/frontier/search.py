@@ -2,30 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 from rich.console import Console
-from rich.markup import escape
 
 from zerocon.config.experiments import Experiment
 from zerocon.config.search_space import Search
+from zerocon.core.text import printable
 from zerocon.ledger.origin import FILE
 from zerocon.ledger.records import read_records
 from zerocon.reports.comparison import same_cases
-from zerocon.reports.frontier import Strand, frontier_of
-from zerocon.reports.frontier_plot import draw
-from zerocon.reports.frontier_table import chosen, front_of
-from zerocon.reports.layout import UNLIMITED, Cell, Grid, label, ranks, value, wrapped
-from zerocon.reports.measured import TERMINAL
-from zerocon.reports.render import write
-from zerocon.reports.report_variants import short_names
-from zerocon.reports.runs import Run, Sort, columns_of, find_runs
+from zerocon.reports.evaluation import evaluation_of
+from zerocon.reports.frontier.curves import Strand, frontier_of
+from zerocon.reports.frontier.plot import draw
+from zerocon.reports.frontier.table import chosen, front_of
+from zerocon.reports.layout import UNLIMITED, Cell, Grid, label, listed, ranks_of, value, wrapped
+from zerocon.reports.page.variants import short_names
+from zerocon.reports.render import markdown_text, write
+from zerocon.reports.runs import Run, columns_of, find_runs
 from zerocon.reports.summary import Column, Group, summarize
-from zerocon.runs.search import Found
-from zerocon.runs.trials import Trial
+from zerocon.reports.table import TERMINAL
 
 RESAMPLES = 100  # of intervals that are not shown here
+
+
+class Trial(Protocol):
+    """Settings that a search tried, and what came of it."""
+
+    @property
+    def number(self) -> int: ...
+    @property
+    def state(self) -> str: ...
+    @property
+    def settings(self) -> Mapping[str, str]: ...
+    @property
+    def error(self) -> str: ...
+    @property
+    def run(self) -> str:
+        """The name of its run's directory; "" where there is none."""
+        ...
+
+
+class Found(Protocol):
+    """All that a search knows."""
+
+    @property
+    def root(self) -> Path: ...
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def trials(self) -> Sequence[Trial]: ...
+    @property
+    def front(self) -> Sequence[Trial]: ...
 
 
 def describe(experiment: Experiment, found: Found, plot: Path, form: str = TERMINAL) -> None:
@@ -33,8 +64,9 @@ def describe(experiment: Experiment, found: Found, plot: Path, form: str = TERMI
     search = experiment.search
     assert search is not None
     console = Console(soft_wrap=True)
-    for said in _counts(found):
-        console.print(escape(said), highlight=False)
+    text = printable if form == TERMINAL else markdown_text
+    for said in map(text, _counts(found)):
+        console.print(said, highlight=False, markup=False)
     if not _places(found, found.front):
         console.print("There is no front: no trial came to an end.")
         return
@@ -44,7 +76,9 @@ def describe(experiment: Experiment, found: Found, plot: Path, form: str = TERMI
     write(_front(found, search, experiment.columns, width), form, console)
     if len(search.objectives) == 2:
         _draw(found, search, plot)
-        console.print(escape(f"\nAll trials, by their numbers: {plot}"), highlight=False)
+        console.print(
+            f"\n{text(f'All trials, by their numbers: {plot}')}", highlight=False, markup=False
+        )
 
 
 def _counts(found: Found) -> list[str]:
@@ -70,7 +104,7 @@ def _places(found: Found, trials: Sequence[Trial]) -> list[Path]:
 
 
 def _front(found: Found, search: Search, names: Sequence[str], width: int) -> list[Grid]:
-    """From one end of the front to the other: each trial's settings, and what they gave."""
+    """The trials on the front with settings and results, ordered by the first objective."""
     runs = find_runs(_places(found, found.front))
     columns = columns_of(runs, list(dict.fromkeys([*search.objectives, *names])))
     known = [(run, summarize(read_records(run.directory), columns).overall) for run in runs]
@@ -82,10 +116,19 @@ def _front(found: Found, search: Search, names: Sequence[str], width: int) -> li
     results = {label(column, "\n"): _results(groups, column) for column in columns}
     numbers = [(_numbers(found, run),) for run in runs]
     tables = wrapped("", ("trial",), numbers, (), [()] * len(runs), settings | results, width)
-    said = f"means over {groups[0].cases} cases ± standard error"
-    notes = [said, Sort.of(runs[0]).words()]
-    last = tables[-1]
-    return [*tables[:-1], Grid(last.title, last.header, last.rows, notes, last.keys)]
+    notes = [*_how_many(groups, columns), evaluation_of(runs[0]).words()]
+    return [*tables[:-1], replace(tables[-1], notes=notes)]
+
+
+def _how_many(groups: Sequence[Group], columns: Sequence[Column]) -> list[str]:
+    """Over how many cases the means are; of each column where that is not all of them."""
+    cases = [group.cases for group in groups]
+    said = [f"means ± standard error over cases: n = {listed(cases)}"]
+    for column in columns:
+        counts = [group.metrics[str(column["name"])].n for group in groups]
+        if counts != cases:
+            said.append(f"{column['name']}: n = {listed(counts)}")
+    return said
 
 
 def _settings(found: Found, runs: Sequence[Run], key: str) -> list[Cell]:
@@ -95,7 +138,7 @@ def _settings(found: Found, runs: Sequence[Run], key: str) -> list[Cell]:
 
 def _results(groups: Sequence[Group], column: Column) -> list[Cell]:
     stats = [group.metrics[str(column["name"])] for group in groups]
-    places = ranks([stat.mean for stat in stats], column)
+    places = ranks_of(stats, column)
     return [Cell(value(s, column), place) for s, place in zip(stats, places, strict=True)]
 
 

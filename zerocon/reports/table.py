@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,18 +11,16 @@ from pathlib import Path
 from rich.console import Console
 
 from zerocon.core.checks import one_of
-from zerocon.reports.layout import UNLIMITED, Grid, Label, grids
+from zerocon.reports.evaluation import Evaluation, differences, evaluations
+from zerocon.reports.layout import UNLIMITED, Grid, Label, grids, hidden, measurable
 from zerocon.reports.published import SETS, published_grids, published_rows
-from zerocon.reports.render import FORMATS, write
+from zerocon.reports.render import FORMATS, to_csv, write
 from zerocon.reports.runs import (
     Run,
-    Sort,
     check_field,
     columns_of,
-    differences,
     find_runs,
     natural,
-    sorts,
     varying,
 )
 from zerocon.reports.store import Store
@@ -44,9 +41,9 @@ class Line:
 
 @dataclass(frozen=True)
 class Block:
-    """The rows of one sort: their numbers may be compared."""
+    """Rows with one evaluation: their numbers may be compared."""
 
-    sort: Sort
+    evaluation: Evaluation
     keys: Label
     columns: Sequence[Column]
     lines: Mapping[Label, Line]
@@ -75,14 +72,15 @@ def print_table(
     published: str | None = None,
     form: str = TERMINAL,
 ) -> None:
-    """Runs, or the values of settings, side by side. Different sorts get different tables."""
+    """Runs, or the values of settings, side by side; a table for each evaluation."""
     one_of("--format", form, CHOICES)
     if published is not None:
         one_of("--published", published, sorted(SETS))
     runs = find_runs(patterns)
     blocks = measured(runs, rows, metrics, per_type=per_type, intervals=intervals)
     if form == CSV:
-        sys.stdout.write("\n".join([*map(csv_of, blocks), *_published_csv(published, blocks)]))
+        lines = [line for block in blocks for line in csv_rows(block)]
+        sys.stdout.write(to_csv([*lines, *_published_rows(published, blocks)]))
         return
     console = Console()
     width = console.width if form == TERMINAL else UNLIMITED
@@ -101,7 +99,8 @@ def measured(
         check_field(runs, field)
     columns_of(runs, metrics)  # a metric that no run has
     return [
-        _block(s, of_sort, rows, metrics, per_type, intervals) for s, of_sort in sorts(runs).items()
+        _block(evaluation, several, rows, metrics, per_type, intervals)
+        for evaluation, several in evaluations(runs, metrics or None).items()
     ]
 
 
@@ -114,10 +113,12 @@ def tables_of(
         if len(blocks) > 1:
             first = replace(first, title=_numbered(number, blocks, first.title))
         elif published is not None:
-            first = replace(first, title=_joined(f"measured on {block.sort.dataset}", first.title))
+            first = replace(
+                first, title=_joined(f"measured on {block.evaluation.dataset}", first.title)
+            )
         tables += [first, *others]
     if len(blocks) > 1:
-        why = differences([block.sort for block in blocks])
+        why = differences(block.evaluation for block in blocks)
         tables = _with_notes(
             tables, [f"{len(blocks)} tables and not one: the runs differ in {why}"]
         )
@@ -127,11 +128,8 @@ def tables_of(
 
 
 def _numbered(number: int, blocks: Sequence[Block], title: str) -> str:
-    sort = blocks[number - 1].sort
-    given = ", given the mask" if sort.uses_mask else ""
-    return _joined(
-        f"{number} of {len(blocks)}: {sort.dataset}, protocol {sort.protocol}{given}", title
-    )
+    evaluation = blocks[number - 1].evaluation
+    return _joined(f"{number} of {len(blocks)}: {evaluation.title()}", title)
 
 
 def _joined(first: str, second: str) -> str:
@@ -147,7 +145,7 @@ def _with_notes(tables: Sequence[Grid], notes: Sequence[str]) -> list[Grid]:
 
 
 def _block(
-    sort: Sort,
+    evaluation: Evaluation,
     runs: Sequence[Run],
     rows: Sequence[str],
     metrics: Sequence[str],
@@ -169,12 +167,14 @@ def _block(
         label: Line(several, summary)
         for (label, several), summary in zip(gathered.items(), summaries, strict=True)
     }
+    shown = columns if metrics else measurable(columns, summaries)
     notes = [
+        *hidden(columns, shown),
         *_gathering_notes(gathered),
         *_unfinished(runs, store.recorded()),
-        *_origin_notes(sort, runs),
+        *_origin_notes(evaluation, runs),
     ]
-    return Block(sort, tuple(rows) or ("",), columns, lines, notes, intervals)
+    return Block(evaluation, tuple(rows) or ("",), shown, lines, notes, intervals)
 
 
 def _gathered(runs: Sequence[Run], rows: Sequence[str]) -> dict[Label, list[Run]]:
@@ -191,7 +191,7 @@ def _naturally(item: tuple[Label, list[Run]]) -> list[list[tuple[int, float, str
 
 
 def _gathering_notes(gathered: Mapping[Label, Sequence[Run]]) -> list[str]:
-    """In what the runs of one row differ: their mean is over that, too."""
+    """Say in which settings the runs of one row differ, over which the row averages."""
     differ = dict.fromkeys(name for runs in gathered.values() for name in varying(runs))
     if not any(len(runs) > 1 for runs in gathered.values()):
         return []
@@ -208,10 +208,10 @@ def _unfinished(runs: Sequence[Run], recorded: Sequence[int]) -> list[str]:
     return [f"not all cases are done yet: {_named(left)}"] if left else []
 
 
-def _origin_notes(sort: Sort, runs: Sequence[Run]) -> list[str]:
+def _origin_notes(evaluation: Evaluation, runs: Sequence[Run]) -> list[str]:
     backbones = {f"{r.origin.backbone['name']} {r.origin.backbone['fingerprint']}" for r in runs}
     revisions = {_revision(run) for run in runs} - {""}
-    notes = [f"{sort.words()}; backbone {_named(sorted(backbones))}"]
+    notes = [f"{evaluation.words()}; backbone {_named(sorted(backbones))}"]
     if len(revisions) > 1:
         notes.append(f"made by different revisions of the code: {_named(sorted(revisions))}")
     return notes
@@ -227,59 +227,90 @@ def _named(names: Sequence[str]) -> str:
     return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
-def csv_of(block: Block) -> str:
-    """Full precision: of each metric mean, standard error and n, and the interval if asked for."""
-    header = ["kind", *(key or "run" for key in block.keys), "edit_type"]
-    header += ["runs", "cases", "failed", "dataset", "protocol", "judges", "backbone"]
-    for column in block.columns:
-        unit = f" ({column['unit']})" if column["unit"] else ""
-        header += [f"{column['name']}{unit}", f"{column['name']} s.e.{unit}", f"{column['name']} n"]
-        if block.intervals:
-            header += [f"{column['name']} {end}{unit}" for end in ("low", "high")]
-    lines = [
-        [*_csv_start(block, label, line, kind, group), *_csv_numbers(group, block)]
+def csv_rows(block: Block) -> list[dict[str, object]]:
+    """In full precision: mean, standard error and n of each metric; intervals if asked for."""
+    return [
+        {**_csv_start(block, label, line, kind, group), **_csv_numbers(group, block)}
         for label, line in block.lines.items()
         for kind, group in (("all", line.summary.overall), *line.summary.edit_types.items())
     ]
-    return _csv([header, *lines])
 
 
-def _csv_start(block: Block, label: Label, line: Line, kind: str, group: Group) -> list[object]:
-    judges = " ".join(f"{metric}:{judge}" for metric, judge in block.sort.judges)
-    backbones = " ".join(sorted({run.origin.backbone["fingerprint"] for run in line.runs}))
-    name = kind if group.name == kind else f"{kind} {group.name}"
-    counts = [len(line.runs), group.cases, group.failed]
-    sort = block.sort
-    return ["measured", *label, name, *counts, sort.dataset, sort.protocol, judges, backbones]
+def _csv_start(
+    block: Block, label: Label, line: Line, kind: str, group: Group
+) -> dict[str, object]:
+    evaluation = block.evaluation
+    return {
+        "kind": "measured",
+        **dict(zip((key or "run" for key in block.keys), label, strict=True)),
+        "edit_type": kind if group.name == kind else f"{kind} {group.name}",
+        "runs": len(line.runs),
+        "cases": group.cases,
+        "failed": group.failed,
+        "dataset": evaluation.dataset,
+        "dataset fingerprint": evaluation.dataset_fingerprint,
+        "pixels": evaluation.resolution,
+        "protocol": evaluation.protocol,
+        "legacy jpeg": _yes_or_no(evaluation.legacy_jpeg),
+        "given the mask": _yes_or_no(evaluation.uses_mask),
+        "judges": evaluation.judges_in_words(),
+        "backbone": " ".join(sorted({run.origin.backbone["fingerprint"] for run in line.runs})),
+    }
 
 
-def _csv_numbers(group: Group, block: Block) -> list[object]:
-    nothing = Statistic(None, None, 0)
-    numbers: list[object] = []
+def _yes_or_no(said: bool | None) -> str:
+    return {True: "yes", False: "no", None: "not said"}[said]
+
+
+def _csv_numbers(group: Group, block: Block) -> dict[str, object]:
+    numbers: dict[str, object] = {}
     for column in block.columns:
-        stat = group.metrics.get(str(column["name"]), nothing)
-        numbers += [stat.mean, stat.stderr, stat.n]
+        stat = group.metrics.get(str(column["name"]), Statistic(None, None, 0))
+        numbers |= _csv_statistic(stat, column)
         if block.intervals:
-            numbers += stat.interval or (None, None)
+            low, high = stat.interval or (None, None)
+            numbers |= {_in_unit(column, "low"): low, _in_unit(column, "high"): high}
     return numbers
 
 
-def _published_csv(name: str | None, blocks: Sequence[Block]) -> list[str]:
+def _csv_statistic(stat: Statistic, column: Column) -> dict[str, object]:
+    """With infinite values the mean is infinite; the mean of the others has its own columns."""
+    name = column["name"]
+    mean, error, count = _in_unit(column), _in_unit(column, "s.e."), f"{name} n"
+    if not stat.infinite:
+        return {mean: stat.mean, error: stat.stderr, count: stat.n}
+    return {
+        mean: math.inf,
+        error: None,
+        count: stat.n,
+        f"{name} infinite": stat.infinite,
+        _in_unit(column, "mean of the finite"): stat.mean,
+        _in_unit(column, "s.e. of the finite"): stat.stderr,
+    }
+
+
+def _in_unit(column: Column, what: str = "") -> str:
+    unit = f"({column['unit']})" if column["unit"] else ""
+    return " ".join(part for part in (str(column["name"]), what, unit) if part)
+
+
+def _published_rows(name: str | None, blocks: Sequence[Block]) -> list[dict[str, object]]:
     if name is None:
         return []
-    columns = [c for c in _all_columns(blocks) if c["name"] in published_rows(name)[0].values]
-    units = [f"{c['name']} ({c['unit']})" if c["unit"] else str(c["name"]) for c in columns]
-    header = ["kind", "published", "base model", "reported by", "dataset", "protocol", *units]
     table = SETS[name]
-    lines = [
-        ["published", row.name, row.base, row.source, table.dataset, table.protocol]
-        + [row.values[str(column["name"])] for column in columns]
+    return [
+        {
+            "kind": "published",
+            "run": row.name,
+            "dataset": table.dataset,
+            "protocol": table.protocol,
+            "base model": row.base,
+            "reported by": row.source,
+            **{
+                _in_unit(column): row.values[str(column["name"])]
+                for column in _all_columns(blocks)
+                if column["name"] in row.values
+            },
+        }
         for row in published_rows(name)
     ]
-    return [_csv([header, *lines])]
-
-
-def _csv(lines: Sequence[Sequence[object]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(lines)
-    return text.getvalue()

@@ -10,9 +10,10 @@ from zerocon.ledger.provenance import NOT_IN_NAME
 from zerocon.ledger.records import Record
 from zerocon.ledger.sessions import read_sessions
 from zerocon.ledger.status import status_of
+from zerocon.reports.evaluation import evaluation_of
 from zerocon.reports.layout import NOTHING
-from zerocon.reports.report_html import cell, details, head, notes, pairs, table
-from zerocon.reports.report_variants import Variants
+from zerocon.reports.page.markup import cell, details, head, notes, pairs, table
+from zerocon.reports.page.variants import Variants
 from zerocon.reports.runs import Run, shown
 
 _MOST_FAILURES = 200
@@ -43,7 +44,7 @@ def asked(variants: Variants) -> str:
 
 
 def _progress(variants: Variants) -> str:
-    """What is not finished, or is still going on."""
+    """Name the runs that are unfinished or still running."""
     states = [(label, status_of(r.directory)) for label, r in _named(variants)]
     return notes(
         [f"{label} is {s.words()}" for label, s in states if s.left or s.state == "running"]
@@ -55,7 +56,7 @@ def _named(variants: Variants) -> list[tuple[str, Run]]:
 
 
 def failures(variants: Variants, records: Sequence[Sequence[Record]]) -> str:
-    """Every failed case and why; a case that was tried again is judged by its last try."""
+    """Every failed case and why; of a case that was tried again, the last attempt counts."""
     found = [
         (label, record)
         for label, of_run in zip(variants.labels, records, strict=True)
@@ -158,13 +159,19 @@ def _answer(said: bool | None) -> str:
 
 def _origin(run: Run) -> dict[str, str]:
     origin = run.origin
+    evaluation = evaluation_of(run)
     said = {
         "dataset": _both(origin.dataset),
+        "pixels": evaluation.resolution or NOTHING,
         "backbone": _both(origin.backbone),
         "protocol": origin.protocol,
         "given the benchmark's mask": _answer(origin.uses_mask),
     }
-    judges = {f"judge of {metric}": judge for metric, judge in origin.judges.items()}
+    names = dict(evaluation.judge_names)
+    judges = {
+        f"judge of {metric}": f"{names.get(metric, '')} {judge}".strip()
+        for metric, judge in origin.judges.items()
+    }
     return said | judges | _flat(origin.provenance)
 
 

@@ -16,9 +16,9 @@ from string import Template
 
 from zerocon.ledger.atomic import write_atomic
 from zerocon.ledger.records import Record
+from zerocon.reports.gallery.items import GalleryItem, changed_words, data_uri, is_small, shown
+from zerocon.reports.gallery.sheet import contact_sheet
 from zerocon.reports.layout import ARROWS, NOTHING
-from zerocon.reports.pictures import GalleryItem, changed_words, data_uri, is_small, shown
-from zerocon.reports.sheet import contact_sheet
 from zerocon.reports.summary import Column
 
 __all__ = ["GalleryItem", "write_gallery"]
@@ -37,10 +37,18 @@ def write_gallery(
     png_cases: int = 40,
     html_cases: int = 1000,
 ) -> None:
-    """Write `gallery.png` and `gallery.html`, of the first cases when there are more."""
+    """Write `gallery.png` and `gallery.html`, of the first cases when there are more.
+
+    Columns that no case has a value of are left out: what needs a ground truth where there is none.
+    """
+    columns = [column for column in columns if _has_values(items, str(column["name"]))]
     write_atomic(directory / "gallery.png", contact_sheet(items[:png_cases], title))
     page = _page_in_pieces(items[:html_cases], columns, title, len(items))
     write_atomic(directory / "gallery.html", (piece.encode(errors="replace") for piece in page))
+
+
+def _has_values(items: Sequence[GalleryItem], name: str) -> bool:
+    return any(not math.isnan(item.record.metrics.get(name, math.nan)) for item in items)
 
 
 def gallery_page(items: Sequence[GalleryItem], columns: Sequence[Column], title: str) -> str:
@@ -50,8 +58,8 @@ def gallery_page(items: Sequence[GalleryItem], columns: Sequence[Column], title:
 def _page_in_pieces(
     items: Sequence[GalleryItem], columns: Sequence[Column], title: str, total: int | None = None
 ) -> Iterator[str]:
-    """Case by case: with all its pictures a page is too large to be held in memory."""
-    template = Template((files("zerocon.reports") / "gallery_page.html").read_text("utf-8"))
+    """The page, case by case: with all pictures it is too large to be held in memory."""
+    template = Template((files("zerocon.reports.gallery") / "page.html").read_text("utf-8"))
     frame = template.substitute(
         title=escape(title),
         subtitle=escape(_subtitle(items, total)),

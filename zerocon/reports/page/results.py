@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from zerocon.reports.estimates import Estimate, estimates
 from zerocon.reports.layout import ranks
-from zerocon.reports.report_html import cell, head, head_of, notes, table, worded
-from zerocon.reports.report_variants import Variants
+from zerocon.reports.page.markup import cell, head, head_of, notes, table, worded
+from zerocon.reports.page.variants import Variants
 from zerocon.reports.store import Cells
 from zerocon.reports.summary import LEVEL, RESAMPLES, Column
 
 
 @dataclass(frozen=True)
 class Results:
-    """Of each metric, what each run's cases say."""
+    """Each metric's estimate for each run."""
 
     columns: Sequence[Column]
     runs: Mapping[str, list[Estimate]]  # metric -> by run
@@ -24,7 +25,9 @@ class Results:
 def results_of(columns: Sequence[Column], cells: Cells) -> Results:
     """Metrics that no run could measure are left out."""
     found = {str(c["name"]): estimates(cells.values[str(c["name"])]) for c in columns}
-    known = {name: runs for name, runs in found.items() if any(one.n for one in runs)}
+    known = {
+        name: runs for name, runs in found.items() if any(one.n or one.infinite for one in runs)
+    }
     return Results([c for c in columns if c["name"] in known], known)
 
 
@@ -52,21 +55,23 @@ def _by_run(metrics: Sequence[Sequence[str]], runs: int) -> list[list[str]]:
 
 
 def _metric_cells(found: Sequence[Estimate], column: Column) -> list[str]:
-    places = ranks([one.mean if one.n else None for one in found], column)
+    means = [one.mean if one.n else None for one in found]
+    places = ranks(means, column, [one.infinite / max(one.infinite + one.n, 1) for one in found])
     cells: list[str] = []
     for one, rank in zip(found, places, strict=True):
         mean, between = _worded(one, column)
-        cells.append(cell(mean, value=one.mean, rank=rank, under=between))
+        sorted_by = math.inf if one.infinite else one.mean
+        cells.append(cell(mean, value=sorted_by, rank=rank, under=between))
     return cells
 
 
 def _worded(one: Estimate, column: Column) -> tuple[str, str]:
-    """The mean, and its interval."""
+    """The mean, and its interval. With infinite values it is infinite; the others' follows."""
     if not one.n:
-        return worded(None, column), ""
-    if one.n < 2:
-        return worded(one.mean, column), ""
-    return worded(one.mean, column), f"{worded(one.low, column)} … {worded(one.high, column)}"
+        return ("∞", "") if one.infinite else (worded(None, column), "")
+    mean = worded(one.mean, column)
+    mean = f"∞ in {one.infinite}, else {mean}" if one.infinite else mean
+    return mean, f"{worded(one.low, column)} … {worded(one.high, column)}" if one.n > 1 else ""
 
 
 def _how() -> list[str]:
@@ -81,7 +86,7 @@ def _how() -> list[str]:
 
 
 def _left_out(results: Results, cells: Cells) -> list[str]:
-    """Where a mean is over fewer cases than went well."""
+    """Name the metrics whose mean is over fewer cases than succeeded."""
     fine = cells.ok.sum(1).tolist()
     said: list[str] = []
     for name, found in results.runs.items():

@@ -15,26 +15,26 @@ from matplotlib import rc_context
 from zerocon.core.checks import ConfigError, in_range
 from zerocon.ledger.atomic import write_atomic
 from zerocon.ledger.records import FILE_NAME, Record, read_records
-from zerocon.reports import report_facts, report_plots
 from zerocon.reports.comparison import same_cases
-from zerocon.reports.frontier import frontier_of, strands
-from zerocon.reports.frontier_plot import draw
-from zerocon.reports.frontier_table import (
+from zerocon.reports.evaluation import Evaluation, differences, evaluations
+from zerocon.reports.frontier.curves import frontier_of, strands
+from zerocon.reports.frontier.plot import draw
+from zerocon.reports.frontier.table import (
     PRESERVATION,
     SUCCESS,
     chosen,
     front_of,
     frontier_grids,
 )
-from zerocon.reports.layout import UNLIMITED
-from zerocon.reports.measured import measured
-from zerocon.reports.report_cases import Lookup, cards, dataset_of
-from zerocon.reports.report_html import details, grid_table, notes, plot, section
-from zerocon.reports.report_results import Results, results_of, results_table
-from zerocon.reports.report_variants import Variants, numeric, variants_of
-from zerocon.reports.runs import Run, columns_of, differences, sorts
+from zerocon.reports.page import facts, plots
+from zerocon.reports.page.cases import Lookup, cards, dataset_of
+from zerocon.reports.page.markup import details, grid_table, notes, plot, section
+from zerocon.reports.page.results import Results, results_of, results_table
+from zerocon.reports.page.variants import Variants, numeric, variants_of
+from zerocon.reports.runs import Run, columns_of
 from zerocon.reports.store import Cells, Store
 from zerocon.reports.summary import LEVEL, RESAMPLES, Column
+from zerocon.reports.table import measured
 
 MEGABYTES = 5.0
 OPEN_PLOTS = 4  # metrics whose plots are seen at once; the others unfold
@@ -44,9 +44,10 @@ _MARGIN = 20_000  # bytes, for what is only known once the pictures are
 
 @dataclass(frozen=True)
 class Part:
-    """Runs of one sort: their numbers may stand in one column."""
+    """Runs with one evaluation: their numbers may stand in one column."""
 
     name: str
+    evaluation: Evaluation
     title: str
     variants: Variants
     columns: Sequence[Column]
@@ -66,7 +67,7 @@ def write_report(
     said: Sequence[str] = (),
     megabytes: float = MEGABYTES,
 ) -> int:
-    """Write the page and say how many bytes it has.
+    """Write the page and return its size in bytes.
 
     `lookups` finds the requests' pictures of a dataset (its name and fingerprint); `said` is
     what should stand above the gallery.
@@ -100,17 +101,17 @@ def report_page(
     variants = variants_of(runs, along)
     records = [_records(run) for run in variants.runs]
     parts = parts_of(variants, metrics, along)
-    with rc_context(report_plots.SVG):
+    with rc_context(plots.SVG):
         before = [
-            section("asked", "What was asked", report_facts.asked(variants)),
+            section("asked", "What was asked", facts.asked(variants)),
             section("results", "Results", *_apart(parts), *map(_results, parts)),
             section("ablation", "Ablation", *map(_ablation, parts)),
             section("frontier", "Frontier", *map(_frontier, parts)),
         ]
     after = [
-        section("failures", "Failures", report_facts.failures(variants, records)),
-        section("cost", "Cost", report_facts.cost(variants, records)),
-        section("provenance", "Provenance", report_facts.provenance(variants)),
+        section("failures", "Failures", facts.failures(variants, records)),
+        section("cost", "Cost", facts.cost(variants, records)),
+        section("provenance", "Provenance", facts.provenance(variants)),
     ]
     columns = _judged_first(columns_of(variants.runs, metrics))
     left = room - sum(len(text.encode()) for text in (*before, *after)) - _MARGIN
@@ -121,7 +122,7 @@ def report_page(
 
 
 def _records(run: Run) -> list[Record]:
-    """Those of the cases that the run is over."""
+    """The records of the cases that belong to the run."""
     if not (run.directory / FILE_NAME).exists():
         return []
     wanted = set(run.origin.case_ids)
@@ -131,17 +132,18 @@ def _records(run: Run) -> list[Record]:
 def parts_of(variants: Variants, metrics: Sequence[str], along: Sequence[str] = ()) -> list[Part]:
     columns_of(variants.runs, metrics)  # a metric that no run has
     parts: list[Part] = []
-    found = sorts(variants.runs)
-    blocks = {block.sort: block for block in measured(variants.runs)}
-    for number, (sort, of_sort) in enumerate(found.items(), 1):
-        columns = [c for c in columns_of(of_sort) if not metrics or c["name"] in metrics]
-        cells = Store(of_sort, columns).cells()
-        has = [name for name in along if any(name in run.fields for run in of_sort)]
-        part = variants.part(of_sort, variants_of(of_sort, has).swept)
-        title = f"{number} of {len(found)}: {sort.words()}" if len(found) > 1 else ""
-        said = blocks[sort].notes
+    found = evaluations(variants.runs)
+    blocks = {block.evaluation: block for block in measured(variants.runs)}
+    for number, (evaluation, several) in enumerate(found.items(), 1):
+        columns = [c for c in columns_of(several) if not metrics or c["name"] in metrics]
+        cells = Store(several, columns).cells()
+        has = [name for name in along if any(name in run.fields for run in several)]
+        part = variants.part(several, variants_of(several, has).swept)
+        title = f"{number} of {len(found)}: {evaluation.words()}" if len(found) > 1 else ""
+        said = blocks[evaluation].notes
+        found_in = results_of(columns, cells)
         parts.append(
-            Part(f"table{number}", title, part, columns, cells, results_of(columns, cells), said)
+            Part(f"table{number}", evaluation, title, part, columns, cells, found_in, said)
         )
     return parts
 
@@ -150,7 +152,7 @@ def _apart(parts: Sequence[Part]) -> list[str]:
     """Why there are several tables."""
     if len(parts) < 2:
         return []
-    why = differences([sort for part in parts for sort in sorts(part.variants.runs)])
+    why = differences(part.evaluation for part in parts)
     return [notes([f"{len(parts)} tables and not one: the runs differ in {why}"])]
 
 
@@ -164,7 +166,7 @@ def _titled(part: Part, body: str) -> str:
 
 
 def _ablation(part: Part) -> str:
-    """Of a sweep, curves and heat maps; of other runs, dots."""
+    """Curves and heat maps of a sweep; dots for other runs."""
     if len(part.variants.runs) < 2:
         return ""
     columns = _judged_first(part.results.columns)
@@ -172,19 +174,25 @@ def _ablation(part: Part) -> str:
     first, more = "".join(drawn[:OPEN_PLOTS]), "".join(drawn[OPEN_PLOTS:])
     folded = details(f"{len(drawn) - OPEN_PLOTS} more metrics", f'<div class="plots">{more}</div>')
     body = f'<div class="plots">{first}</div>{folded if more else ""}'
-    return _titled(part, notes([f"means and their {LEVEL:.0%} intervals{_gathered(part)}"]) + body)
+    said = [f"means and their {LEVEL:.0%} intervals{_gathered(part)}", *_not_drawn(part)]
+    return _titled(part, notes(said) + body)
+
+
+def _not_drawn(part: Part) -> list[str]:
+    infinite = [name for name, runs in part.results.runs.items() if any(r.infinite for r in runs)]
+    return [f"plots show the finite values only: {', '.join(infinite)}"] if infinite else []
 
 
 def _gathered(part: Part) -> str:
     if not part.variants.swept:
         return ""
-    sweep = report_plots.sweep_of(part.variants)
+    sweep = plots.sweep_of(part.variants)
     several = any(len(group) > 1 for group in sweep.runs.values())
     return "; each case is averaged over the runs of a point first" if several else ""
 
 
 def _judged_first(columns: Sequence[Column]) -> list[Column]:
-    """How well the edit succeeds and what it preserves, before all others."""
+    """One metric of success and one of preservation first, then the others."""
     names = [str(column["name"]) for column in columns]
     first = [next((n for n in several if n in names), "") for several in (SUCCESS, PRESERVATION)]
     order = [*first, *names]
@@ -193,16 +201,16 @@ def _judged_first(columns: Sequence[Column]) -> list[Column]:
 
 def _plots(part: Part, column: Column) -> str:
     name = str(column["name"])
-    sweep = report_plots.sweep_of(part.variants)
+    sweep = plots.sweep_of(part.variants)
     swept = [s for s in sweep.settings if len(part.variants.values(s)) > 1]
     if not swept:
-        svg = report_plots.dots(part.variants.labels, part.results.runs[name], column)
+        svg = plots.dots(part.variants.labels, part.results.runs[name], column)
         return plot(svg, f"{name} of each variant", name)
-    found = report_plots.sweep_estimates(sweep, part.cells.values[name])
-    drawn = plot(report_plots.curves(sweep, found, column), f"{name} over {swept[0]}", name)
+    found = plots.sweep_estimates(sweep, part.cells.values[name])
+    drawn = plot(plots.curves(sweep, found, column), f"{name} over {swept[0]}", name)
     if len(swept) < 2:
         return drawn
-    svg = report_plots.heat_map(sweep, found, column)
+    svg = plots.heat_map(sweep, found, column)
     map_of = plot(svg, f"{name} over {swept[0]} and {swept[1]}, a map", name)
     return f'<div class="pair">{drawn}{map_of}</div>'
 
@@ -229,7 +237,7 @@ def _curves(part: Part, runs: Sequence[Run]) -> str:
         file = Path(folder) / "frontier.svg"
         draw(file, made.curves, *columns, front_of(made))
         svg = file.read_bytes()
-    grids = frontier_grids(made, len(cells.cases), RESAMPLES, 0, said, UNLIMITED)
+    grids = frontier_grids(made, RESAMPLES, 0, said)
     drawn = plot(svg, f"{columns[1]['name']} against {columns[0]['name']}")
     return f'<div class="frontier">{drawn}</div>' + details(
         "the curves in numbers", "".join(map(grid_table, grids))
@@ -237,7 +245,7 @@ def _curves(part: Part, runs: Sequence[Run]) -> str:
 
 
 def _by_and_along(variants: Variants) -> tuple[list[str], list[str]]:
-    """A curve goes along the first swept number; all else that differs makes other curves."""
+    """The settings that separate curves, and the swept number that each curve runs over."""
     along = [s for s in variants.swept if numeric(variants.values(s))][:1]
     if not along:
         return [], []
@@ -264,7 +272,7 @@ def _subtitle(variants: Variants, records: Sequence[Sequence[Record]]) -> str:
 
 
 def _page(title: str, subtitle: str, sections: Sequence[str]) -> str:
-    template = Template((files("zerocon.reports") / "report_page.html").read_text("utf-8"))
+    template = Template((files("zerocon.reports.page") / "page.html").read_text("utf-8"))
     return template.substitute(
         title=escape(title), subtitle=escape(subtitle), sections="\n".join(filter(None, sections))
     )

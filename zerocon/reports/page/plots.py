@@ -13,10 +13,10 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from zerocon.reports.estimates import Estimate, estimates, gathered
-from zerocon.reports.frontier_plot import COLORS, MARKERS
+from zerocon.reports.frontier.plot import COLORS, MARKERS
 from zerocon.reports.layout import label
-from zerocon.reports.report_html import worded
-from zerocon.reports.report_variants import Variants, numeric, short_names
+from zerocon.reports.page.markup import worded
+from zerocon.reports.page.variants import Variants, numeric, short_names
 from zerocon.reports.statistics import Floats
 from zerocon.reports.summary import Column
 
@@ -25,7 +25,9 @@ SIZE = (4.2, 3.1)  # inches
 _FAR_APART = 100.0  # values this many times each other stand on a logarithmic axis
 _DARK = 0.5  # of the colours below, those that need white letters
 # How it is drawn: the same bytes each time, and letters stay letters.
-SVG: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "zerocon", "font.size": 9}
+SVG: dict[Any, Any] = {
+    "svg.fonttype": "none", "svg.hashsalt": "zerocon", "font.size": 9, "text.parse_math": False,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def sweep_of(variants: Variants) -> Sweep:
 
 
 def sweep_estimates(sweep: Sweep, values: Floats) -> dict[Point, Estimate]:
-    """Of one metric, [run, case], at each point that has runs."""
+    """Estimates of one metric, given as [run, case], at each point that has runs."""
     found = estimates(gathered(values, sweep.runs.values()))
     return dict(zip(sweep.runs, found, strict=True))
 
@@ -76,7 +78,7 @@ def _others(sweep: Sweep) -> list[Point]:
 
 
 def _places(axes: Axes, values: Sequence[str]) -> dict[str, float]:
-    """Where each value stands: numbers at their size, words one after the other."""
+    """The position of each value on the axis: numbers to scale, words at equal distances."""
     if not numeric(values):
         axes.set_xticks(range(len(values)), list(values))
         axes.margins(x=0.15)
@@ -93,7 +95,7 @@ def _places(axes: Axes, values: Sequence[str]) -> dict[str, float]:
 def _curve(
     axes: Axes, points: Sequence[tuple[float, Estimate]], number: int, name: str, joined: bool
 ) -> None:
-    """A line in its band; single points with their bars where the values are words."""
+    """A line with a band; where the values are words, points with error bars."""
     color, marker = COLORS[number % len(COLORS)], MARKERS[number % len(MARKERS)]
     x = np.array([place for place, _ in points])
     mean = np.array([one.mean for _, one in points])
@@ -107,7 +109,7 @@ def _curve(
 
 
 def heat_map(sweep: Sweep, found: Mapping[Point, Estimate], column: Column) -> bytes:
-    """Two settings and the metric's mean in each square; brighter is better."""
+    """The metric's mean for each pair of two settings' values; brighter is better."""
     down, across = sweep.values
     means = np.array(
         [[found[a, b].mean if (a, b) in found else np.nan for b in across] for a in down]
@@ -133,7 +135,7 @@ def heat_map(sweep: Sweep, found: Mapping[Point, Estimate], column: Column) -> b
 
 
 def dots(labels: Sequence[str], found: Sequence[Estimate], column: Column) -> bytes:
-    """Variants below each other, for runs that are no sweep."""
+    """A row for each variant, for runs that are not a sweep."""
     known = [(name, one) for name, one in zip(labels, found, strict=True) if one.n]
     figure, axes = _figure((SIZE[0], 1.1 + 0.27 * len(known)))
     mean = np.array([one.mean for _, one in known])

@@ -13,12 +13,12 @@ from pathlib import Path
 from PIL import Image
 
 from zerocon.ledger.records import Record
-from zerocon.reports.gallery import edit_name, prompts
-from zerocon.reports.pictures import GalleryItem, reduced
-from zerocon.reports.pictures import shown as seen
-from zerocon.reports.report_html import notes, number, uri
-from zerocon.reports.report_pictures import Album, Open, album
-from zerocon.reports.report_variants import Variants, short_names
+from zerocon.reports.gallery.items import GalleryItem, reduced
+from zerocon.reports.gallery.items import shown as seen
+from zerocon.reports.gallery.page import edit_name, prompts
+from zerocon.reports.page.album import Album, Open, album
+from zerocon.reports.page.markup import notes, number, uri
+from zerocon.reports.page.variants import Variants, short_names
 from zerocon.reports.runs import Run
 from zerocon.reports.summary import Column
 
@@ -33,7 +33,7 @@ Lookup = Callable[[str], Mapping[str, Image.Image]]  # a case's source, truth an
 
 @dataclass(frozen=True)
 class Shown:
-    """One case: of each variant that has it, by its position, the record."""
+    """One case, with the record of each variant that has it, by the variant's position."""
 
     dataset: str
     case: str
@@ -50,7 +50,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Choice:
-    """A group of boxes to tick: what a variant has to have to be shown."""
+    """A group of check boxes: a variant is shown if its value is ticked."""
 
     name: str
     values: Sequence[str]
@@ -58,7 +58,7 @@ class Choice:
 
 
 def cases_of(runs: Sequence[Run], records: Sequence[Sequence[Record]]) -> list[Shown]:
-    """In the datasets' order. A case is the same where the dataset's content is."""
+    """All cases in the datasets' order. Cases are the same only if the dataset's content is."""
     found: dict[tuple[str, str], dict[int, Record]] = {}
     for position, (run, of_run) in enumerate(zip(runs, records, strict=True)):
         place = {case: i for i, case in enumerate(run.origin.case_ids)}
@@ -107,7 +107,7 @@ def _limits(variants: Variants, every: int, shown: int, kept: Album) -> list[str
 
 
 def _shots(variants: Variants, one: Shown, lookup: Lookup | None) -> dict[Hashable, Open]:
-    """How to open each picture of a case, those of the request once for all variants."""
+    """How to open each picture of a case. Source, truth and mask are shared by all variants."""
     shots: dict[Hashable, Open] = {}
     if lookup is not None:
         item, names = _request(one, lookup(one.case))
@@ -232,7 +232,7 @@ def _choices(variants: Variants) -> list[Choice]:
 
 
 def _order(choices: Sequence[Choice], runs: int) -> tuple[list[int | None], bool]:
-    """The variants row by row, None where a combination was not run; are they rows at all?"""
+    """The variants row by row, None for a combination not run; and whether they form a grid."""
     at: dict[tuple[str, ...], list[int]] = {}
     for position in range(runs):
         at.setdefault(tuple(c.of_run[position] for c in choices), []).append(position)

@@ -1,0 +1,1 @@
+"""Methods as curves over their strength: computed, printed and drawn."""

@@ -1,0 +1,1 @@
+"""A run to look at: a page that sorts and filters, and a contact sheet."""

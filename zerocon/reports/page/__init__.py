@@ -1,0 +1,1 @@
+"""`zerocon report`: one page about several runs."""
