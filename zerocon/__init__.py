@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from zerocon.api import edit
 
+__version__ = "0.1.0"
 __all__ = ["edit"]
 
 
