@@ -216,7 +216,7 @@ def test_700_remembered_pictures_are_checked_in_well_under_a_second(
     first = Folder(root, 64, "a cat", "a dog").identity(RememberedDigests(tmp_path / "digests"))
     read: list[Path] = []
     monkeypatch.setattr(hashing, "file_digest", read.append)
-    begun = time.perf_counter()
+    begun = time.process_time()
     again = Folder(root, 64, "a cat", "a dog").identity(RememberedDigests(tmp_path / "digests"))
-    assert time.perf_counter() - begun < 1
+    assert time.process_time() - begun < 1
     assert (again, read) == (first, [])
