@@ -226,6 +226,23 @@ def test_clip_columns(pictures: Pictures, tiny_clip: str, name: str) -> None:
     check(metric, pictures, name, value, near_zero=2e-5)
 
 
+def test_a_prompt_that_is_too_long_loses_its_end_token(tiny_clip: str) -> None:
+    """As torchmetrics has it; `masked` keeps the token that the sentence is read from."""
+    encoder, picture = PublishedClip(tiny_clip), tensor(photo(3))
+    prompt = "a big red circle next to a small blue house in a meadow " * 9
+    assert encoder.too_long(prompt)
+    case = Case("long", picture.float() / 255, "a photo", prompt)
+    batch = Pictures.of([case], picture.float()[None] / 255)
+    judge = (Unwrapped(encoder.model), encoder.processor)
+    wanted = max(0.0, float(torch.as_tensor(clip_score(picture, prompt, lambda: judge))))
+    columns = ("clip_whole",)
+    published = ClipScore(protocol="published", encoder=encoder, columns=columns)(batch)
+    masked = ClipScore(encoder=encoder, columns=columns)(batch)
+    assert published["clip_whole"].item() == pytest.approx(wanted, rel=1e-5, abs=2e-5)
+    assert not torch.equal(encoder.texts([prompt]), encoder.texts([prompt], cut_end=True))
+    assert masked["clip_whole"].item() != published["clip_whole"].item()
+
+
 def test_the_twenty_are_what_they_should_be(pictures: Pictures) -> None:
     shares = PixelDistances(columns=("edited_share",))(pictures)["edited_share"].tolist()
     assert [round(share, 2) for share in shares[:5]] == [0, 0.01, 0.49, 0.99, 1]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from zerocon.core.cases import Case
 from zerocon.metrics.base import Pictures
+from zerocon.metrics.pixel import PixelDistances
 from zerocon.metrics.truth import GroundTruth
 from zerocon.shapes.reader import edit_success
 from zerocon.shapes.render import render
@@ -57,6 +58,11 @@ def test_the_right_answer_is_right_and_the_source_is_not(model: LPIPS, side: int
     wrong = metric(Pictures.of([case], case.image[None]))
     assert wrong["edit_success"].tolist() == [0.0]
     assert wrong["psnr_truth"].item() < 40
+
+
+def test_columns_say_that_they_need_a_right_answer(model: LPIPS) -> None:
+    assert all(column.needs_truth for column in GroundTruth(model=model).columns)
+    assert not any(column.needs_truth for column in PixelDistances().columns)
 
 
 def test_without_a_right_answer_there_is_nothing_to_say(model: LPIPS) -> None:

@@ -9,12 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import torch
-from diffusers import (
-    AutoencoderKL,
-    DDIMScheduler,
-    StableDiffusionPipeline,
-    UNet2DConditionModel,
-)
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.models.modeling_utils import ModelMixin
 from huggingface_hub import try_to_load_from_cache
 from torch import nn
@@ -50,7 +45,6 @@ class Parts:
         "tokenizer": CLIPTokenizer,
         "scheduler": DDIMScheduler,
     }
-    pipeline: ClassVar[Any] = StableDiffusionPipeline
     example: ClassVar[tuple[str, str]] = ("sd15", "stable-diffusion-v1-5/stable-diffusion-v1-5")
 
     vae: AutoencoderKL

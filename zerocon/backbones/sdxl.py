@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from diffusers import StableDiffusionXLPipeline
 from torch import Tensor
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
@@ -32,7 +31,6 @@ class XLParts(Parts):
         "text_encoder_2": CLIPTextModelWithProjection,
         "tokenizer_2": CLIPTokenizer,
     }
-    pipeline: ClassVar[Any] = StableDiffusionXLPipeline
     example: ClassVar[tuple[str, str]] = ("sdxl", "stabilityai/stable-diffusion-xl-base-1.0")
 
     text_encoder_2: CLIPTextModelWithProjection
