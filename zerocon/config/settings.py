@@ -52,6 +52,7 @@ OnCodeChange = Literal["warn", "refuse", "rerun"]
 class RunnerSettings:
     root: str = "outputs"
     batch_size: int | Literal["auto"] = 10
+    deterministic: bool = False
     retry_failed: bool = True
     executor: Executor = "local"
     workers: int = 2
@@ -65,6 +66,11 @@ class RunnerSettings:
     def __post_init__(self) -> None:
         if self.batch_size != "auto":
             in_range("runner.batch_size", self.batch_size, 1)
+        elif self.deterministic:
+            raise ConfigError(
+                "runner.deterministic=true gives every batch one shape, so it needs a number as "
+                "runner.batch_size, not auto"
+            )
         in_range("runner.workers", self.workers, 1)
         in_range("runner.cache", self.cache, 0)
         in_range("runner.gallery_cases", self.gallery_cases, 1)

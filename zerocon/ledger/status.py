@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from zerocon.ledger.claims import FILE as CLAIMS
+from zerocon.ledger.claims import is_claimed
 from zerocon.ledger.origin import Origin
 from zerocon.ledger.records import FILE_NAME, Record, read_records
 
@@ -58,15 +56,5 @@ def _records(directory: Path) -> Sequence[Record]:
 
 
 def is_running(directory: Path) -> bool:
-    """Does another process hold a claim on any of its cases?"""
-    try:
-        file = os.open(directory / CLAIMS, os.O_RDWR)
-    except OSError:
-        return False
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(file)
-    return False
+    """Return whether another process holds a claim on any of its cases."""
+    return is_claimed(directory)

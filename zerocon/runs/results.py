@@ -18,13 +18,14 @@ from zerocon.config.settings import RunSettings
 from zerocon.core.cases import CaseError, Dataset
 from zerocon.core.checks import ConfigError
 from zerocon.core.pictures import case_pictures
+from zerocon.core.records import Record
 from zerocon.core.text import printable
 from zerocon.ledger.atomic import write_atomic
 from zerocon.ledger.claims import Shard
 from zerocon.ledger.code import code_digest
 from zerocon.ledger.origin import FILE, Origin
 from zerocon.ledger.provenance import git_state, provenance
-from zerocon.ledger.records import Record, RecordLog, read_records, verify_images
+from zerocon.ledger.records import FILE_NAME, done_cases, read_records
 from zerocon.ledger.status import status_of
 from zerocon.metrics.base import Metric
 from zerocon.reports.evaluation import evaluation_of
@@ -122,11 +123,10 @@ def is_complete(
     origin = Origin.read(directory)
     if origin is None or (on_code_change == "rerun" and code_differs(origin)):
         return False
-    with RecordLog(directory, retry_failed) as log:
-        done = log.done_ids()
-        lost = verify_images(directory, [r for r in log.records() if r.ok])
-    mine = set(Shard.read(shard).of(origin.case_ids))
-    if mine - done or mine & lost.keys():
+    if not (directory / FILE_NAME).exists():
+        return False
+    done = done_cases(directory, read_records(directory), retry_failed=retry_failed)
+    if set(Shard.read(shard).of(origin.case_ids)) - done:
         return False
     return (directory / GALLERY).exists() or not set(origin.case_ids) <= done
 

@@ -5,11 +5,14 @@ Running it again continues it. A case that fails becomes a failed record and the
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import wraps
 from pathlib import Path
+from threading import Thread
 
 from PIL import Image
 from rich.console import Console
@@ -17,13 +20,16 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from zerocon.config.settings import RunSettings
+from zerocon.core.checks import ConfigError
+from zerocon.core.records import Record, RecordError
 from zerocon.core.text import printable
-from zerocon.ledger.claims import Chunk, Claims, Shard, chunks_left
+from zerocon.ledger.claims import Chunk, Claims, Shard, Waiting, chunks_left
+from zerocon.ledger.locks import SAY_AFTER
 from zerocon.ledger.origin import Origin
-from zerocon.ledger.records import Record, RecordLog
+from zerocon.ledger.records import RecordLog
 from zerocon.ledger.status import status_of
 from zerocon.runs.costs import note_session
-from zerocon.runs.crews import Crew, hire
+from zerocon.runs.crews import GRACE, Chunks, Crew, start_crew
 from zerocon.runs.results import (
     LATER,
     begin,
@@ -47,12 +53,37 @@ class Outcome:
     failed: int
 
 
+def _says_how_far(run: Callable[[RunSettings], Outcome]) -> Callable[[RunSettings], Outcome]:
+    """Ctrl-C ends the run with words: how many cases are recorded, and how to go on."""
+
+    @wraps(run)
+    def watched(settings: RunSettings) -> Outcome:
+        try:
+            return run(settings)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(how_far(settings.directory)) from None
+
+    return watched
+
+
+def how_far(directory: Path) -> str:
+    """What to say when a run is interrupted; the command adds that it continues when repeated."""
+    try:
+        status = status_of(directory)
+    except (ConfigError, RecordError, OSError):
+        status = None
+    if status is None or not status.cases:
+        return "interrupted before the first case"
+    return f"interrupted: {status.recorded} of {status.cases} cases are recorded in {directory}"
+
+
+@_says_how_far
 def execute(settings: RunSettings) -> Outcome:
     """Do what is left of the run (or of this shard of it), then print and write its results."""
     runner, directory = settings.runner, settings.directory
     heed_code(directory, runner.on_code_change)
     if not is_complete(directory, retry_failed=runner.retry_failed, shard=runner.shard):
-        with _mirrored(settings) as tracker, _hired(settings) as crew:
+        with _mirrored(settings) as tracker, _at_work(settings) as crew:
             _begin(settings, crew.origin)
             work(settings, crew, tracker)
             finish(settings, crew.dataset, tracker)
@@ -77,27 +108,33 @@ def _begin(settings: RunSettings, origin: Origin) -> None:
 
 
 @contextmanager
-def _hired(settings: RunSettings) -> Generator[Crew]:
+def _at_work(settings: RunSettings) -> Generator[Crew]:
     started = datetime.now(UTC)
-    crew = hire(settings)
+    crew = start_crew(settings)
     try:
         yield crew
     finally:
         spent = crew.spent()
-        crew.dismiss()
+        crew.close()
         for one in spent:
             note_session(settings.directory, started, one)
 
 
 @contextmanager
 def _mirrored(settings: RunSettings) -> Generator[Tracker]:
-    """The tracker is told of all of it, also of a bad end, such as models that don't load."""
+    """The tracker learns of everything, also of a bad end, such as models that don't load."""
     tracker = Guarded(settings.tracker())
     tracker.start(settings.config, settings.directory.name, settings.name)
     try:
         yield tracker
-    except BaseException as error:
+    except Exception as error:
         tracker.fail(f"{type(error).__name__}: {error}")
+        raise
+    except BaseException as error:  # Ctrl-C: a server that does not answer is not waited for
+        said = type(error).__name__
+        last = Thread(target=lambda: tracker.fail(said), daemon=True)
+        last.start()
+        last.join(GRACE)
         raise
 
 
@@ -106,7 +143,7 @@ def work(settings: RunSettings, crew: Crew, tracker: Tracker) -> None:
     runner, directory = settings.runner, settings.directory
     with RecordLog(directory, runner.retry_failed) as log, Claims(directory) as claims:
         for repair in log.repairs:
-            CONSOLE.print(f"[yellow]{escape(printable(repair))}")
+            CONSOLE.print(f"[yellow]{escape(printable(repair))}", highlight=False)
         done = log.done_ids()
         _replay(settings, log, tracker)
         ids = list(crew.dataset.ids)
@@ -119,13 +156,31 @@ def work(settings: RunSettings, crew: Crew, tracker: Tracker) -> None:
             def record(chunk: Chunk, finished: Sequence[Done]) -> None:
                 noted = [(replace(r, notes=(*r.notes, *notes)), p) for r, p in finished]
                 log.append_all([r for r, _ in noted])
-                claims.release(chunk.start, chunk.stop)
+                if log.done_ids().issuperset(ids[chunk.start : chunk.stop]):
+                    claims.release(chunk.start, chunk.stop)
                 for one, pictures in noted:
                     tracker.log_case(one, pictures)
                 progress.advance(task, len(noted))
 
-            places = shard.places(len(ids))
-            crew.run(chunks_left(log, claims, ids, places, runner.chunk_size), record)
+            chunks = chunks_left(log, claims, ids, shard.places(len(ids)), runner.chunk_size)
+            crew.run(_announced(chunks, claims), record)
+
+
+def _announced(chunks: Iterator[Chunk | Waiting], claims: Claims) -> Chunks:
+    """Say once who holds what is left when nothing could be done for some seconds."""
+    idle_since, said = time.monotonic(), False
+    for chunk in chunks:
+        yield chunk
+        if isinstance(chunk, Chunk):
+            idle_since = time.monotonic()
+        elif not said and time.monotonic() - idle_since > SAY_AFTER:
+            holder = claims.holder(chunk.start, chunk.stop)
+            CONSOLE.print(
+                f"waiting for cases {chunk.start + 1} to {chunk.stop}, which {holder} works on; "
+                "they are done here if it ends without them",
+                highlight=False,
+            )
+            said = True
 
 
 def _notes(directory: Path) -> tuple[str, ...]:
@@ -144,7 +199,11 @@ def _replay(settings: RunSettings, log: RecordLog, tracker: Tracker) -> None:
 
 
 def _stored(directory: Path, record: Record) -> dict[str, Image.Image]:
-    return {"edited": Image.open(directory / str(record.image))}
+    """The case's picture, unless the file is none."""
+    try:
+        return {"edited": Image.open(directory / str(record.image))}
+    except OSError:
+        return {}
 
 
 def _progress() -> Progress:
