@@ -13,11 +13,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from zerocon.core.records import Record, RecordError
 from zerocon.ledger import records as module
 from zerocon.ledger.records import (
     DuplicateError,
-    Record,
-    RecordError,
     RecordLog,
     file_name,
     read_records,

@@ -534,7 +534,9 @@ def outcome_of(dies: Callable[[Task], bool]) -> tuple[list[Handed], list[tuple[s
     recorded: list[tuple[str, bool]] = []
     handed: list[Handed] = []
     chunk = Chunk(0, 3, ("a", "b", "c"), frozenset("abc"))
-    queue = WorkQueue(iter([chunk]), lambda _, done: recorded.extend((r.case, r.ok) for r, _ in done))
+    queue = WorkQueue(
+        iter([chunk]), lambda _, done: recorded.extend((r.case, r.ok) for r, _ in done)
+    )
     while (task := queue.next()) is not None:
         handed.append((task.case_ids, task.is_trial))
         if dies(task):

@@ -20,8 +20,9 @@ from wandb import wandb_agent
 
 from zerocon.app import exit_status, preflight
 from zerocon.config.settings import CONF, compose_config, compose_settings, directory_of, plain
+from zerocon.core.records import Record
 from zerocon.ledger.origin import Origin
-from zerocon.ledger.records import Record, RecordLog
+from zerocon.ledger.records import RecordLog
 
 ROOT = Path(__file__).parents[2]
 LAUNCHERS = sorted(file.stem for file in (CONF / "hydra" / "launcher").glob("*.yaml"))

@@ -10,9 +10,10 @@ import duckdb
 import pytest
 
 from zerocon.cli import main
+from zerocon.core.records import Record
 from zerocon.ledger.claims import Claims
 from zerocon.ledger.origin import Origin
-from zerocon.ledger.records import Record, RecordLog
+from zerocon.ledger.records import RecordLog
 
 
 def run_at(root: Path, name: str, steps: int, *records: Record, cases: int = 2) -> Path:

@@ -19,17 +19,16 @@ from zerocon.config.settings import (
     RunSettings,
     compose_config,
     compose_settings,
-    content_of,
     plain,
     runner_settings,
     settings_of,
 )
 from zerocon.core.cases import DatasetError
 from zerocon.core.checks import ConfigError
+from zerocon.core.naming import NOT_IN_NAME, content_of, digest
+from zerocon.core.records import RecordError
 from zerocon.core.text import printable
-from zerocon.ledger.origin import Origin
-from zerocon.ledger.provenance import NOT_IN_NAME, digest
-from zerocon.ledger.records import RecordError, read_records
+from zerocon.ledger.run_directory import RunDirectory
 from zerocon.reports.summary import summarize
 from zerocon.runs.runner import CONSOLE, execute
 from zerocon.runs.trials import Trial, Trials
@@ -87,9 +86,9 @@ def _named(error: Exception) -> str:
 
 def values_of(directory: Path, objectives: Sequence[str]) -> list[float]:
     """The run's mean of each; a mean over other cases than the other trials' is none."""
-    origin, records = Origin.read(directory), read_records(directory)
-    assert origin is not None  # it has just been run
-    overall = summarize(records, origin.columns).overall
+    run = RunDirectory(directory)
+    records = run.records()
+    overall = summarize(records, run.origin.columns).overall
     if overall.failed:
         first = next(record for record in records if not record.ok)
         raise TrialError(

@@ -28,11 +28,12 @@ from zerocon.config.settings import RunSettings
 from zerocon.core.cases import Case, CaseError, Dataset, DatasetError
 from zerocon.core.checks import ConfigError
 from zerocon.core.conditions import Conditions, Draws
+from zerocon.core.memory import NO_MEMORY, Memory
 from zerocon.core.pictures import case_pictures, from_uint8, to_uint8
 from zerocon.core.prompts import words_of
 from zerocon.core.records import Record
 from zerocon.directions.base import with_sources
-from zerocon.ledger.cache import Cache, allow
+from zerocon.ledger.cache import Cache, memory_of
 from zerocon.ledger.claims import AUTO
 from zerocon.ledger.records import save_image
 from zerocon.metrics.base import Metric, Pictures, full_precision
@@ -87,16 +88,16 @@ def edit(
     settings: RunSettings,
     backbone: Backbone,
     cases: Sequence[Case],
-    invert: Inverter | None = None,
+    memory: Memory = NO_MEMORY,
     costs: Costs | None = None,
 ) -> Tensor:
     """The edited pictures of a batch, [case, 3, side, side]."""
-    invert = invert or inverter_of(settings)
+    invert = Inverter(settings.inversion, settings.config["inversion"], memory)
     costs = costs or Costs()
     clean = backbone.encode(torch.stack([case.image for case in cases]))
     # The direction finds what is edited between the prompts as they were given.
-    target = settings.direction(backbone, cases)
-    cases = with_sources(settings.direction, cases)
+    target = settings.direction(backbone, cases, memory)
+    cases = with_sources(settings.direction, cases, memory)
     conditions = Conditions(
         source=backbone.embed([case.source_prompt for case in cases]),
         target=target,
@@ -112,12 +113,6 @@ def edit(
     if not latents.isfinite().all():
         raise FloatingPointError("the edited latent has values that are not finite")
     return backbone.decode(latents)
-
-
-def inverter_of(
-    settings: RunSettings, cache: Cache | None = None, shape: int | None = None
-) -> Inverter:
-    return Inverter(settings.inversion, settings.config["inversion"], cache)
 
 
 def score(metrics: Sequence[Metric], cases: Sequence[Case], edited: Tensor) -> dict[str, Tensor]:
@@ -138,10 +133,8 @@ class Editor:
     def __init__(self, settings: RunSettings, loaded: Loaded) -> None:
         self.settings, self.loaded, self.costs = settings, loaded, Costs()
         runner = settings.runner
-        allow(runner.cache_bytes)
-        self.cache = Cache(KIND, runner.cache_bytes) if runner.cache_bytes else None
+        self.memory = memory_of(runner.cache_bytes)
         self._shape = int(runner.batch_size) if runner.deterministic else None
-        self._invert = inverter_of(settings, self.cache, self._shape)
         self._fits = BatchSize(settings.directory, runner.batch_size, loaded.backbone.device)
         self._stopping = threading.Event()
         if runner.deterministic:
@@ -242,7 +235,7 @@ class Editor:
         started = time.perf_counter()
         backbone = self.loaded.backbone
         batch = _filled(cases, self._shape)
-        pictures = to_uint8(edit(self.settings, backbone, batch, self._invert, self.costs))
+        pictures = to_uint8(edit(self.settings, backbone, batch, self.memory, self.costs))
         # Scored as they are stored, so that the numbers can be had again from the files.
         scores = score(self.loaded.metrics, batch, from_uint8(pictures).to(backbone.device))
         seconds = round((time.perf_counter() - started) / len(cases), 4)
@@ -261,9 +254,9 @@ class Editor:
         ]
 
     def spent(self) -> dict[str, Any]:
-        """What this editor's work cost so far, as `sessions.jsonl` tells it."""
-        counts = self.cache.counts if self.cache else None
-        return self.costs.told(self.loaded.backbone) | {
+        """What this editor's work cost so far, as `sessions.jsonl` holds it."""
+        counts = self.memory.counts(KIND) if isinstance(self.memory, Cache) else None
+        return self.costs.summary(self.loaded.backbone) | {
             "inversions_found": counts.found if counts else 0,
             "inversions_damaged": counts.damaged if counts else 0,
         }
