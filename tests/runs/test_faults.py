@@ -32,8 +32,9 @@ from zerocon.ledger import code, records
 from zerocon.ledger.claims import Chunk, Claims, Shard, chunks_left
 from zerocon.ledger.origin import Origin
 from zerocon.ledger.records import RecordLog, read_records, save_image
-from zerocon.ledger.status import status_of
+from zerocon.ledger.run_directory import RunDirectory
 from zerocon.runs import crews, processes, results, runner
+from zerocon.runs.inputs import inputs_of
 from zerocon.runs.crews import LocalCrew, Task, WorkQueue
 from zerocon.trackers.base import NoTracker
 
@@ -50,6 +51,9 @@ class ToyDataset:
 
     def load(self, case_id: str) -> Case:
         return Case(case_id, torch.zeros(3, 8, 8), "a", "b")
+
+    def case_digest(self, case_id: str, hasher: object) -> str:
+        return case_id
 
 
 Toy = tuple[Sequence[str], frozenset[str]]  # a batch, and which of it are wanted
@@ -244,7 +248,8 @@ def _edit_until(settings: RunSettings, number: int) -> None:
 def edit(settings: RunSettings) -> None:
     """A run without its reports."""
     crew = runner.start_crew(settings)
-    results.begin(settings.directory, crew.origin, settings.config)
+    run, inputs = RunDirectory(settings.directory), inputs_of(settings.config, settings.dataset)
+    results.begin(run, results.with_inputs(crew.origin, inputs), inputs, settings.config)
     runner.work(settings, crew, NoTracker())
     crew.close()
 
@@ -314,7 +319,7 @@ def test_shards_meet_in_one_directory(tmp_path: Path) -> None:
     for number in (3, 1, 2):
         settings = settings_at(tmp_path / "shards", f"runner.shard={number}/3")
         outcomes.append(runner.execute(settings).done)
-        state = status_of(settings.directory).state
+        state = RunDirectory(settings.directory).status().state
         assert state == ("done" if number == 2 else "partial")
         assert (settings.directory / "gallery.html").exists() == (number == 2)
     assert outcomes == [8, 15, COUNT]
@@ -436,7 +441,7 @@ def test_a_case_that_kills_its_workers_is_a_failed_record(tmp_path: Path) -> Non
     (failed,) = [r for r in read_records(settings.directory) if not r.ok]
     assert failed.case == "case 9"
     assert "died 4 times (exit status -9)" in str(failed.error)
-    assert status_of(settings.directory).state == "failed"
+    assert RunDirectory(settings.directory).status().state == "failed"
 
 
 @pytest.mark.usefixtures("workers")
@@ -575,17 +580,16 @@ def test_other_code_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     runner.execute(settings)
     whole = (directory / "records.jsonl").read_bytes().splitlines(keepends=True)
     (directory / "records.jsonl").write_bytes(b"".join(whole[:8]))
-    monkeypatch.setattr(results, "code_digest", lambda: "changed")
+    monkeypatch.setattr(code, "code_digest", lambda: "changed")
     with pytest.raises(ConfigError, match="other code"):
         runner.execute(settings_at(tmp_path, "runner.on_code_change=refuse"))
     runner.execute(settings)
     noted = [r for r in read_records(directory) if any(results.LATER in n for n in r.notes)]
     assert len(noted) == COUNT - 8
     told = Console(file=io.StringIO(), width=200)
-    results.report(directory, told, per_type=False)
+    results.report(RunDirectory(directory), told, per_type=False)
     printed = told.file.getvalue()  # type: ignore[attr-defined]
     assert f"{COUNT - 8} of the cases were edited by other code" in printed
-    monkeypatch.setattr(code, "code_digest", lambda: "changed")
     again = runner.execute(settings_at(tmp_path, "runner.on_code_change=rerun"))
     assert not any(r.notes for r in read_records(again.directory))
     assert len(list(tmp_path.glob(f"{directory.name}.*"))) == 1

@@ -22,6 +22,7 @@ from zerocon.app import exit_status, preflight
 from zerocon.config.settings import CONF, compose_config, compose_settings, directory_of, plain
 from zerocon.core.records import Record
 from zerocon.ledger.origin import Origin
+from zerocon.ledger.run_directory import RunDirectory
 from zerocon.ledger.records import RecordLog
 
 ROOT = Path(__file__).parents[2]
@@ -88,7 +89,9 @@ def recorded(root: Path, steps: int, *records: Record) -> None:
     directory = directory_of(config)
     directory.mkdir(parents=True)
     named = {"name": "made up", "fingerprint": "0"}
-    Origin("run", ["a", "b"], [], "masked", named, named, {}, False, {}).write(directory)
+    RunDirectory(directory).write_origin(
+        Origin("run", ["a", "b"], [], "masked", named, named, {}, False, {})
+    )
     with RecordLog(directory) as log:
         log.append_all(records)
     (directory / "gallery.html").touch()

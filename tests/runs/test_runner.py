@@ -18,7 +18,8 @@ from zerocon.config.settings import RunSettings, compose_settings
 from zerocon.core.checks import ConfigError
 from zerocon.ledger.records import read_records
 from zerocon.reports.table import print_table
-from zerocon.runs import editing, executors, runner
+from zerocon.runs import crews, runner
+from zerocon.runs import worker as editing
 from zerocon.shapes.benchmark import write_benchmark
 
 ROOT = Path(__file__).parents[2]
@@ -85,7 +86,7 @@ def test_running_again_loads_nothing(
     settings: RunSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runner.execute(settings)
-    monkeypatch.setattr(executors, "load", lambda _: pytest.fail("it loaded the models again"))
+    monkeypatch.setattr(crews, "load", lambda _: pytest.fail("it loaded the models again"))
     assert runner.execute(settings).done == 3
 
 

@@ -90,14 +90,15 @@ class RunDirectory:
                 return  # another shard was faster
             self.write_config(config)
             write_atomic(self.path / INPUTS, inputs.to_json())
-            self._write_origin(origin)
+            self.write_origin(origin)
         self._inputs = inputs
 
     def mark_mixed(self, changed: str) -> None:
         """Note that inputs changed while the run was made; it can't be continued or shown."""
-        self._write_origin(replace(self.origin, mixed=changed))
+        self.write_origin(replace(self.origin, mixed=changed))
 
-    def _write_origin(self, origin: Origin) -> None:
+    def write_origin(self, origin: Origin) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
         content = json.dumps(asdict(origin), indent=2) + "\n"
         write_atomic(self.path / ORIGIN, content.encode())
         self._origin = origin
