@@ -20,9 +20,7 @@ from zerocon.ledger.records import RecordLog
 def run_at(root: Path, name: str, steps: int, *records: Record, cases: int = 2) -> Path:
     directory = root / name
     ids = [str(i) for i in range(cases)]
-    RunDirectory(directory).write_origin(
-        Origin(name, ids, [], "masked", {}, {}, {}, False, {})
-    )
+    RunDirectory(directory).write_origin(Origin(name, ids, [], "masked", {}, {}, {}, False, {}))
     (directory / "config.yaml").write_text(f"name: {name}\nmethod: {{steps: {steps}}}\n")
     with RecordLog(directory) as log:
         for record in records:

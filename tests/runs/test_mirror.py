@@ -15,7 +15,6 @@ from zerocon.core.records import Record
 from zerocon.ledger.origin import Origin
 from zerocon.ledger.run_directory import RunDirectory
 from zerocon.ledger.records import RecordLog, save_image
-from zerocon.trackers import tensorboard
 from zerocon.runs.mirror import sync
 from zerocon.trackers import tensorboard
 from zerocon.trackers.base import NoTracker, TrackerError

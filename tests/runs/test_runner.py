@@ -181,14 +181,14 @@ def test_over_long_prompts_are_named(tmp_path: Path, pie: Path) -> None:
     assert any("target prompt is longer" in note for note in record.notes)
 
 
-def test_another_dataset_is_not_mixed_into_a_run(settings: RunSettings, pie: Path) -> None:
+def test_another_model_is_not_mixed_into_a_run(settings: RunSettings) -> None:
     directory = runner.execute(settings).directory
     lines = (directory / "records.jsonl").read_text().splitlines(keepends=True)
     (directory / "records.jsonl").write_text("".join(lines[:1]))
     run = json.loads((directory / "run.json").read_text())
-    run["dataset"]["fingerprint"] = "something else"
+    run["backbone"]["fingerprint"] = "something else"
     (directory / "run.json").write_text(json.dumps(run))
-    with pytest.raises(ConfigError, match="another dataset"):
+    with pytest.raises(ConfigError, match="another backbone"):
         runner.execute(settings)
 
 

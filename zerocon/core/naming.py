@@ -37,8 +37,9 @@ def class_name(target: str) -> str:
 
     A class outside the package is known by its whole path.
     """
-    package, *_, name = target.split(".")
-    return f"{package}.{name}" if package == "zerocon" else target
+    if not target.startswith("zerocon."):
+        return target
+    return f"zerocon.{target.rpartition('.')[2]}"
 
 
 def _plain(value: Any) -> Any:
