@@ -7,166 +7,54 @@ do, so a batch that is cut differently after a kill shows.
 from __future__ import annotations
 
 import errno
-import hashlib
 import io
 import os
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from multiprocessing import get_context
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from rich.console import Console
 
-from zerocon.config.settings import RunSettings, compose_settings
-from zerocon.core.cases import Case
+from tests.runs.toy_runs import (
+    COUNT,
+    FORK,
+    PAUSE,
+    ToyCrew,
+    ToyDataset,
+    ToyEditor,
+    content,
+    in_child,
+    lines_of,
+    settings_at,
+    toy_origin,
+    use_toys,
+    wait_for_work,
+    worked_on,
+)
+from zerocon.config.settings import RunSettings
+from zerocon.core.cases import Case, CaseError
 from zerocon.core.checks import ConfigError
 from zerocon.core.records import Record, RecordError
 from zerocon.ledger import code, records
 from zerocon.ledger.claims import Chunk, Claims, Shard, chunks_left
-from zerocon.ledger.origin import Origin
-from zerocon.ledger.records import RecordLog, read_records, save_image
+from zerocon.ledger.records import RecordLog, read_records
 from zerocon.ledger.run_directory import RunDirectory
-from zerocon.runs import crews, processes, results, runner
-from zerocon.runs.inputs import inputs_of
+from zerocon.runs import crews, processes, results, runner, worker
 from zerocon.runs.crews import LocalCrew, Task, WorkQueue
+from zerocon.runs.inputs import inputs_of
+from zerocon.runs.worker import Editor, Loaded
 from zerocon.trackers.base import NoTracker
-
-FORK = get_context("fork")
-COUNT = 23
-PAUSE = 0.004  # seconds, at most, before each thing that a toy does
-
-
-class ToyDataset:
-    name, fingerprint = "toy", "toy"
-
-    def __init__(self, count: int) -> None:
-        self.ids = [f"case {i}" for i in range(count)]
-
-    def load(self, case_id: str) -> Case:
-        return Case(case_id, torch.zeros(3, 8, 8), "a", "b")
-
-    def case_digest(self, case_id: str, hasher: object) -> str:
-        return case_id
-
-
-Toy = tuple[Sequence[str], frozenset[str]]  # a batch, and which of it are wanted
-
-
-class ToyEditor:
-    """Writes down what it works on; dies of cases called so."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-
-    def load(self, case_ids: Sequence[str], wanted: frozenset[str]) -> Toy:
-        return case_ids, wanted
-
-    def stop(self) -> None:
-        pass
-
-    def compute(self, batch: Toy) -> Toy:
-        nap()
-        with (self.directory.parent / "worked").open("a") as file:
-            file.write("".join(f"{case_id}\n" for case_id in batch[0]))
-        for case_id in batch[0]:
-            deadly = self.directory.parent / f"{case_id} is deadly"
-            if deadly.exists():
-                die_of(deadly)
-        return batch
-
-    def store(self, batch: Toy) -> Iterator[tuple[Record, dict[str, Image.Image]]]:
-        case_ids, wanted = batch
-        for case_id in (one for one in case_ids if one in wanted):
-            nap()
-            digest = hashlib.sha256(repr((case_id, tuple(case_ids))).encode()).digest()
-            pixels = np.resize(np.frombuffer(digest, np.uint8), (8, 8, 3))
-            image, sha256 = save_image(self.directory, case_id, Image.fromarray(pixels))
-            metrics = {"psnr": float(pixels.mean())}
-            yield Record(case=case_id, status="ok", image=image, sha256=sha256, metrics=metrics), {}
-
-    def spent(self) -> dict[str, Any]:
-        return {"unet_forward": {"inversion": 1}}
-
-
-def die_of(deadly: Path) -> None:
-    """As often as the file says, or always."""
-    times = deadly.read_text()
-    if times != "always":
-        left = int(times) - 1
-        deadly.write_text(str(left)) if left else deadly.unlink()
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def nap() -> None:
-    time.sleep(random.random() * PAUSE)
-
-
-def toy_origin(count: int) -> Origin:
-    column = {"name": "psnr", "unit": "dB", "better": "higher", "digits": 2}
-    backbone = {"name": "toy", "fingerprint": "toy"}
-    provenance = {"code": code.code_digest(), "git": {"revision": None}}
-    ids = ToyDataset(count).ids
-    return Origin("toy", ids, [column], "masked", backbone, backbone, {}, False, provenance)
-
-
-class ToyCrew(LocalCrew):
-    count = COUNT
-
-    def __init__(self, settings: RunSettings) -> None:
-        self.dataset: Any = ToyDataset(self.count)
-        self.origin = toy_origin(self.count)
-        self._editor: Any = ToyEditor(settings.directory)
 
 
 @pytest.fixture(autouse=True)
-def toy(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (runner, results):
-        if hasattr(module, "CONSOLE"):
-            monkeypatch.setattr(module, "CONSOLE", Console(file=io.StringIO()))
-    monkeypatch.setattr(runner, "start_crew", ToyCrew)
-
-
-def settings_at(root: Path, *more: str) -> RunSettings:
-    root.mkdir(parents=True, exist_ok=True)
-    return compose_settings([f"runner.root={root}", "runner.batch_size=4", *more])
-
-
-def in_child(settings: RunSettings) -> Any:
-    process = FORK.Process(target=_execute, args=(settings,))
-    process.start()
-    return process
-
-
-def _execute(settings: RunSettings) -> None:
-    random.seed(os.getpid())
-    runner.execute(settings)
-
-
-def content(directory: Path) -> dict[str, Any]:
-    """All that has to be the same: the records but for their order, and the pictures' bytes.
-
-    Not the half of a picture that a kill has just left: it is swept away when it is older.
-    """
-    lines = {r.case: (r.status, r.sha256, dict(r.metrics)) for r in read_records(directory)}
-    pictures = {p.name: p.read_bytes() for p in (directory / "images").glob("case*.png")}
-    return {"records": lines, "pictures": pictures}
-
-
-def lines_of(directory: Path) -> int:
-    file = directory / "records.jsonl"
-    return len(file.read_bytes().splitlines()) if file.exists() else 0
-
-
-def worked_on(root: Path) -> int:
-    file = root / "worked"
-    return len(file.read_text().splitlines()) if file.exists() else 0
+def toys(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_toys(monkeypatch)
 
 
 def undisturbed(root: Path, *more: str) -> dict[str, Any]:
@@ -174,13 +62,6 @@ def undisturbed(root: Path, *more: str) -> dict[str, Any]:
     runner.execute(settings)
     assert worked_on(root) == ToyCrew.count
     return content(settings.directory)
-
-
-def wait_for_work(root: Path, amount: int, child: Any) -> None:
-    """Until it worked on that many cases more, or has ended."""
-    before = worked_on(root)
-    while worked_on(root) < before + amount and child.is_alive():
-        time.sleep(0.001)
 
 
 def survives(tmp_path: Path, kills: int, batch: int) -> None:
@@ -250,7 +131,7 @@ def edit(settings: RunSettings) -> None:
     crew = runner.start_crew(settings)
     run, inputs = RunDirectory(settings.directory), inputs_of(settings.config, settings.dataset)
     results.begin(run, results.with_inputs(crew.origin, inputs), inputs, settings.config)
-    runner.work(settings, crew, NoTracker())
+    runner.work(settings, run, crew, NoTracker())
     crew.close()
 
 
@@ -358,6 +239,82 @@ def test_a_full_disk_ends_the_run_and_harms_nothing(
     monkeypatch.setattr(records, "write_atomic", write)
     runner.execute(settings)
     assert content(settings.directory) == expected
+
+
+class Unreadable(ToyDataset):
+    """Of ten cases in a row, `readable` can be read."""
+
+    readable = 0
+
+    def load(self, case_id: str) -> Case:
+        if int(case_id.split()[1]) % 10 >= self.readable:
+            raise CaseError(f"there is no file {case_id}")
+        return super().load(case_id)
+
+
+def unreadable(monkeypatch: pytest.MonkeyPatch, count: int, readable: int) -> None:
+    """Runs of real editors from now on, on a dataset most of which is missing."""
+    backbone: Any = SimpleNamespace(device=torch.device("cpu"), too_long=lambda _: False)
+
+    class Crew(LocalCrew):
+        def __init__(self, settings: RunSettings) -> None:
+            self.dataset: Any = Unreadable(count)
+            self.dataset.readable = readable
+            self.origin = toy_origin(count)
+            self._editor = Editor(settings, Loaded(backbone, self.dataset, []))
+
+    monkeypatch.setattr(
+        worker, "edit", lambda _, __, cases, *more: torch.zeros(len(cases), 3, 8, 8)
+    )
+    monkeypatch.setattr(worker, "score", lambda *_: {})
+    monkeypatch.setattr(runner, "start_crew", Crew)
+
+
+@pytest.mark.parametrize(("count", "batch", "readable"), [(400, 1, 0), (300, 10, 1)])
+def test_cases_that_fail_at_once_are_recorded_while_others_are_claimed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, batch: int, readable: int
+) -> None:
+    """Nothing slows the two threads that use the records down: the race that there was."""
+    unreadable(monkeypatch, count, readable)
+    settings = settings_at(tmp_path, f"runner.batch_size={batch}")
+    edit(settings)
+    found = read_records(settings.directory)
+    assert len(found) == lines_of(settings.directory) == count
+    assert sum(record.ok for record in found) == count * readable // 10
+
+
+def test_who_holds_all_that_is_left_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = Console(file=io.StringIO(), width=300)
+    monkeypatch.setattr(runner, "CONSOLE", told)
+    monkeypatch.setattr(runner, "SAY_AFTER", 0.3)
+    settings = settings_at(tmp_path, "runner.batch_size=30")
+    settings.directory.mkdir()
+    ours, theirs = FORK.Pipe()
+    holder = FORK.Process(target=_hold_all, args=(settings.directory, theirs))
+    holder.start()
+    ours.recv()
+    waiting = FORK.Process(target=_let_go_after, args=(holder.pid, 1.5))
+    waiting.start()
+    edit(settings)
+    holder.join()
+    said = told.file.getvalue()  # type: ignore[attr-defined]
+    assert said.count("waiting for cases 1 to 23") == 1
+    assert f"which process {holder.pid} on " in said
+    assert lines_of(settings.directory) == COUNT
+
+
+def _hold_all(directory: Path, line: Any) -> None:
+    with Claims(directory) as claims:
+        claims.take(0, 100)
+        line.send(True)
+        time.sleep(60)
+
+
+def _let_go_after(pid: int, seconds: float) -> None:
+    time.sleep(seconds)
+    os.kill(pid, signal.SIGKILL)
 
 
 def test_claims_keep_other_processes_out(tmp_path: Path) -> None:
@@ -474,7 +431,8 @@ def test_a_hundred_kills_of_workers_and_their_parents(
             settings = by_processes(tmp_path / f"many {kills}")
         child = in_child(settings)
         for _ in range(draw.randrange(1, 6)):
-            time.sleep(draw.random() * PAUSE * 20)
+            wait_for_work(settings.directory.parent, draw.randrange(1, 9), child)
+            time.sleep(draw.random() * PAUSE * 2)
             victims = children_of(child.pid)
             if victims:
                 os.kill(draw.choice(victims), signal.SIGKILL)

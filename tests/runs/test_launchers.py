@@ -22,8 +22,8 @@ from zerocon.app import exit_status, preflight
 from zerocon.config.settings import CONF, compose_config, compose_settings, directory_of, plain
 from zerocon.core.records import Record
 from zerocon.ledger.origin import Origin
-from zerocon.ledger.run_directory import RunDirectory
 from zerocon.ledger.records import RecordLog
+from zerocon.ledger.run_directory import RunDirectory
 
 ROOT = Path(__file__).parents[2]
 LAUNCHERS = sorted(file.stem for file in (CONF / "hydra" / "launcher").glob("*.yaml"))

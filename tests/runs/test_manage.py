@@ -13,8 +13,8 @@ from zerocon.cli import main
 from zerocon.core.records import Record
 from zerocon.ledger.claims import Claims
 from zerocon.ledger.origin import Origin
-from zerocon.ledger.run_directory import RunDirectory
 from zerocon.ledger.records import RecordLog
+from zerocon.ledger.run_directory import RunDirectory
 
 
 def run_at(root: Path, name: str, steps: int, *records: Record, cases: int = 2) -> Path:

@@ -13,8 +13,8 @@ from PIL import Image
 from zerocon.cli import main
 from zerocon.core.records import Record
 from zerocon.ledger.origin import Origin
-from zerocon.ledger.run_directory import RunDirectory
 from zerocon.ledger.records import RecordLog, save_image
+from zerocon.ledger.run_directory import RunDirectory
 from zerocon.runs.mirror import sync
 from zerocon.trackers import tensorboard
 from zerocon.trackers.base import NoTracker, TrackerError

@@ -171,8 +171,9 @@ class RecordLog:
         """Add the lines of a batch, all of them or none."""
         with self._locked():
             self._catch_up()
+            done = self.done_ids()
             for record in records:
-                if record.case in self.done_ids():
+                if record.case in done:
                     raise DuplicateError(f"{self.path}: case {record.case!r} has a record already")
             self._write(b"".join(record.to_line() for record in records))
             self._lines += len(records)
