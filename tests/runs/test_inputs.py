@@ -491,7 +491,7 @@ def test_killed_between_two_files_of_its_beginning(
         write(path, data)
 
     monkeypatch.setattr(run_directory, "write_atomic", dying)
-    for stop in range(3):
+    for stop in range(3):  # noqa: B007 - `dying` reads it
         written.clear()
         with pytest.raises(KeyboardInterrupt):
             runner.execute(settings)

@@ -43,7 +43,7 @@ class Inspected:
     @property
     def similarity_by_token(self) -> Tensor:
         """The cosine between c and c_edit, [token]."""
-        return F.cosine_similarity(self.before, self.after, dim=-1)
+        return F.cosine_similarity(self.before.tokens, self.after.tokens, dim=-1)
 
 
 def inspected(
