@@ -1,4 +1,4 @@
-"""`zerocon runs`: list runs with their state; remove them, export their records, rename old ones."""
+"""`zerocon runs`: list runs with their state; remove, export or rename them."""
 
 from __future__ import annotations
 
