@@ -2,22 +2,25 @@
 
 import sys
 
-import hydra
-from omegaconf import DictConfig
 
-from zerocon.app import exit_status, preflight, run_one
+def main() -> int:
+    import hydra
 
-STATUS: list[int] = []
+    from zerocon.app import exit_status, preflight, run_one
 
-
-@hydra.main(config_path="conf", config_name="config", version_base="1.3")
-def main(cfg: DictConfig) -> None:
-    STATUS.append(run_one(cfg))
+    status, statuses = preflight(sys.argv[1:]), list[int]()
+    if status is not None:
+        return status
+    hydra.main(config_path="conf", config_name="config", version_base="1.3")(
+        lambda cfg: statuses.append(run_one(cfg))
+    )()
+    return exit_status(sys.argv[1:], statuses)
 
 
 if __name__ == "__main__":
-    status = preflight(sys.argv[1:])
-    if status is None:
-        main()
-        status = exit_status(sys.argv[1:], STATUS)
+    try:
+        status = main()
+    except KeyboardInterrupt as error:
+        sys.stderr.write(f"\nrun.py: {str(error) or 'stopped'}; the same command continues\n")
+        status = 130
     sys.exit(status)

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from zerocon.ledger.sessions import read_sessions
+from zerocon.ledger.run_directory import RunDirectory
 
 ROOT = Path(__file__).parent.parent
 IMPORTS = "import zerocon.app, hydra"  # what a finished run needs
@@ -50,7 +50,9 @@ def run(folder: Path, weights: Sequence[float], cases: int, steps: int, *more: s
 
 def rows(folder: Path) -> dict[str, int]:
     """Rows through the U-Net in all runs of a folder: inversion, source beside the edit, edit."""
-    sessions = [s for d in sorted((folder / "runs").glob("run-*")) for s in read_sessions(d)]
+    sessions = [
+        s for d in sorted((folder / "runs").glob("run-*")) for s in RunDirectory(d).sessions()
+    ]
     forward = _total(sessions, "unet_forward", "editing")
     beside = _total(sessions, "unet_reference", "editing")
     return {

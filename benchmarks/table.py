@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from zerocon.ledger.records import Record
+from zerocon.core.records import Record
 
 COLUMNS = [
     {"name": name, "unit": unit, "better": better, "digits": 2}

@@ -13,7 +13,6 @@ import torch
 from tests.tiny import tiny_backbone, tiny_parts
 from zerocon.backbones.loading import Parts
 from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
-from zerocon.ledger.cache import DEFAULT, GIB, allow
 
 # Tests run on as many workers as there are cores; more threads would only wait for each other.
 torch.set_num_threads(1)
@@ -22,7 +21,6 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or fills the user's cache."""
-    allow(DEFAULT * GIB)
     base = tmp_path_factory.getbasetemp().parent / f"zerocon-cache-{os.getpid()}"
     monkeypatch.setenv("ZEROCON_CACHE", str(base))
 

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from zerocon.backbones.base import BackboneError
 from zerocon.config.settings import (
+    build,
     compose_config,
     directory_of,
     plain,
@@ -24,8 +25,10 @@ from zerocon.core.cases import DatasetError
 from zerocon.core.checks import ConfigError
 from zerocon.core.quiet import quiet, quiet_models
 from zerocon.core.text import printable, printable_lines
-from zerocon.ledger.status import status_of
-from zerocon.runs.results import is_complete, report
+from zerocon.ledger.code import code_digests
+from zerocon.ledger.run_directory import RunDirectory
+from zerocon.runs.inputs import check_finished
+from zerocon.runs.results import is_complete, must_begin_anew, report
 
 ONLY_TELLS = ("--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i")
 MOST_CHECKED = 64  # combinations of a sweep that are checked before it starts
@@ -92,13 +95,11 @@ def exit_status(arguments: Sequence[str], here: Sequence[int]) -> int:
 def _elsewhere(cfg: DictConfig) -> int:
     """Say how far a run is that another process did; its exit status."""
     config = plain(cfg)
-    directory, shard = directory_of(config), runner_settings(config).shard
-    status = status_of(directory)
+    run, shard = RunDirectory(directory_of(config)), runner_settings(config).shard
+    status = run.status()
     said = status.words() if status.cases else "it did not begin; its job's output says why"
-    Console().print(
-        printable(f"{directory}: {said}"), highlight=False, soft_wrap=True, markup=False
-    )
-    if not is_complete(directory, retry_failed=False, shard=shard):
+    Console().print(printable(f"{run}: {said}"), highlight=False, soft_wrap=True, markup=False)
+    if not is_complete(run, retry_failed=False, shard=shard):
         return 2
     return 1 if status.failed else 0
 
@@ -108,13 +109,10 @@ def _overrides(arguments: Sequence[str]) -> list[str]:
 
 
 def _is_complete(config: dict[str, Any]) -> bool:
-    runner = runner_settings(config)
-    return is_complete(
-        directory_of(config),
-        retry_failed=runner.retry_failed,
-        shard=runner.shard,
-        on_code_change=runner.on_code_change,
-    )
+    runner, run = runner_settings(config), RunDirectory(directory_of(config))
+    if must_begin_anew(run, config, runner.on_code_change):
+        return False
+    return is_complete(run, retry_failed=runner.retry_failed, shard=runner.shard)
 
 
 def combinations(overrides: Sequence[str]) -> itertools.product[tuple[str, ...]]:
@@ -155,6 +153,9 @@ def _failures(cfg: DictConfig) -> int:
 
 
 def _reported(config: dict[str, Any], console: Console) -> int:
-    """Print a finished run's table; how many cases failed."""
-    per_type = runner_settings(config).per_type
-    return report(directory_of(config), console, per_type=per_type)[1]
+    """Print a finished run's table, if its inputs are still the same; how many cases failed."""
+    runner, run = runner_settings(config), RunDirectory(directory_of(config))
+    make = build(config, "dataset", later=("side",))
+    unchecked = check_finished(run, config, make, runner.on_code_change)
+    code = code_digests(config)
+    return report(run, console, per_type=runner.per_type, unchecked=unchecked, code=code)[1]

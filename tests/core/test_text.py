@@ -10,9 +10,9 @@ from rich.console import Console
 from tests.reports.made_up import PSNR, method, write_run
 from zerocon.cli import main
 from zerocon.commands.reproduce import _pictures
+from zerocon.core.records import Record
 from zerocon.core.text import printable, printable_lines
 from zerocon.datasets.check import Report
-from zerocon.ledger.records import Record
 from zerocon.runs.reproduce import Again
 from zerocon.runs.results import report
 

@@ -11,6 +11,7 @@ from torchvision.utils import save_image
 
 from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
 from zerocon.cli import main
+from zerocon.core.cases import Case
 from zerocon.directions.inspect import inspected
 from zerocon.directions.prompt_pair import PromptPair
 from zerocon.directions.word_swap import WordSwap
@@ -20,11 +21,12 @@ from zerocon.shapes.check_evaluators import pictures_of
 
 SOURCE, TARGET = "a big red cross in a meadow", "a big blue cross in a meadow"
 PAIR = [SOURCE, TARGET]
+CASE = Case("command line", torch.zeros(3, 32, 32), *PAIR)
 TOO_SMALL = Path(__file__).with_name("delta.safetensors")
 
 
 def test_similarities_are_cosines_of_means(backbone: StableDiffusionBackbone) -> None:
-    found = inspected(backbone, PromptPair(strength=0.5), *PAIR, None)
+    found = inspected(backbone, PromptPair(strength=0.5), CASE)
     source, target = backbone.embed(PAIR).tokens[:, 1:].mean(1)  # without the start token
     before, after = found.similarities["target sentences"]
     middle = (source + target) / 2
@@ -37,7 +39,7 @@ def test_similarities_are_cosines_of_means(backbone: StableDiffusionBackbone) ->
 def test_directions_without_sentences_compare_the_prompts(
     backbone: StableDiffusionBackbone,
 ) -> None:
-    found = inspected(backbone, WordSwap(), *PAIR, None)
+    found = inspected(backbone, WordSwap(), CASE)
     assert found.similarities["target sentences"][1] == pytest.approx(1, abs=1e-5)
     torch.testing.assert_close(found.after.tokens, backbone.embed([TARGET]).tokens[0])
 

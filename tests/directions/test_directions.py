@@ -20,17 +20,18 @@ from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
 from zerocon.core.cases import Case, CaseError
 from zerocon.core.checks import ConfigError
 from zerocon.core.conditions import Condition
-from zerocon.core.weights import folder_fingerprint
+from zerocon.core.memory import NO_MEMORY
 from zerocon.directions import caption as captioned
 from zerocon.directions import captioner, sentences
 from zerocon.directions.base import mean_embedding, with_sources
 from zerocon.directions.caption import Caption
 from zerocon.directions.file import File
-from zerocon.directions.inspect import inspected, save_direction
+from zerocon.directions.inspect import direction_file, inspected
 from zerocon.directions.language_model import PROMPT, first_sentence
 from zerocon.directions.prompt_pair import PromptPair
 from zerocon.directions.sentences import Sentences
 from zerocon.directions.word_swap import WordSwap
+from zerocon.ledger.cache import Cache
 from zerocon.metrics import packaged
 from zerocon.shapes.benchmark import edit as edit_of
 from zerocon.shapes.captions import caption
@@ -54,9 +55,10 @@ CASES = [
 
 
 @pytest.fixture
-def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cache:
+    """An empty one."""
     monkeypatch.setenv("ZEROCON_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache" / sentences.KIND
+    return Cache(1e9)
 
 
 @pytest.mark.parametrize("strength", [0.0, 1.0, 2.5, -1.0])
@@ -79,9 +81,7 @@ def test_pooled_moves_every_token_alike(backbone: Backbone) -> None:
     torch.testing.assert_close(found - source, 2 * moved.expand_as(source), **CLOSE)
 
 
-def test_sentences_are_the_difference_of_two_means(
-    backbone: Backbone, tmp_path: Path, empty_cache: Path
-) -> None:
+def test_sentences_are_the_difference_of_two_means(backbone: Backbone, tmp_path: Path) -> None:
     banks = {"house": ["a red house", "a big house"], "heart": ["a heart", "a heart at the beach"]}
     file = write_banks(tmp_path, banks)
     (found,) = Sentences("file", file=file, strength=0.5)(backbone, [case()]).tokens
@@ -143,17 +143,17 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_a_direction_is_computed_once(
-    backbone: Backbone, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+    backbone: Backbone, memory: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = counted(monkeypatch)
-    first = Sentences("photo")(backbone, [case()])
-    again = Sentences("photo", strength=1.0)(backbone, [case()])
+    first = Sentences("photo")(backbone, [case()], memory)
+    again = Sentences("photo", strength=1.0)(backbone, [case()], memory)
     assert torch.equal(first.tokens, again.tokens)
     assert sizes == [32, 32]
-    Sentences("photo", count=5)(backbone, [case()])
+    Sentences("photo", count=5)(backbone, [case()], memory)
     assert sizes == [32, 32, 5, 5]
     monkeypatch.setattr(backbone, "fingerprint", "another")
-    Sentences("photo", count=5)(backbone, [case()])
+    Sentences("photo", count=5)(backbone, [case()], memory)
     assert sizes == [32, 32, 5, 5, 5, 5]
 
 
@@ -174,15 +174,16 @@ def of_another_program(file: Path) -> None:
 @pytest.mark.parametrize("spoil", [changed_bit, cut, of_another_program])
 def test_a_spoiled_cache_is_not_believed(
     backbone: Backbone,
-    empty_cache: Path,
+    memory: Cache,
     spoil: Callable[[Path], None],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    first = Sentences("photo", count=3)(backbone, [case()])
-    (file,) = empty_cache.glob("*.safetensors")
+    first = Sentences("photo", count=3)(backbone, [case()], memory)
+    (file,) = (memory.folder / sentences.KIND).glob("*.safetensors")
     spoil(file)
     with caplog.at_level(logging.WARNING):
-        assert torch.equal(Sentences("photo", count=3)(backbone, [case()]).tokens, first.tokens)
+        again = Sentences("photo", count=3)(backbone, [case()], memory)
+    assert torch.equal(again.tokens, first.tokens)
     assert f"{file.name} is damaged" in caplog.text
     assert load_file(file)["tokens"].shape == first.tokens.shape[1:]
 
@@ -192,7 +193,8 @@ def test_a_cache_that_cannot_be_written_costs_only_time(
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("ZEROCON_CACHE", str(tmp_path / "file"))
-    assert Sentences("photo", count=2)(backbone, [case()]).tokens.isfinite().all()
+    memory = Cache(1e9)
+    assert Sentences("photo", count=2)(backbone, [case()], memory).tokens.isfinite().all()
 
 
 @pytest.fixture(scope="module")
@@ -213,25 +215,22 @@ def writer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_language_model_writes_the_bank(
-    writer: Path, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_language_model_writes_the_bank(writer: Path, backbone: Backbone, memory: Cache) -> None:
     state = torch.random.get_rng_state()
     bank = Sentences("language_model", count=5, model=str(writer))
-    old, new = bank.sentences(SOURCE, TARGET)
+    old, new = bank.sentences(SOURCE, TARGET, memory)
     assert len(set(old)) > 1
     assert all(sentence.startswith("a big blue house") for sentence in old)
     assert [s.replace("a big blue house", "a big blue heart", 1) for s in old] == list(new)
     assert torch.equal(torch.random.get_rng_state(), state)
-    # In an empty cache, the same again: the draws depend on the concept and the seed alone.
-    monkeypatch.setenv("ZEROCON_CACHE", str(tmp_path))
+    assert len(list((memory.folder / "sentences_v1").iterdir())) == 1
+    # Written anew, the same: the random draws depend on the concept and the seed alone.
     assert bank.sentences(SOURCE, TARGET) == (old, new)
     other = Sentences("language_model", count=5, model=str(writer), seed=1)
     assert other.sentences(SOURCE, TARGET) != (old, new)
     apart = Sentences("language_model", count=5, model=str(writer), paired=False)
     assert apart.sentences(SOURCE, TARGET)[1] != new
     assert bank(backbone, [case()]).tokens.shape == backbone.embed([SOURCE]).tokens.shape
-    assert bank.fingerprint == folder_fingerprint(writer)
 
 
 @pytest.mark.parametrize(
@@ -259,7 +258,7 @@ PERFECT = Perfect()
 
 @pytest.fixture
 def perfect(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(captioned, "load_captioner", lambda: PERFECT)
+    monkeypatch.setattr(captioned, "named", lambda _: lambda: PERFECT)
 
 
 def shown(edit_type: int, number: int = 0, *, source: bool = True) -> tuple[Case, str, str]:
@@ -276,7 +275,7 @@ def shown(edit_type: int, number: int = 0, *, source: bool = True) -> tuple[Case
 @pytest.mark.parametrize("edit_type", [1, 4, 5, 6, 7])
 def test_the_caption_is_edited_as_the_prompts_are(edit_type: int, backbone: Backbone) -> None:
     one, before, after = shown(edit_type)
-    (said,) = Caption().said([one])
+    (said,) = Caption().sentence_sets([one], NO_MEMORY)
     assert (said.base, said.sources, said.targets) == (before, (before,), (after,))
     expected = backbone.embed([after]).tokens
     torch.testing.assert_close(Caption()(backbone, [one]).tokens, expected, **CLOSE)
@@ -287,7 +286,7 @@ def test_without_a_source_prompt_the_caption_takes_its_place() -> None:
     one, before, _ = shown(6, source=False)
     for source in ("caption", "given"):
         direction = Caption(source=source)
-        (said,) = direction.said([one])
+        (said,) = direction.sentence_sets([one], NO_MEMORY)
         assert (said.base, said.sources, said.targets) == (before, (before,), (one.target_prompt,))
         assert [c.source_prompt for c in with_sources(direction, [one])] == [before]
 
@@ -299,7 +298,7 @@ def test_what_the_run_takes_as_source_prompt() -> None:
     assert with_sources(Caption(), [one])[0].source_prompt == before
     given = Caption(source="given")
     assert with_sources(given, [one])[0].source_prompt == one.source_prompt
-    (said,) = given.said([one])
+    (said,) = given.sentence_sets([one], NO_MEMORY)
     assert (said.base, said.targets) == (one.source_prompt, (after,))
 
 
@@ -307,40 +306,39 @@ def test_what_the_run_takes_as_source_prompt() -> None:
 def test_an_edit_of_what_the_caption_does_not_mention() -> None:
     one, before, _ = shown(6)
     one = Case(one.id, one.image, "some flowers", "some leaves")
-    assert Caption().said([one])[0].targets == ("some leaves",)
-    assert Caption().said([one])[0].sources == (before,)
+    assert Caption().sentence_sets([one], NO_MEMORY)[0].targets == ("some leaves",)
+    assert Caption().sentence_sets([one], NO_MEMORY)[0].sources == (before,)
 
 
 @pytest.mark.usefixtures("perfect")
 def test_the_prompts_direction_from_the_caption() -> None:
     one, before, _ = shown(6)
-    (said,) = Caption(between="prompts").said([one])
+    (said,) = Caption(between="prompts").sentence_sets([one], NO_MEMORY)
     assert (said.base, said.sources) == (before, (one.source_prompt,))
     assert said.targets == (one.target_prompt,)
     alone = Case(one.id, one.image, "", "some leaves")
-    (said,) = Caption(between="prompts").said([alone])
+    (said,) = Caption(between="prompts").sentence_sets([alone], NO_MEMORY)
     assert (said.base, said.sources, said.targets) == (before, (before,), ("some leaves",))
 
 
 @pytest.mark.usefixtures("perfect")
 def test_the_caption_can_have_a_bank_of_its_own() -> None:
     one, before, after = shown(6)
-    (said,) = Caption(bank="shapes", count=8).said([one])
+    (said,) = Caption(bank="shapes", count=8).sentence_sets([one], NO_MEMORY)
     assert (said.sources, said.targets) == Sentences(count=8).sentences(before, after)
 
 
-def test_any_blip_folder_will_do(empty_cache: Path) -> None:
+def test_any_blip_folder_will_do() -> None:
     one, _, _ = shown(1)
     other = Caption(captioner=str(captioner.FOLDER))
     assert other.captions([one]) == captioner.load_captioner()(one.image[None])
-    assert other.fingerprint == folder_fingerprint(captioner.FOLDER)
 
 
 def test_a_written_direction_is_read_again(backbone: Backbone, tmp_path: Path) -> None:
     direction = PromptPair(strength=1.5)
-    found = inspected(backbone, direction, SOURCE, TARGET, None)
-    save_direction(found, tmp_path / "to" / "delta.safetensors", backbone.fingerprint)
-    again = File(tmp_path / "to" / "delta.safetensors")
+    found = inspected(backbone, direction, case())
+    (tmp_path / "delta.safetensors").write_bytes(direction_file(found, backbone.fingerprint))
+    again = File(tmp_path / "delta.safetensors")
     torch.testing.assert_close(
         again(backbone, CASES[:1]).tokens, direction(backbone, CASES[:1]).tokens, **CLOSE
     )
@@ -388,6 +386,26 @@ def test_a_direction_that_does_not_fit_is_refused(backbone: Backbone, tmp_path: 
 def test_what_is_wrong_is_said_before_anything_runs(make: Callable[[], Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         make()
+
+
+def own_bank(source: str, target: str, count: int) -> list[tuple[str, str]]:
+    return [(f"{i} {source}", f"{i} {target}") for i in range(count)]
+
+
+def test_a_bank_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sentences, "BANKS", dict(sentences.BANKS))
+    sentences.add_bank("own", f"{__name__}:own_bank")
+    assert Sentences("own", count=2).sentences("a", "b") == (("0 a", "1 a"), ("0 b", "1 b"))
+    with pytest.raises(ConfigError, match="named 'photo' already"):
+        sentences.add_bank("photo", f"{__name__}:own_bank")
+
+
+def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
+    file = write_banks(tmp_path, {"house": ["a house"], "heart": ["a heart"]})
+    bank = Sentences("file", file=file)
+    assert bank.sentences(SOURCE, TARGET)[0] == ("a house",)
+    write_banks(tmp_path, {"house": ["a home"], "heart": ["a heart"]})
+    assert bank.sentences(SOURCE, TARGET)[0] == ("a home",)
 
 
 def test_what_is_wrong_with_a_case_is_said() -> None:

@@ -16,11 +16,12 @@ from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
 from zerocon.cli import main
 from zerocon.core.cases import Case
 from zerocon.core.conditions import Condition, Conditions, Draws
+from zerocon.core.memory import NO_MEMORY, Entry, Memory, key_of
 from zerocon.inversions.base import Trajectory
 from zerocon.inversions.ddim import DDIMInversion
 from zerocon.ledger import cache as module
-from zerocon.ledger.cache import Cache, Entry, allow, folders, kept, key_of, prune
-from zerocon.runs.inverting import Inverter
+from zerocon.ledger.cache import Cache, folders, memory_of, prune
+from zerocon.runs.inverting import KIND, Inverter
 
 STEPS = 3
 
@@ -32,7 +33,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def cache(most: float = 1e9) -> Cache:
-    return Cache("kind", most)
+    return Cache(most)
 
 
 def cases_of(*prompts: str) -> list[Case]:
@@ -78,24 +79,33 @@ class Drawn(DDIMInversion):
         )
 
 
-def inverter(kept: Cache | None, kind: type[DDIMInversion] = DDIMInversion) -> Inverter:
-    return Inverter(kind(), {"prompt": "source"}, kept)
+def inverter(memory: Memory, kind: type[DDIMInversion] = DDIMInversion) -> Inverter:
+    return Inverter(kind(), {"prompt": "source"}, memory)
 
 
 def same(a: Tensor | None, b: Tensor | None) -> bool:
     return a is not None and b is not None and torch.equal(a, b)
 
 
-def test_only_what_is_missing_is_inverted(backbone: StableDiffusionBackbone) -> None:
+def test_a_batch_is_inverted_once(backbone: StableDiffusionBackbone) -> None:
+    made, first = invert(backbone, THREE, inverter(cache()))
+    again, none = invert(backbone, THREE, inverter(cache()))
+    plain, _ = invert(backbone, THREE, inverter(NO_MEMORY))
+    assert (first, none) == (3 * STEPS, 0)
+    assert torch.equal(again.latents, made.latents)
+    assert torch.equal(plain.latents, made.latents)
+    assert made.path == plain.path == again.path
+
+
+def test_a_trajectory_never_comes_from_another_batch(backbone: StableDiffusionBackbone) -> None:
+    """A model's last bits depend on what is computed together, so that is part of the name."""
     kept = cache()
-    _, first = invert(backbone, THREE[:1], inverter(kept))
-    made, more = invert(backbone, THREE, inverter(kept))
-    again, none = invert(backbone, [THREE[2], THREE[0], THREE[1]], inverter(cache()))
-    plain, _ = invert(backbone, THREE, inverter(None))
-    assert (first, more, none) == (STEPS, 2 * STEPS, 0)
-    assert torch.equal(again.latents, made.latents[:, [2, 0, 1]])
-    torch.testing.assert_close(made.latents, plain.latents, atol=1e-5, rtol=1e-5)
-    assert made.path == plain.path
+    invert(backbone, THREE[:1], inverter(kept))
+    invert(backbone, THREE[1:], inverter(kept))
+    _, rows = invert(backbone, THREE, inverter(kept))
+    assert rows == 3 * STEPS
+    for batch in (THREE[:1], THREE[1:], THREE):
+        assert invert(backbone, batch, inverter(kept))[1] == 0
 
 
 def test_all_that_a_replay_needs_is_kept(backbone: StableDiffusionBackbone) -> None:
@@ -137,24 +147,41 @@ def test_neither_target_nor_seed_count_where_they_change_nothing(
     assert invert(backbone, THREE, inverter(cache()), seed=7)[1] == 0
 
 
-@pytest.mark.parametrize("spoil", ["bit", "half", "text", "header"])
-def test_a_damaged_entry_is_computed_again_and_that_is_said(
+@pytest.mark.parametrize("spoil", ["bit", "half", "text", "header", "missing"])
+def test_a_damaged_entry_is_computed_again_in_the_same_batch(
     backbone: StableDiffusionBackbone, folder: Path, spoil: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     made, _ = invert(backbone, THREE, inverter(cache()))
-    victim = min(folder.iterdir())
+    (victim,) = (folder.parent / KIND).iterdir()
     data = bytearray(victim.read_bytes())
     data[-5 if spoil == "bit" else 20] ^= 1
     spoilt = {"half": bytes(data[: len(data) // 2]), "text": b"not a tensor"}.get(spoil, data)
     victim.write_bytes(spoilt)
+    if spoil == "missing":  # killed before the entry was there
+        victim.unlink()
     kept = cache()
     with caplog.at_level(logging.WARNING):
         again, rows = invert(backbone, THREE, inverter(kept))
-    assert rows == STEPS
-    assert (kept.counts.found, kept.counts.damaged) == (2, 1)
-    assert victim.name in caplog.text
-    torch.testing.assert_close(again.latents, made.latents, atol=1e-5, rtol=1e-5)
+    assert rows == 3 * STEPS
+    damaged = 0 if spoil == "missing" else 3
+    assert (kept.counts(KIND).found, kept.counts(KIND).damaged) == (0, damaged)
+    assert (victim.name in caplog.text) == bool(damaged)
+    assert torch.equal(again.latents, made.latents)
     assert invert(backbone, THREE, inverter(cache()))[1] == 0
+
+
+def test_an_entry_copied_over_another_is_not_believed(
+    backbone: StableDiffusionBackbone, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for case in THREE[:2]:
+        invert(backbone, [case], inverter(cache()))
+    one, other = sorted((folder.parent / KIND).iterdir())
+    one.write_bytes(other.read_bytes())
+    plain = [invert(backbone, [case], inverter(NO_MEMORY))[0].latents for case in THREE[:2]]
+    with caplog.at_level(logging.WARNING):
+        found = [invert(backbone, [case], inverter(cache()))[0].latents for case in THREE[:2]]
+    assert all(torch.equal(a, b) for a, b in zip(plain, found, strict=True))
+    assert f"{one.name} is damaged (its checksum does not fit its name" in caplog.text
 
 
 def entry(size: int = 1000) -> Entry:
@@ -164,9 +191,9 @@ def entry(size: int = 1000) -> Entry:
 def test_what_was_not_used_for_longest_goes_first(folder: Path) -> None:
     kept = cache()
     for i, name in enumerate("abc"):
-        kept.write(name, entry())
+        kept.write("kind", name, entry())
         os.utime(folder / f"{name}.safetensors", (i, i))
-    assert kept.read("a") is not None  # used now
+    assert kept.read("kind", "a") is not None  # used now
     each = (folder / "a.safetensors").stat().st_size
     assert prune(2 * each) == (1, each)
     assert {file.stem for file in folder.iterdir()} == {"a", "c"}
@@ -178,7 +205,7 @@ def test_it_keeps_to_its_size_over_all_kinds(folder: Path) -> None:
     os.utime(folder.parent / "directions_v1" / "old", (1, 1))
     kept = cache(most=20_000)
     for i in range(60):
-        kept.write(key_of(i), entry())
+        kept.write("kind", key_of("kind", i), entry())
     assert 15_000 < sum(f.bytes for f in folders()) <= 20_000
     assert [f.name for f in folders()] == ["kind"] or folders()[0].files == 0
 
@@ -192,43 +219,41 @@ def test_a_cache_that_cant_be_written_is_said_once(
     kept = cache()
     monkeypatch.setattr(module, "write_atomic", full)
     with caplog.at_level(logging.WARNING):
-        kept.write("a", entry())
-        kept.write("b", entry())
+        kept.write("kind", "a", entry())
+        kept.write("kind", "b", entry())
     assert caplog.text.count("No space left") == 1
-    assert kept.read("a") is None
+    assert kept.read("kind", "a") is None
 
 
 def counted(calls: list[int]) -> Entry:
     calls.append(1)
-    return Entry(said={"lines": ["a", "ü"]})
+    return Entry(values={"lines": ["a", "ü"]})
 
 
 def test_words_are_kept_too(folder: Path) -> None:
     calls: list[int] = []
-    found = [kept("kind", ["a picture"], lambda: counted(calls)) for _ in range(3)]
+    memory = cache()
+    found = [memory.kept("kind", ["a picture"], lambda: counted(calls)) for _ in range(3)]
     assert len(calls) == 1
-    assert [entry.said["lines"] for entry in found] == [["a", "ü"]] * 3
-    kept("kind", ["another"], lambda: counted(calls))
+    assert [entry.values["lines"] for entry in found] == [["a", "ü"]] * 3
+    memory.kept("kind", ["another"], lambda: counted(calls))
     assert len(calls) == len(list(folder.iterdir())) == 2
 
 
 def test_a_bound_of_nothing_keeps_nothing(folder: Path) -> None:
     calls: list[int] = []
-    allow(0)
     for _ in range(2):
-        kept("kind", [], lambda: counted(calls))
+        memory_of(0).kept("kind", [], lambda: counted(calls))
     assert len(calls) == 2
     assert not folder.exists()
 
 
 def test_what_others_keep_stays_within_the_same_bound(folder: Path) -> None:
-    """A direction may not push out more of the inversions than the run's own bound asks for."""
-    cache().write("inversion", entry(8000))
-    allow(20_000)
-    kept("words", [1], Entry)
+    """A direction may not push out more of the inversions than the run's own limit asks for."""
+    cache().write("kind", "inversion", entry(8000))
+    cache(20_000).kept("words", [1], Entry)
     assert (folder / "inversion.safetensors").exists()
-    allow(2000)
-    kept("words", [2], Entry)
+    cache(2000).kept("words", [2], Entry)
     assert not (folder / "inversion.safetensors").exists()
 
 
@@ -239,25 +264,27 @@ def test_a_folder_that_may_only_be_read_still_serves(
         raise PermissionError(13, "Permission denied")
 
     calls: list[int] = []
-    kept("kind", ["there"], lambda: counted(calls))
+    memory = cache()
+    memory.kept("kind", ["there"], lambda: counted(calls))
     monkeypatch.setattr(module, "write_atomic", refused)
     monkeypatch.setattr(module.os, "utime", refused)
     for content in ("there", "new", "newer"):
-        found = kept("kind", [content], lambda: counted(calls))
-        assert found.said["lines"] == ["a", "ü"]
+        found = memory.kept("kind", [content], lambda: counted(calls))
+        assert found.values["lines"] == ["a", "ü"]
     assert len(calls) == 3
     assert caplog.text.count("Permission denied") == 1
 
 
 def test_a_key_is_its_content() -> None:
-    assert key_of({"a": 1, "b": [2]}) == key_of({"b": [2], "a": 1})
-    assert key_of({"a": 1}) != key_of({"a": 2})
+    assert key_of("x", {"a": 1, "b": [2]}) == key_of("x", {"b": [2], "a": 1})
+    assert key_of("x", {"a": 1}) != key_of("x", {"a": 2})
+    assert key_of("x", 1) != key_of("y", 1)
 
 
 def test_the_command_lists_and_prunes(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     kept = cache()
     for name in "abc":
-        kept.write(name, entry(2_000_000))
+        kept.write("kind", name, entry(2_000_000))
     main(["cache"])
     shown = capsys.readouterr().out
     assert "kind" in shown

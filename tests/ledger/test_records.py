@@ -1,6 +1,11 @@
+"""Records on the disk: whole lines, one owner, and words when the disk does not play along."""
+
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
+import logging
 import math
 import os
 import signal
@@ -8,17 +13,20 @@ import subprocess
 import sys
 import textwrap
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
+from zerocon.core.records import Record, RecordError
+from zerocon.ledger import locks
 from zerocon.ledger import records as module
 from zerocon.ledger.records import (
     DuplicateError,
-    Record,
-    RecordError,
     RecordLog,
+    done_cases,
     file_name,
     read_records,
     save_image,
@@ -88,6 +96,8 @@ def spoilt(**changes: object) -> bytes:
         (spoilt(seconds="1"), "seconds"),
         (spoilt(seconds=True), "seconds"),
         (spoilt(extra=1), "extra"),
+        (b'{"schema": 7, "id": "b"}\n', "schema is 7; this version reads 1"),
+        (spoilt(image="images/a\0.png", sha256="0"), "leaves"),
         (spoilt(metrics={"psnr": "high"}), "psnr"),
         (spoilt(metrics={"psnr": math.nan}), "NaN"),
         (spoilt(image="../../secret.png", sha256="0"), "leaves"),
@@ -182,10 +192,126 @@ def test_a_full_disk_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.Mon
     assert [record.case for record in read_records(tmp_path)] == ["a", "b"]
 
 
+def no_space(*_: object) -> int:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("call", ["write", "fsync"])
+def test_a_disk_without_any_room_is_said_with_the_files_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    with RecordLog(tmp_path) as log:
+        log.append(ok("a"))
+        monkeypatch.setattr(module.os, call, no_space)
+        with pytest.raises(RecordError, match=r"records\.jsonl can't be written: No space left"):
+            log.append(ok("b"))
+        monkeypatch.undo()
+    assert {record.case for record in read_records(tmp_path)} >= {"a"}
+
+
+def blocked_by_a_folder(root: Path) -> Path:
+    (root / "records.jsonl").mkdir()
+    return root
+
+
+def blocked_by_a_pipe(root: Path) -> Path:
+    os.mkfifo(root / "records.jsonl")
+    return root
+
+
+def below_a_file(root: Path) -> Path:
+    return Path("/dev/null/run")
+
+
+@pytest.mark.parametrize(
+    ("place", "says"),
+    [
+        (blocked_by_a_folder, r"records\.jsonl can't be opened for writing: Is a directory"),
+        (blocked_by_a_pipe, r"records\.jsonl is no ordinary file; move it away"),
+        (below_a_file, "/dev/null/run can't be made: Not a directory"),
+    ],
+)
+def test_what_is_no_file_is_said_in_words(tmp_path: Path, place: Any, says: str) -> None:
+    directory = place(tmp_path)
+    with pytest.raises(RecordError, match=says):
+        RecordLog(directory)
+    with pytest.raises(RecordError, match=r"records\.jsonl"):
+        read_records(directory)
+
+
+def test_a_folder_where_a_picture_should_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "images" / "a.png").mkdir(parents=True)
+    with pytest.raises(RecordError, match=r"images/a\.png can't be written: Is a directory"):
+        save_image(tmp_path, "a", Image.new("RGB", (8, 8)))
+    record = ok("a", image="images/a.png", sha256="0")
+    assert verify_images(tmp_path, [record]) == {"a": "images/a.png is no ordinary file"}
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_what_is_done_is_known_without_writing(tmp_path: Path) -> None:
+    with RecordLog(tmp_path) as log:
+        log.append_all([with_image(tmp_path, "a"), with_image(tmp_path, "lost"), failed("b")])
+    (tmp_path / "images/lost.png").unlink()
+    before = sorted((p, p.stat().st_mtime_ns) for p in tmp_path.rglob("*"))
+    records = read_records(tmp_path)
+    assert done_cases(tmp_path, records, retry_failed=True) == {"a"}
+    assert done_cases(tmp_path, records, retry_failed=False) == {"a", "b"}
+    assert sorted((p, p.stat().st_mtime_ns) for p in tmp_path.rglob("*")) == before
+
+
+def test_threads_share_one_log(tmp_path: Path) -> None:
+    """Some add while others look: no line is lost, cut off or added twice."""
+    with RecordLog(tmp_path) as log, ThreadPoolExecutor(4) as pool:
+
+        def add(first: int) -> None:
+            for number in range(first, first + 200, 4):
+                log.append_all([failed(f"{number + i} {'x' * 500}") for i in range(4)])
+
+        def look(_: int) -> None:
+            for _ in range(200):
+                log.refresh()
+
+        for done in [pool.submit(add, i * 1000) for i in range(2)] + [
+            pool.submit(look, i) for i in range(2)
+        ]:
+            done.result()
+        assert log.repairs == []
+    assert len(read_records(tmp_path)) == 400
+    assert len((tmp_path / "records.jsonl").read_bytes().splitlines()) == 400
+
+
+def test_a_foreign_lock_is_said_and_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(locks, "SAY_AFTER", 0.05)
+    with RecordLog(tmp_path) as log, ThreadPoolExecutor(1) as pool, log.path.open() as foreign:
+        fcntl.flock(foreign, fcntl.LOCK_EX)
+        with caplog.at_level(logging.WARNING):
+            waiting = pool.submit(log.append, ok("a"))
+            time.sleep(0.3)
+            assert not waiting.done()
+            fcntl.flock(foreign, fcntl.LOCK_UN)
+            waiting.result(5)
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said == f"{log.path} is locked by process {os.getpid()}; waiting until it is free"
+
+
+def test_closing_ends_the_wait_for_a_foreign_lock(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(1) as pool, (tmp_path / "records.jsonl").open("w") as foreign:
+        log = RecordLog(tmp_path)
+        fcntl.flock(foreign, fcntl.LOCK_EX)
+        waiting = pool.submit(log.append, ok("a"))
+        time.sleep(0.05)
+        log.close()
+        with pytest.raises(RecordError, match="was closed"):
+            waiting.result(5)
+
+
 WRITER = textwrap.dedent("""
     import sys
     from pathlib import Path
-    from zerocon.ledger.records import DuplicateError, Record, RecordLog
+    from zerocon.core.records import Record
+    from zerocon.ledger.records import DuplicateError, RecordLog
     root, prefix, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     refused = 0
     with RecordLog(root) as log:

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
+from zerocon.core.records import Record
 from zerocon.ledger.origin import Origin
-from zerocon.ledger.records import Record
 
 PSNR = {"name": "psnr_bg", "unit": "dB", "better": "higher", "digits": 2}
 LPIPS = {"name": "lpips_bg", "unit": "1e-3", "better": "lower", "digits": 1}

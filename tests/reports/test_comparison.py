@@ -11,7 +11,7 @@ from made_up import failed, ok, write_run
 
 from zerocon.cli import main
 from zerocon.core.checks import ConfigError
-from zerocon.ledger.records import Record
+from zerocon.core.records import Record
 from zerocon.reports.comparison import compare
 
 NOISE = np.random.default_rng(0).normal(0, 1, (2, 40))

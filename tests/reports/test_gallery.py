@@ -15,7 +15,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from tests.reports.page import Page
-from zerocon.ledger.records import Record
+from zerocon.core.records import Record
 from zerocon.reports.gallery.items import changed_words, data_uri, enlarged, overlay, shown
 from zerocon.reports.gallery.page import GalleryItem, gallery_page, write_gallery
 from zerocon.reports.gallery.sheet import _clipped, contact_sheet

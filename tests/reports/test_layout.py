@@ -8,7 +8,7 @@ from random import Random
 import pytest
 from rich.console import Console
 
-from zerocon.ledger.records import Record
+from zerocon.core.records import Record
 from zerocon.reports.layout import Label, grids, ranks
 from zerocon.reports.render import FORMATS, latex_text, print_grids, to_html, to_latex, to_markdown
 from zerocon.reports.summary import Summary, summarize

@@ -19,7 +19,8 @@ from PIL import Image
 from tests.reports.made_up import write_run
 from tests.reports.page import Page
 from zerocon.core.checks import ConfigError
-from zerocon.ledger.records import Record, save_image
+from zerocon.core.records import Record
+from zerocon.ledger.records import save_image
 from zerocon.reports.estimates import estimates, gathered
 from zerocon.reports.page.album import LEVELS, Shots, album
 from zerocon.reports.page.cases import dataset_of

@@ -9,7 +9,8 @@ import pytest
 from made_up import COLUMNS, LPIPS, PSNR, failed, ok, write_run
 
 from zerocon.core.checks import ConfigError
-from zerocon.ledger.records import RecordError, read_records
+from zerocon.core.records import RecordError
+from zerocon.ledger.records import read_records
 from zerocon.reports.runs import find_runs
 from zerocon.reports.store import Store
 from zerocon.reports.summary import Statistic, Summary, summarize

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from zerocon.ledger.records import Record
+from zerocon.core.records import Record
 from zerocon.reports.summary import Statistic, statistic, summarize, write_summary
 
 PSNR = {"name": "psnr", "unit": "dB", "better": "higher", "digits": 2}

@@ -15,7 +15,7 @@ from made_up import LPIPS, PSNR, failed, method, ok, write_run
 
 from zerocon.cli import main
 from zerocon.core.checks import ConfigError
-from zerocon.ledger.records import Record
+from zerocon.core.records import Record
 from zerocon.reports.published import SETS, published_rows
 from zerocon.reports.statistics import bootstrap_means
 from zerocon.reports.table import print_table

@@ -1,151 +1,60 @@
 """Runs that are killed, shared, or out of disk end with what an undisturbed run has.
 
-A toy stands for the models: its pictures depend on their whole batch, as a model's last bits
-do, so that a batch that is cut differently after a kill would show.
+A toy takes the models' place. Its pictures depend on their whole batch, as a model's last bits
+do, so a batch that is cut differently after a kill shows.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import io
 import os
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from multiprocessing import get_context
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from rich.console import Console
 
-from zerocon.config.settings import RunSettings, compose_settings
-from zerocon.core.cases import Case
+from tests.runs.toy_runs import (
+    COUNT,
+    FORK,
+    PAUSE,
+    ToyCrew,
+    ToyDataset,
+    ToyEditor,
+    content,
+    in_child,
+    lines_of,
+    settings_at,
+    toy_origin,
+    use_toys,
+    wait_for_work,
+    worked_on,
+)
+from zerocon.config.settings import RunSettings
+from zerocon.core.cases import Case, CaseError
 from zerocon.core.checks import ConfigError
+from zerocon.core.records import Record, RecordError
+from zerocon.ledger import code, records
 from zerocon.ledger.claims import Chunk, Claims, Shard, chunks_left
-from zerocon.ledger.origin import Origin
-from zerocon.ledger.records import Record, RecordLog, read_records, save_image
-from zerocon.ledger.status import status_of
-from zerocon.runs import code, executors, processes, records, results, runner
-from zerocon.runs.crews import Desk, Local
-
-FORK = get_context("fork")
-COUNT = 23
-PAUSE = 0.004  # seconds, at most, before each thing that a toy does
-
-
-class ToyDataset:
-    name, fingerprint = "toy", "toy"
-
-    def __init__(self, count: int) -> None:
-        self.ids = [f"case {i}" for i in range(count)]
-
-    def load(self, case_id: str) -> Case:
-        return Case(case_id, torch.zeros(3, 8, 8), "a", "b")
-
-
-class ToyEditor:
-    """Writes down what it works on; dies of cases called so."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-
-    def load(self, case_ids: Sequence[str]) -> Sequence[str]:
-        return case_ids
-
-    def compute(self, case_ids: Sequence[str]) -> Sequence[str]:
-        nap()
-        with (self.directory.parent / "worked").open("a") as file:
-            file.write("".join(f"{case_id}\n" for case_id in case_ids))
-        for case_id in case_ids:
-            deadly = self.directory.parent / f"{case_id} is deadly"
-            if deadly.exists():
-                if deadly.read_text() == "once":
-                    deadly.unlink()
-                os.kill(os.getpid(), signal.SIGKILL)
-        return case_ids
-
-    def store(self, case_ids: Sequence[str]) -> Iterator[tuple[Record, dict[str, Image.Image]]]:
-        for case_id in case_ids:
-            nap()
-            digest = hashlib.sha256(repr((case_id, tuple(case_ids))).encode()).digest()
-            pixels = np.resize(np.frombuffer(digest, np.uint8), (8, 8, 3))
-            image, sha256 = save_image(self.directory, case_id, Image.fromarray(pixels))
-            metrics = {"psnr": float(pixels.mean())}
-            yield Record(case=case_id, status="ok", image=image, sha256=sha256, metrics=metrics), {}
-
-    def spent(self) -> dict[str, Any]:
-        return {"unet_forward": {"inversion": 1}}
-
-
-def nap() -> None:
-    time.sleep(random.random() * PAUSE)
-
-
-def toy_origin(count: int) -> Origin:
-    column = {"name": "psnr", "unit": "dB", "better": "higher", "digits": 2}
-    backbone = {"name": "toy", "fingerprint": "toy"}
-    provenance = {"code": code.code_digest(), "git": {"revision": None}}
-    ids = ToyDataset(count).ids
-    return Origin("toy", ids, [column], "masked", backbone, backbone, {}, False, provenance)
-
-
-class ToyCrew(Local):
-    count = COUNT
-
-    def __init__(self, settings: RunSettings) -> None:
-        self.dataset: Any = ToyDataset(self.count)
-        self.origin = toy_origin(self.count)
-        self._editor: Any = ToyEditor(settings.directory)
+from zerocon.ledger.records import RecordLog, read_records
+from zerocon.ledger.run_directory import RunDirectory
+from zerocon.runs import crews, processes, results, runner, worker
+from zerocon.runs.crews import LocalCrew, Task, WorkQueue
+from zerocon.runs.inputs import inputs_of
+from zerocon.runs.worker import Editor, Loaded
+from zerocon.trackers.base import NoTracker
 
 
 @pytest.fixture(autouse=True)
-def toy(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (runner, results):
-        if hasattr(module, "CONSOLE"):
-            monkeypatch.setattr(module, "CONSOLE", Console(file=io.StringIO()))
-    monkeypatch.setattr(runner, "hire", ToyCrew)
-
-
-def settings_at(root: Path, *more: str) -> RunSettings:
-    root.mkdir(parents=True, exist_ok=True)
-    return compose_settings([f"runner.root={root}", "runner.batch_size=4", *more])
-
-
-def in_child(settings: RunSettings) -> Any:
-    process = FORK.Process(target=_execute, args=(settings,))
-    process.start()
-    return process
-
-
-def _execute(settings: RunSettings) -> None:
-    random.seed(os.getpid())
-    runner.execute(settings)
-
-
-def content(directory: Path) -> dict[str, Any]:
-    """All that has to be the same: the records but for their order, and the pictures' bytes.
-
-    Not the half of a picture that a kill has just left: it is swept away when it is older.
-    """
-    lines = {r.case: (r.status, r.sha256, dict(r.metrics)) for r in read_records(directory)}
-    pictures = {p.name: p.read_bytes() for p in (directory / "images").glob("case*.png")}
-    return {"records": lines, "pictures": pictures}
-
-
-def lines_of(directory: Path) -> int:
-    file = directory / "records.jsonl"
-    return len(file.read_bytes().splitlines()) if file.exists() else 0
-
-
-def worked_on(root: Path) -> int:
-    file = root / "worked"
-    return len(file.read_text().splitlines()) if file.exists() else 0
+def toys(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_toys(monkeypatch)
 
 
 def undisturbed(root: Path, *more: str) -> dict[str, Any]:
@@ -153,13 +62,6 @@ def undisturbed(root: Path, *more: str) -> dict[str, Any]:
     runner.execute(settings)
     assert worked_on(root) == ToyCrew.count
     return content(settings.directory)
-
-
-def wait_for_work(root: Path, amount: int, child: Any) -> None:
-    """Until it worked on that many cases more, or has ended."""
-    before = worked_on(root)
-    while worked_on(root) < before + amount and child.is_alive():
-        time.sleep(0.001)
 
 
 def survives(tmp_path: Path, kills: int, batch: int) -> None:
@@ -187,11 +89,85 @@ def test_killed_five_times_it_ends_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_killed_a_hundred_times_it_ends_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("batch", [1, 4])
+def test_killed_fifty_times_it_ends_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int
 ) -> None:
     monkeypatch.setattr(ToyCrew, "count", 100)
-    survives(tmp_path, 100, batch=1)
+    survives(tmp_path, 50, batch)
+
+
+def killed_at(settings: RunSettings, number: int) -> bool:
+    """Edit in another process that dies at its `number`-th write; return whether it came to that.
+
+    A write is anything that changes the disk. Of data half is written before the process dies.
+    """
+    child = FORK.Process(target=_edit_until, args=(settings, number))
+    child.start()
+    child.join()
+    return child.exitcode == -signal.SIGKILL
+
+
+def _edit_until(settings: RunSettings, number: int) -> None:
+    count = iter(range(1, 10**6))
+
+    def deadly(action: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*arguments: Any, **more: Any) -> Any:
+            if next(count) == number:
+                if action is os.write:
+                    action(arguments[0], arguments[1][: len(arguments[1]) // 2])
+                os.kill(os.getpid(), signal.SIGKILL)
+            return action(*arguments, **more)
+
+        return wrapped
+
+    for owner, name in ((os, "write"), (os, "fsync"), (os, "ftruncate"), (Path, "replace")):
+        setattr(owner, name, deadly(getattr(owner, name)))
+    edit(settings)
+
+
+def edit(settings: RunSettings) -> None:
+    """A run without its reports."""
+    crew = runner.start_crew(settings)
+    run, inputs = RunDirectory(settings.directory), inputs_of(settings.config, settings.dataset)
+    results.begin(run, results.with_inputs(crew.origin, inputs), inputs, settings.config)
+    runner.work(settings, run, crew, NoTracker())
+    crew.close()
+
+
+def test_killed_at_any_write_it_ends_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ToyCrew, "count", 4)
+    whole = settings_at(tmp_path / "whole", "runner.batch_size=2")
+    edit(whole)
+    expected = content(whole.directory)
+    number, torn = 1, 0
+    while True:
+        settings = settings_at(tmp_path / str(number), "runner.batch_size=2")
+        if not killed_at(settings, number):
+            break
+        torn += 0 < lines_of(settings.directory) < 4
+        edit(settings)
+        assert content(settings.directory) == expected, f"killed at write {number}"
+        assert lines_of(settings.directory) == 4
+        assert not list(settings.directory.rglob("*.partial"))
+        number += 1
+    assert number > 14  # four pictures and two batches of records, each in several steps
+    assert torn > 1
+
+
+def test_a_batch_recorded_in_part_is_computed_again_as_a_whole(tmp_path: Path) -> None:
+    """As a kill in the middle of the write leaves it."""
+    expected = undisturbed(tmp_path / "whole")
+    settings = settings_at(tmp_path / "torn")
+    edit(settings)
+    file = settings.directory / "records.jsonl"
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join(lines[:6]) + lines[6][:40])
+    runner.execute(settings)
+    assert content(settings.directory) == expected
+    assert lines_of(settings.directory) == COUNT
 
 
 def test_two_processes_share_a_run(tmp_path: Path) -> None:
@@ -224,7 +200,7 @@ def test_shards_meet_in_one_directory(tmp_path: Path) -> None:
     for number in (3, 1, 2):
         settings = settings_at(tmp_path / "shards", f"runner.shard={number}/3")
         outcomes.append(runner.execute(settings).done)
-        state = status_of(settings.directory).state
+        state = RunDirectory(settings.directory).status().state
         assert state == ("done" if number == 2 else "partial")
         assert (settings.directory / "gallery.html").exists() == (number == 2)
     assert outcomes == [8, 15, COUNT]
@@ -257,12 +233,88 @@ def test_a_full_disk_ends_the_run_and_harms_nothing(
         write(path, data)
 
     monkeypatch.setattr(records, "write_atomic", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(RecordError, match=r"images/case .*\.png can't be written: No space left"):
         runner.execute(settings)
     assert lines_of(settings.directory) == 8  # whole batches, each picture there
     monkeypatch.setattr(records, "write_atomic", write)
     runner.execute(settings)
     assert content(settings.directory) == expected
+
+
+class Unreadable(ToyDataset):
+    """Of ten cases in a row, `readable` can be read."""
+
+    readable = 0
+
+    def load(self, case_id: str) -> Case:
+        if int(case_id.split()[1]) % 10 >= self.readable:
+            raise CaseError(f"there is no file {case_id}")
+        return super().load(case_id)
+
+
+def unreadable(monkeypatch: pytest.MonkeyPatch, count: int, readable: int) -> None:
+    """Runs of real editors from now on, on a dataset most of which is missing."""
+    backbone: Any = SimpleNamespace(device=torch.device("cpu"), too_long=lambda _: False)
+
+    class Crew(LocalCrew):
+        def __init__(self, settings: RunSettings) -> None:
+            self.dataset: Any = Unreadable(count)
+            self.dataset.readable = readable
+            self.origin = toy_origin(count)
+            self._editor = Editor(settings, Loaded(backbone, self.dataset, []))
+
+    monkeypatch.setattr(
+        worker, "edit", lambda _, __, cases, *more: torch.zeros(len(cases), 3, 8, 8)
+    )
+    monkeypatch.setattr(worker, "score", lambda *_: {})
+    monkeypatch.setattr(runner, "start_crew", Crew)
+
+
+@pytest.mark.parametrize(("count", "batch", "readable"), [(400, 1, 0), (300, 10, 1)])
+def test_cases_that_fail_at_once_are_recorded_while_others_are_claimed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, batch: int, readable: int
+) -> None:
+    """Nothing slows the two threads that use the records down: the race that there was."""
+    unreadable(monkeypatch, count, readable)
+    settings = settings_at(tmp_path, f"runner.batch_size={batch}")
+    edit(settings)
+    found = read_records(settings.directory)
+    assert len(found) == lines_of(settings.directory) == count
+    assert sum(record.ok for record in found) == count * readable // 10
+
+
+def test_who_holds_all_that_is_left_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = Console(file=io.StringIO(), width=300)
+    monkeypatch.setattr(runner, "CONSOLE", told)
+    monkeypatch.setattr(runner, "SAY_AFTER", 0.3)
+    settings = settings_at(tmp_path, "runner.batch_size=30")
+    settings.directory.mkdir()
+    ours, theirs = FORK.Pipe()
+    holder = FORK.Process(target=_hold_all, args=(settings.directory, theirs))
+    holder.start()
+    ours.recv()
+    waiting = FORK.Process(target=_let_go_after, args=(holder.pid, 1.5))
+    waiting.start()
+    edit(settings)
+    holder.join()
+    said = told.file.getvalue()  # type: ignore[attr-defined]
+    assert said.count("waiting for cases 1 to 23") == 1
+    assert f"which process {holder.pid} on " in said
+    assert lines_of(settings.directory) == COUNT
+
+
+def _hold_all(directory: Path, line: Any) -> None:
+    with Claims(directory) as claims:
+        claims.take(0, 100)
+        line.send(True)
+        time.sleep(60)
+
+
+def _let_go_after(pid: int, seconds: float) -> None:
+    time.sleep(seconds)
+    os.kill(pid, signal.SIGKILL)
 
 
 def test_claims_keep_other_processes_out(tmp_path: Path) -> None:
@@ -289,7 +341,10 @@ def test_chunks_are_cut_at_the_same_places_whatever_is_done(tmp_path: Path) -> N
     with RecordLog(tmp_path) as log, Claims(tmp_path) as claims:
         log.append_all([Record(case=c, status="failed", error="x") for c in "bcefgh"])
         found = list(chunks_left(log, claims, ids, range(10), 4))
-    assert found == [Chunk(0, 4, ("a", "d")), Chunk(8, 10, ("i", "j"))]
+    assert found == [
+        Chunk(0, 4, ("a", "b", "c", "d"), frozenset("ad")),
+        Chunk(8, 10, ("i", "j"), frozenset("ij")),
+    ]
 
 
 @pytest.fixture
@@ -301,7 +356,7 @@ def workers(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(processes, "get_context", lambda _: FORK)
     monkeypatch.setattr(processes, "prepared", prepared)
-    monkeypatch.setattr(runner, "hire", executors.hire)
+    monkeypatch.setattr(runner, "start_crew", crews.start_crew)
 
 
 def by_processes(root: Path) -> RunSettings:
@@ -312,9 +367,9 @@ def by_processes(root: Path) -> RunSettings:
 
 @pytest.mark.usefixtures("workers")
 def test_processes_record_what_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "hire", ToyCrew)
+    monkeypatch.setattr(runner, "start_crew", ToyCrew)
     expected = undisturbed(tmp_path / "whole")
-    monkeypatch.setattr(runner, "hire", executors.hire)
+    monkeypatch.setattr(runner, "start_crew", crews.start_crew)
     settings = by_processes(tmp_path / "many")
     outcome = runner.execute(settings)
     assert (outcome.done, outcome.failed) == (COUNT, 0)
@@ -324,26 +379,80 @@ def test_processes_record_what_one_does(tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.usefixtures("workers")
 def test_a_worker_that_dies_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "hire", ToyCrew)
+    monkeypatch.setattr(runner, "start_crew", ToyCrew)
     expected = undisturbed(tmp_path / "whole")
-    monkeypatch.setattr(runner, "hire", executors.hire)
+    monkeypatch.setattr(runner, "start_crew", crews.start_crew)
     settings = by_processes(tmp_path / "many")
-    (tmp_path / "many" / "case 9 is deadly").write_text("once")
+    (tmp_path / "many" / "case 9 is deadly").write_text("1")
     runner.execute(settings)
     assert content(settings.directory) == expected
     assert lines_of(settings.directory) == COUNT
 
 
 @pytest.mark.usefixtures("workers")
-def test_a_case_that_kills_thrice_is_a_failed_record(tmp_path: Path) -> None:
+def test_a_case_that_kills_its_workers_is_a_failed_record(tmp_path: Path) -> None:
     settings = by_processes(tmp_path)
     (tmp_path / "case 9 is deadly").write_text("always")
     outcome = runner.execute(settings)
     assert (outcome.done, outcome.failed) == (COUNT, 1)
     (failed,) = [r for r in read_records(settings.directory) if not r.ok]
     assert failed.case == "case 9"
-    assert "died 3 times (exit status -9)" in str(failed.error)
-    assert status_of(settings.directory).state == "failed"
+    assert "died 4 times (exit status -9)" in str(failed.error)
+    assert RunDirectory(settings.directory).status().state == "failed"
+
+
+@pytest.mark.usefixtures("workers")
+def test_workers_killed_by_chance_change_no_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even when one chunk's workers die three times, and once while a case is tried alone."""
+    monkeypatch.setattr(runner, "start_crew", ToyCrew)
+    expected = undisturbed(tmp_path / "whole")
+    monkeypatch.setattr(runner, "start_crew", crews.start_crew)
+    settings = by_processes(tmp_path / "many")
+    (tmp_path / "many" / "case 9 is deadly").write_text("3")
+    runner.execute(settings)
+    assert content(settings.directory) == expected
+    assert lines_of(settings.directory) == COUNT
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("workers")
+def test_a_hundred_kills_of_workers_and_their_parents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "start_crew", ToyCrew)
+    expected = undisturbed(tmp_path / "whole")
+    monkeypatch.setattr(runner, "start_crew", crews.start_crew)
+    draw, settings, kills, seen = random.Random(1), by_processes(tmp_path / "many"), 0, set[int]()
+    while kills < 100:
+        if lines_of(settings.directory) == COUNT:  # finished between the kills: begin anew
+            assert content(settings.directory) == expected
+            settings = by_processes(tmp_path / f"many {kills}")
+        child = in_child(settings)
+        for _ in range(draw.randrange(1, 6)):
+            wait_for_work(settings.directory.parent, draw.randrange(1, 9), child)
+            time.sleep(draw.random() * PAUSE * 2)
+            victims = children_of(child.pid)
+            if victims:
+                os.kill(draw.choice(victims), signal.SIGKILL)
+                kills += 1
+        child.kill()
+        child.join()
+        kills += 1
+        seen.add(lines_of(settings.directory))
+    runner.execute(settings)
+    assert seen - {0, COUNT}  # it was killed on its way
+    assert content(settings.directory) == expected
+    assert lines_of(settings.directory) == COUNT
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def children_of(pid: int) -> list[int]:
+    try:
+        return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
 
 
 @pytest.mark.usefixtures("workers")
@@ -373,33 +482,54 @@ def test_workers_that_always_die_end_the_run(
 def test_ray_that_is_not_there_is_explained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "hire", executors.hire)
+    monkeypatch.setattr(runner, "start_crew", crews.start_crew)
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     with pytest.raises(ConfigError, match=r"zerocon\[ray\]"):
         runner.execute(settings_at(tmp_path, "runner.executor=ray"))
 
 
-def strikes_of(desk: Desk, dies: Callable[[Chunk], bool]) -> list[tuple[str, ...]]:
-    """Every chunk that was handed out, when those that `dies` says come back dead."""
-    handed: list[tuple[str, ...]] = []
-    while (chunk := desk.next()) is not None:
-        handed.append(chunk.case_ids)
-        if dies(chunk):
-            desk.died(chunk, "killed")
-        else:
-            desk.finished(chunk, [])
-    return handed
+Handed = tuple[tuple[str, ...], bool]  # the cases of a task, and whether it is a trial
 
 
-def test_the_third_strike_is_the_guilty_case_alone() -> None:
-    recorded: list[str] = []
-    desk = Desk(
-        iter([Chunk(0, 3, ("a", "b", "c"))]),
-        lambda chunk, done: recorded.extend(r.case for r, _ in done),
+def outcome_of(dies: Callable[[Task], bool]) -> tuple[list[Handed], list[tuple[str, bool]]]:
+    """What a queue of one chunk hands out when the tasks that `dies` says lose their workers,
+    and the cases it records, each with whether it failed."""
+    recorded: list[tuple[str, bool]] = []
+    handed: list[Handed] = []
+    chunk = Chunk(0, 3, ("a", "b", "c"), frozenset("abc"))
+    queue = WorkQueue(
+        iter([chunk]), lambda _, done: recorded.extend((r.case, r.ok) for r, _ in done)
     )
-    handed = strikes_of(desk, lambda chunk: "b" in chunk.case_ids)
-    assert handed == [("a", "b", "c"), ("a", "b", "c"), ("a",), ("b",), ("c",)]
-    assert recorded == ["b"]
+    while (task := queue.next()) is not None:
+        handed.append((task.case_ids, task.is_trial))
+        if dies(task):
+            queue.died(task, "killed")
+        else:
+            queue.finished(task, [(Record(case=i, status="ok"), {}) for i in task.case_ids])
+    return handed, recorded
+
+
+WHOLE, TRIALS = (("a", "b", "c"), False), [(("a",), True), (("b",), True), (("c",), True)]
+
+
+def test_the_case_that_kills_is_found_and_the_others_are_edited_together() -> None:
+    handed, recorded = outcome_of(lambda task: "b" in task.case_ids)
+    assert handed == [WHOLE, WHOLE, *TRIALS, TRIALS[1], (("a", "c"), False)]
+    assert recorded == [("b", False), ("a", True), ("c", True)]
+
+
+def test_a_chunk_whose_cases_all_survive_alone_is_edited_as_a_whole() -> None:
+    deaths = iter([True, True, False, True])  # the chunk twice, and "b" once
+    handed, recorded = outcome_of(lambda _: next(deaths, False))
+    assert handed == [WHOLE, WHOLE, *TRIALS, TRIALS[1], WHOLE]
+    assert recorded == [("a", True), ("b", True), ("c", True)]
+
+
+def test_a_chunk_that_only_kills_as_a_whole_is_edited_case_by_case() -> None:
+    handed, recorded = outcome_of(lambda task: len(task.case_ids) > 1)
+    singles = [((case,), False) for case in "abc"]
+    assert handed == [WHOLE, WHOLE, *TRIALS, WHOLE, WHOLE, *singles]
+    assert recorded == [("a", True), ("b", True), ("c", True)]
 
 
 def test_other_code_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -408,17 +538,16 @@ def test_other_code_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     runner.execute(settings)
     whole = (directory / "records.jsonl").read_bytes().splitlines(keepends=True)
     (directory / "records.jsonl").write_bytes(b"".join(whole[:8]))
-    monkeypatch.setattr(results, "code_digest", lambda: "changed")
+    monkeypatch.setattr(code, "code_digest", lambda: "changed")
     with pytest.raises(ConfigError, match="other code"):
         runner.execute(settings_at(tmp_path, "runner.on_code_change=refuse"))
     runner.execute(settings)
     noted = [r for r in read_records(directory) if any(results.LATER in n for n in r.notes)]
     assert len(noted) == COUNT - 8
     told = Console(file=io.StringIO(), width=200)
-    results.report(directory, told, per_type=False)
+    results.report(RunDirectory(directory), told, per_type=False)
     printed = told.file.getvalue()  # type: ignore[attr-defined]
     assert f"{COUNT - 8} of the cases were edited by other code" in printed
-    monkeypatch.setattr(code, "code_digest", lambda: "changed")
     again = runner.execute(settings_at(tmp_path, "runner.on_code_change=rerun"))
     assert not any(r.notes for r in read_records(again.directory))
     assert len(list(tmp_path.glob(f"{directory.name}.*"))) == 1

@@ -20,8 +20,10 @@ from wandb import wandb_agent
 
 from zerocon.app import exit_status, preflight
 from zerocon.config.settings import CONF, compose_config, compose_settings, directory_of, plain
+from zerocon.core.records import Record
 from zerocon.ledger.origin import Origin
-from zerocon.ledger.records import Record, RecordLog
+from zerocon.ledger.records import RecordLog
+from zerocon.ledger.run_directory import RunDirectory
 
 ROOT = Path(__file__).parents[2]
 LAUNCHERS = sorted(file.stem for file in (CONF / "hydra" / "launcher").glob("*.yaml"))
@@ -87,7 +89,9 @@ def recorded(root: Path, steps: int, *records: Record) -> None:
     directory = directory_of(config)
     directory.mkdir(parents=True)
     named = {"name": "made up", "fingerprint": "0"}
-    Origin("run", ["a", "b"], [], "masked", named, named, {}, False, {}).write(directory)
+    RunDirectory(directory).write_origin(
+        Origin("run", ["a", "b"], [], "masked", named, named, {}, False, {})
+    )
     with RecordLog(directory) as log:
         log.append_all(records)
     (directory / "gallery.html").touch()

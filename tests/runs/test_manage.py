@@ -10,15 +10,17 @@ import duckdb
 import pytest
 
 from zerocon.cli import main
+from zerocon.core.records import Record
 from zerocon.ledger.claims import Claims
 from zerocon.ledger.origin import Origin
-from zerocon.ledger.records import Record, RecordLog
+from zerocon.ledger.records import RecordLog
+from zerocon.ledger.run_directory import RunDirectory
 
 
 def run_at(root: Path, name: str, steps: int, *records: Record, cases: int = 2) -> Path:
     directory = root / name
     ids = [str(i) for i in range(cases)]
-    Origin(name, ids, [], "masked", {}, {}, {}, False, {}).write(directory)
+    RunDirectory(directory).write_origin(Origin(name, ids, [], "masked", {}, {}, {}, False, {}))
     (directory / "config.yaml").write_text(f"name: {name}\nmethod: {{steps: {steps}}}\n")
     with RecordLog(directory) as log:
         for record in records:
@@ -64,9 +66,7 @@ def test_a_run_at_work_is_running(root: Path) -> None:
 
 
 def _state(directory: Path) -> str:
-    from zerocon.ledger.status import status_of
-
-    return status_of(directory).state
+    return RunDirectory(directory).status().state
 
 
 def test_runs_are_removed_when_it_is_meant(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,8 +11,10 @@ import pytest
 from PIL import Image
 
 from zerocon.cli import main
+from zerocon.core.records import Record
 from zerocon.ledger.origin import Origin
-from zerocon.ledger.records import Record, RecordLog, save_image
+from zerocon.ledger.records import RecordLog, save_image
+from zerocon.ledger.run_directory import RunDirectory
 from zerocon.runs.mirror import sync
 from zerocon.trackers import tensorboard
 from zerocon.trackers.base import NoTracker, TrackerError
@@ -44,7 +46,9 @@ def run(tmp_path: Path) -> Path:
     TOLD.clear()
     directory = tmp_path / "pnp-1234"
     column = {"name": "psnr", "unit": "dB", "better": "higher", "digits": 2}
-    Origin("pnp", ["a", "b"], [column], "masked", {}, {}, {}, False, {}).write(directory)
+    RunDirectory(directory).write_origin(
+        Origin("pnp", ["a", "b"], [column], "masked", {}, {}, {}, False, {})
+    )
     (directory / "config.yaml").write_text("name: pnp\nmethod: {steps: 7}\n")
     with RecordLog(directory) as log:
         image, sha256 = save_image(directory, "a", Image.new("RGB", (4, 4)))

@@ -12,7 +12,7 @@ from PIL import Image
 from tests.runs.offline_runs import OfflineRun, offline_runs
 from zerocon.config.settings import compose_settings
 from zerocon.ledger.records import save_image
-from zerocon.runs import worker as editing
+from zerocon.runs import worker
 from zerocon.runs.runner import execute
 
 ROOT = Path(__file__).parents[2]
@@ -66,7 +66,7 @@ def test_what_a_broken_run_did_is_told(tmp_path: Path, monkeypatch: pytest.Monke
             raise OSError("no space left on device")
         return save_image(directory, case_id, picture)
 
-    monkeypatch.setattr(editing, "save_image", full)
+    monkeypatch.setattr(worker, "save_image", full)
     for steps in (2, 3, 4):
         overrides = [f"runner.root={tmp_path}", "runner.batch_size=1", "tracker=wandb", *SMALL]
         settings = compose_settings([*overrides, f"method.steps={steps}"])

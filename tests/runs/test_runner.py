@@ -18,7 +18,7 @@ from zerocon.config.settings import RunSettings, compose_settings
 from zerocon.core.checks import ConfigError
 from zerocon.ledger.records import read_records
 from zerocon.reports.table import print_table
-from zerocon.runs import editing, executors, runner
+from zerocon.runs import crews, runner, worker
 from zerocon.shapes.benchmark import write_benchmark
 
 ROOT = Path(__file__).parents[2]
@@ -85,7 +85,7 @@ def test_running_again_loads_nothing(
     settings: RunSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runner.execute(settings)
-    monkeypatch.setattr(executors, "load", lambda _: pytest.fail("it loaded the models again"))
+    monkeypatch.setattr(crews, "load", lambda _: pytest.fail("it loaded the models again"))
     assert runner.execute(settings).done == 3
 
 
@@ -93,7 +93,7 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(
     settings: RunSettings, tmp_path: Path, pie: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = runner.execute(small(tmp_path / "whole", pie, "runner.batch_size=3"))
-    edit, done = editing.edit, []
+    edit, done = worker.edit, []
 
     def interrupted(*arguments: object) -> object:
         if done:
@@ -102,10 +102,10 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(
         return edit(*arguments)  # pyright: ignore[reportArgumentType]
 
     by_one = small(tmp_path, pie, "runner.batch_size=1")
-    monkeypatch.setattr(editing, "edit", interrupted)
+    monkeypatch.setattr(worker, "edit", interrupted)
     with pytest.raises(KeyboardInterrupt):
         runner.execute(by_one)
-    monkeypatch.setattr(editing, "edit", edit)
+    monkeypatch.setattr(worker, "edit", edit)
     assert len(read_records(by_one.directory)) == 1
     again = runner.execute(by_one)
     assert again.directory.name == whole.directory.name
@@ -152,7 +152,7 @@ def test_one_case_that_breaks_the_model_leaves_its_batch_mates(
     settings: RunSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     embed = StableDiffusionBackbone.embed
-    victim = editing.load(settings).dataset.load("000000000001").target_prompt
+    victim = worker.load(settings).dataset.load("000000000001").target_prompt
 
     def poisoned(self: StableDiffusionBackbone, prompts: list[str]) -> object:
         if victim in prompts:
@@ -180,14 +180,14 @@ def test_over_long_prompts_are_named(tmp_path: Path, pie: Path) -> None:
     assert any("target prompt is longer" in note for note in record.notes)
 
 
-def test_another_dataset_is_not_mixed_into_a_run(settings: RunSettings, pie: Path) -> None:
+def test_another_model_is_not_mixed_into_a_run(settings: RunSettings) -> None:
     directory = runner.execute(settings).directory
     lines = (directory / "records.jsonl").read_text().splitlines(keepends=True)
     (directory / "records.jsonl").write_text("".join(lines[:1]))
     run = json.loads((directory / "run.json").read_text())
-    run["dataset"]["fingerprint"] = "something else"
+    run["backbone"]["fingerprint"] = "something else"
     (directory / "run.json").write_text(json.dumps(run))
-    with pytest.raises(ConfigError, match="another dataset"):
+    with pytest.raises(ConfigError, match="another backbone"):
         runner.execute(settings)
 
 

@@ -18,8 +18,9 @@ from PIL import Image
 from zerocon.cli import main
 from zerocon.core.cases import CaseError
 from zerocon.core.checks import ConfigError
+from zerocon.core.records import Record
 from zerocon.datasets.pie_bench import PieBench
-from zerocon.ledger.records import Record, read_records
+from zerocon.ledger.records import read_records
 from zerocon.runs.outputs import Rules, edited_picture, find_outputs, last_square, recompressed
 
 SIDE = 64

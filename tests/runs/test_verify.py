@@ -14,9 +14,10 @@ from zerocon.cli import main
 from zerocon.config.settings import compose_settings
 from zerocon.core.checks import ConfigError
 from zerocon.ledger.records import read_records
+from zerocon.ledger.run_directory import RunDirectory
 from zerocon.runs import runner
 from zerocon.runs.reproduce import compared, differences, reproduce, spread
-from zerocon.runs.verify import Tolerance, origin_at, verify
+from zerocon.runs.verify import Tolerance, verify
 from zerocon.shapes.benchmark import write_benchmark
 
 
@@ -170,9 +171,9 @@ def test_a_damaged_picture_is_not_compared(run: Path) -> None:
 
 
 def test_differences_of_origins_are_named(run: Path) -> None:
-    before = origin_at(run)
+    before = RunDirectory(run).origin
     change_judge(run)
-    (said,) = differences(before, origin_at(run))
+    (said,) = differences(before, RunDirectory(run).origin)
     assert said.startswith("judges.StructureDistance: then ")
     assert said.endswith("now another")
 

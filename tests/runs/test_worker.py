@@ -1,90 +1,267 @@
-"""Batches that don't fit are halved; everybody else's case is edited all the same."""
+"""Batches that don't fit are halved; a broken case costs its batch-mates nothing."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from zerocon.backbones.base import BackboneError
 from zerocon.config.settings import compose_settings
-from zerocon.core.cases import Case, CaseError
-from zerocon.runs import worker as editing
+from zerocon.core.cases import Case, CaseError, DatasetError
+from zerocon.core.checks import ConfigError
+from zerocon.core.records import Record
+from zerocon.ledger.records import read_records
+from zerocon.runs import runner, worker
 from zerocon.runs.worker import Editor, Loaded
-
-ROOM = 3  # cases that the memory holds
+from zerocon.shapes.benchmark import write_benchmark
 
 
 class Cases:
     ids = tuple("0123456789")
     name = fingerprint = "cases"
 
+    def __init__(self) -> None:
+        self.loaded: list[str] = []
+
     def load(self, case_id: str) -> Case:
+        self.loaded.append(case_id)
         if case_id == "8":
             raise CaseError("no picture")
         return Case(case_id, torch.zeros(3, 8, 8), "a", "b")
 
 
-@pytest.fixture
-def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The sizes of the batches that are tried."""
-    tried: list[int] = []
+class Model:
+    """Stands for the models: what was edited together, and what goes wrong."""
 
-    def edit(settings: Any, backbone: Any, cases: list[Case], *more: Any) -> torch.Tensor:
-        tried.append(len(cases))
-        if len(cases) > ROOM:
+    def __init__(self) -> None:
+        self.batches: list[str] = []
+        self.room = 3  # cases that the memory holds
+        self.fatal: Exception | None = None
+
+    def edit(self, settings: Any, backbone: Any, cases: list[Case], *more: Any) -> torch.Tensor:
+        self.batches.append("".join(case.id for case in cases))
+        if self.fatal is not None:
+            raise self.fatal
+        if len(cases) > self.room:
             raise torch.OutOfMemoryError("CUDA out of memory")
         if any(case.id == "5" for case in cases):
             raise ValueError("this one is bad")
         return torch.zeros(len(cases), 3, 8, 8)
 
-    monkeypatch.setattr(editing, "edit", edit)
-    monkeypatch.setattr(editing, "score", lambda *_: {})
-    return tried
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> Model:
+    made = Model()
+    monkeypatch.setattr(worker, "edit", made.edit)
+    monkeypatch.setattr(worker, "score", lambda *_: {})
+    return made
 
 
-def editor(root: Path, batch_size: int | str = 8) -> Editor:
-    settings = compose_settings([f"runner.root={root}", f"runner.batch_size={batch_size}"])
+@pytest.fixture(autouse=True)
+def nondeterministic() -> Iterator[None]:
+    yield
+    torch.use_deterministic_algorithms(mode=False)
+
+
+def editor(root: Path, *more: str, cases: Cases | None = None) -> Editor:
+    settings = compose_settings([f"runner.root={root}", "runner.batch_size=8", *more])
     backbone: Any = SimpleNamespace(device=torch.device("cpu"), too_long=lambda _: False)
-    return Editor(settings, Loaded(backbone, Cases(), []))
+    return Editor(settings, Loaded(backbone, cases or Cases(), []))
+
+
+def done(one: Editor, case_ids: str, wanted: str | None = None) -> dict[str, Record]:
+    batch = one.load(tuple(case_ids), frozenset(case_ids if wanted is None else wanted))
+    return {record.case: record for record, _ in one.store(one.compute(batch))}
 
 
 def test_a_batch_that_does_not_fit_is_halved_and_so_are_later_ones(
-    tmp_path: Path, sizes: list[int]
+    tmp_path: Path, model: Model
 ) -> None:
     one = editor(tmp_path)
-    done = one(["0", "1", "2", "3", "4", "6", "7"])
-    assert [record.case for record, _ in done] == ["0", "1", "2", "3", "4", "6", "7"]
-    assert all(record.ok for record, _ in done)
-    assert sizes == [7, 3, 3, 1]
-    sizes.clear()
-    assert all(record.ok for record, _ in one(["0", "1", "2", "3"]))
-    assert sizes == [3, 1]
+    records = done(one, "0123467")
+    assert list(records) == list("0123467")
+    assert all(record.ok for record in records.values())
+    assert model.batches == ["0123467", "012", "346", "7"]
+    model.batches.clear()
+    assert all(record.ok for record in done(one, "0123").values())
+    assert model.batches == ["012", "3"]
 
 
-def test_a_case_that_does_not_fit_alone_fails(
-    tmp_path: Path, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+def test_a_run_that_is_continued_cuts_its_batches_as_before(tmp_path: Path, model: Model) -> None:
+    done(editor(tmp_path), "0123467")
+    model.batches.clear()
+    model.room = 8  # whatever the memory would hold by now
+    done(editor(tmp_path), "0123467")
+    assert model.batches == ["012", "346", "7"]
+    model.batches.clear()
+    done(editor(tmp_path, "runner.batch_size=4"), "0123")  # another setting begins anew
+    assert model.batches == ["0123"]
+
+
+def test_a_batch_size_that_is_damaged_is_found_anew(tmp_path: Path, model: Model) -> None:
+    one = editor(tmp_path)
+    done(one, "0123467")
+    file = one.settings.directory / "batch_size.json"
+    assert json.loads(file.read_bytes()) == {"asked": 8, "device": "cpu", "fits": 3}
+    file.write_text("[")
+    model.batches.clear()
+    done(editor(tmp_path), "01234")
+    assert model.batches == ["01234", "01", "23", "4"]
+
+
+def test_a_case_that_does_not_fit_alone_fails(tmp_path: Path, model: Model) -> None:
+    model.room = 0
+    records = done(editor(tmp_path), "01")
+    assert [record.status for record in records.values()] == ["failed", "failed"]
+    assert "out of memory" in str(records["0"].error)
+
+
+def test_bad_cases_leave_their_batch_mates(tmp_path: Path, model: Model) -> None:
+    one = editor(tmp_path, "runner.batch_size=3")
+    records = done(one, "4589")
+    assert records["4"].error is records["9"].error is None
+    assert "ValueError: this one is bad" in str(records["5"].error)
+    assert records["8"].error == "no picture"
+    assert (one.settings.directory / "images" / "9.png").exists()
+
+
+def test_what_is_recorded_already_is_computed_with_its_batch_but_not_stored(
+    tmp_path: Path, model: Model
 ) -> None:
-    monkeypatch.setattr("test_editing.ROOM", 0)
-    done = editor(tmp_path)(["0", "1"])
-    assert [record.status for record, _ in done] == ["failed", "failed"]
-    assert "out of memory" in str(done[0][0].error)
+    one = editor(tmp_path)
+    assert list(done(one, "012", wanted="1")) == ["1"]
+    assert model.batches == ["012"]
+    assert [file.name for file in (one.settings.directory / "images").iterdir()] == ["1.png"]
 
 
-def test_bad_cases_leave_their_batch_mates(tmp_path: Path, sizes: list[int]) -> None:
-    done = editor(tmp_path, 3)(["4", "5", "8", "9"])
-    said = {record.case: record.error for record, _ in done}
-    assert said["4"] is said["9"] is None
-    assert "ValueError: this one is bad" in str(said["5"])
-    assert said["8"] == "no picture"
-    assert (tmp_path / editor(tmp_path).settings.directory.name / "images" / "9.png").exists()
+def test_a_part_without_any_wanted_case_is_left_out(tmp_path: Path, model: Model) -> None:
+    done(editor(tmp_path, "runner.batch_size=3"), "0123", wanted="3")
+    assert model.batches == ["3"]
 
 
-def test_without_a_gpu_an_automatic_batch_is_a_whole_chunk(
-    tmp_path: Path, sizes: list[int]
+def test_a_broken_case_alone_costs_nothing_to_try_again(tmp_path: Path, model: Model) -> None:
+    cases = Cases()
+    records = done(editor(tmp_path, cases=cases), "678", wanted="8")
+    assert records["8"].error == "no picture"
+    assert cases.loaded == ["8"]
+    assert model.batches == []
+
+
+def test_without_a_gpu_an_automatic_batch_is_a_whole_chunk(tmp_path: Path, model: Model) -> None:
+    records = done(editor(tmp_path, "runner.batch_size=auto"), "0123")
+    assert len(records) == 4
+    assert model.batches == ["0123", "01", "23"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        BackboneError("the language model can't be loaded from 'nowhere'"),
+        ConfigError("no case can be edited with that"),
+        DatasetError("the file is gone"),
+    ],
+)
+def test_what_fails_for_every_case_ends_the_run(
+    tmp_path: Path, model: Model, error: Exception
 ) -> None:
-    done = editor(tmp_path, "auto")(["0", "1", "2", "3"])
-    assert len(done) == 4
-    assert sizes == [4, 2, 2]
+    model.fatal = error
+    with pytest.raises(type(error), match=str(error)[:20]):
+        done(editor(tmp_path), "012")
+    assert model.batches == ["012"]
+
+
+def test_a_captioner_that_does_not_load_ends_the_run(tmp_path: Path) -> None:
+    write_benchmark(tmp_path / "pie", 20, "test")
+    missing = tmp_path / "nowhere"
+    missing.mkdir()
+    settings = compose_settings(
+        [f"runner.root={tmp_path}", f"dataset.root={tmp_path / 'pie'}", "dataset.limit=2",
+         "direction=caption", f"direction.captioner={missing}", "direction.captioner_revision=null",
+         "backbone.device=cpu", "metrics.clip=null", "metrics.lpips=null",
+         "metrics.structure=null", "metrics.truth=null"]
+    )  # fmt: skip
+    with pytest.raises((BackboneError, ConfigError), match="nowhere"):
+        runner.execute(settings)
+
+
+DETERMINISTIC = ("runner.deterministic=true", "runner.batch_size=3")
+
+
+def test_every_batch_has_one_shape_when_results_must_not_depend_on_it(
+    tmp_path: Path, model: Model
+) -> None:
+    records = done(editor(tmp_path, *DETERMINISTIC), "01467")
+    assert list(records) == list("01467")
+    assert model.batches == ["014", "677"]
+    model.batches.clear()
+    done(editor(tmp_path, *DETERMINISTIC), "456")  # "5" is bad, so each is tried alone
+    assert model.batches == ["456", "444", "555", "666"]
+
+
+def test_a_deterministic_batch_that_does_not_fit_ends_the_run(tmp_path: Path, model: Model) -> None:
+    model.room = 2
+    with pytest.raises(ConfigError, match=r"not halved: try runner\.batch_size=1"):
+        done(editor(tmp_path, *DETERMINISTIC), "012")
+
+
+def test_an_operation_without_a_deterministic_form_is_named(tmp_path: Path, model: Model) -> None:
+    model.fatal = RuntimeError("x_backward does not have a deterministic implementation")
+    with pytest.raises(ConfigError, match=r"runner\.deterministic=true can't be kept: x_backward"):
+        done(editor(tmp_path, *DETERMINISTIC), "012")
+
+
+def test_one_shape_needs_a_number() -> None:
+    with pytest.raises(ConfigError, match=r"a number as runner\.batch_size, not auto"):
+        compose_settings(["runner.deterministic=true", "runner.batch_size=auto"])
+
+
+def test_deterministic_results_do_not_depend_on_the_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Real models: two cases in one batch, and one of them without the other."""
+    write_benchmark(tmp_path / "pie", 20, "test")
+    found: list[dict[str, Record]] = []
+    for name, chosen in (("all", "dataset.limit=2"), ("one", "dataset.limit=1")):
+        monkeypatch.setenv("ZEROCON_CACHE", str(tmp_path / name / "cache"))
+        settings = compose_settings(
+            [f"runner.root={tmp_path / name}", f"dataset.root={tmp_path / 'pie'}", chosen,
+             "method.steps=2", "backbone.device=cpu", "runner.deterministic=true",
+             "runner.batch_size=2", "metrics.clip=null", "metrics.structure=null"]
+        )  # fmt: skip
+        directory = runner.execute(settings).directory
+        found.append({record.case: record for record in read_records(directory)})
+    together, alone = found
+    assert len(together) == 2
+    ((case, record),) = alone.items()
+    assert record.sha256 == together[case].sha256
+    assert np.array_equal(
+        [*record.metrics.values()], [*together[case].metrics.values()], equal_nan=True
+    )
+
+
+def test_an_interrupt_stops_reading_and_storing(tmp_path: Path, model: Model) -> None:
+    one = editor(tmp_path)
+    finished = one.compute(one.load(tuple("012"), frozenset("012")))
+    stored = one.store(finished)
+    next(stored)
+    one.stop()
+    with pytest.raises(worker.StoppedError):
+        next(stored)
+    with pytest.raises(worker.StoppedError):
+        one.load(tuple("012"), frozenset("012"))
+    assert len(list((one.settings.directory / "images").iterdir())) == 1
+
+
+def test_a_picture_is_stored_as_it_was_scored(tmp_path: Path, model: Model) -> None:
+    one = editor(tmp_path)
+    (record,) = done(one, "1").values()
+    with Image.open(one.settings.directory / str(record.image)) as picture:
+        assert picture.size == (8, 8)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from zerocon.ledger.records import Record
+from zerocon.core.records import Record
 from zerocon.trackers.tensorboard import TensorBoardTracker
 
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from zerocon.core.checks import ConfigError
-from zerocon.ledger.records import Record
+from zerocon.core.records import Record
 from zerocon.trackers.base import Guarded, NoTracker
 from zerocon.trackers.wandb import WandbTracker
 

@@ -18,14 +18,15 @@ def add(commands: Any) -> None:
 
 
 def _cache(options: argparse.Namespace) -> None:
-    from zerocon.ledger.cache import base, folders, prune
+    from zerocon.core.memory import cache_folder
+    from zerocon.ledger.cache import folders, prune
 
     if options.prune is not None:
         files, freed = prune(_bytes(options.prune))
         print(f"removed {files} file{'s' * (files != 1)}, {_size(freed)}")
         return
     found = folders()
-    print(base())
+    print(cache_folder())
     for folder in found:
         print(f"  {folder.name:24} {folder.files:7} files  {_size(folder.bytes):>10}")
     print(f"  {'in all':24} {sum(f.files for f in found):7} files  {_all(found):>10}")

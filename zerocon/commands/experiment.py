@@ -128,7 +128,7 @@ def _write(
     experiment: Experiment, command: Sequence[str], answers: Sequence[str], folder: Path
 ) -> None:
     """What was asked, the command, and what it printed."""
-    from zerocon.ledger.provenance import git_state
+    from zerocon.ledger.origin import git_state
 
     folder.mkdir(parents=True, exist_ok=True)
     revision = str(git_state().get("revision"))[:12]

@@ -1,4 +1,4 @@
-"""`zerocon runs`: which runs there are and how far they are; remove them, export their records."""
+"""`zerocon runs`: list runs with their state; remove, export or rename them."""
 
 from __future__ import annotations
 
@@ -25,6 +25,11 @@ def add(commands: Any) -> None:
     _choices(export)
     export.add_argument("--out", type=Path, required=True, help="the .parquet file to write")
     export.set_defaults(handler=_export)
+    migrate = commands.add_parser(
+        "migrate", help="rename runs of older versions, so that their commands find them again"
+    )
+    migrate.add_argument("root", nargs="?", default="outputs", help="a folder of runs")
+    migrate.set_defaults(handler=_migrate)
 
 
 def _choices(command: Any) -> None:
@@ -62,6 +67,16 @@ def _export(options: argparse.Namespace) -> None:
     directories = [run.directory for run, _ in _chosen(options)]
     count = export(directories, options.out)
     print(f"{printable(options.out)}: {count} records of {len(directories)} runs")
+
+
+def _migrate(options: argparse.Namespace) -> None:
+    from zerocon.runs.migrate import migrate
+
+    count = 0
+    for renamed in migrate(options.root):
+        print(renamed.words())
+        count += not renamed.problem
+    print(f"{count} runs renamed.")
 
 
 def _chosen(options: argparse.Namespace) -> Any:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from zerocon.commands.dataset import native_side, only
+from zerocon.core.naming import content_of, digest
 from zerocon.core.quiet import quiet_models
-from zerocon.ledger.provenance import digest
 
 
 def add(commands: Any) -> None:
@@ -118,6 +118,4 @@ def _config(config: dict[str, Any], name: str, fingerprint: str, rules: Any) -> 
 
 
 def _digest(asked: dict[str, Any]) -> str:
-    from zerocon.config.settings import content_of
-
     return digest(content_of(asked))

@@ -23,15 +23,15 @@ def add(commands: Any) -> None:
 def _sync(options: argparse.Namespace) -> None:
     from zerocon.config.settings import compose_config, plain
     from zerocon.core.text import printable
-    from zerocon.ledger.status import status_of
+    from zerocon.ledger.run_directory import RunDirectory
     from zerocon.reports.runs import find_runs
     from zerocon.runs.mirror import sync
 
     overrides = options.overrides or ["tracker=wandb", "tracker.mode=online"]
     tracker = plain(compose_config(overrides))["tracker"]
     for run in find_runs(options.runs):
-        if status_of(run.directory).state in ("partial", "running"):
+        if RunDirectory(run.directory).status().state in ("partial", "running"):
             print(f"{printable(run.directory)}  is not finished, and is left out")
         else:
-            told = sync(run.directory, tracker)
-            print(f"{printable(run.directory)}  {'uploaded' if told else 'already uploaded'}")
+            sent = sync(run.directory, tracker)
+            print(f"{printable(run.directory)}  {'uploaded' if sent else 'already uploaded'}")

@@ -31,11 +31,11 @@ from zerocon.config.compatibility import objection
 from zerocon.config.worlds import SWITCH, Choices, check_worlds
 from zerocon.core.cases import Dataset, DatasetError
 from zerocon.core.checks import ConfigError, in_range
+from zerocon.core.naming import NOT_IN_NAME, digest_of_settings
 from zerocon.directions.base import Direction
 from zerocon.inversions.base import Inversion
 from zerocon.ledger.cache import DEFAULT, GIB
 from zerocon.ledger.claims import AUTO, Shard
-from zerocon.ledger.provenance import NOT_IN_NAME, digest
 from zerocon.losses.base import NoLosses
 from zerocon.methods.base import Method
 from zerocon.metrics.base import Metric
@@ -45,13 +45,14 @@ CONF = Path(__file__).parent.parent.parent / "conf"
 
 Executor = Literal["local", "processes", "ray"]
 Worlds = Literal["run", "edit", "any"]
-OnCodeChange = Literal["warn", "refuse", "rerun"]
+OnCodeChange = Literal["warn", "refuse", "rerun", "keep"]
 
 
 @dataclass(frozen=True)
 class RunnerSettings:
     root: str = "outputs"
     batch_size: int | Literal["auto"] = 10
+    deterministic: bool = False
     retry_failed: bool = True
     executor: Executor = "local"
     workers: int = 2
@@ -65,6 +66,11 @@ class RunnerSettings:
     def __post_init__(self) -> None:
         if self.batch_size != "auto":
             in_range("runner.batch_size", self.batch_size, 1)
+        elif self.deterministic:
+            raise ConfigError(
+                "runner.deterministic=true gives every batch one shape, so it needs a number as "
+                "runner.batch_size, not auto"
+            )
         in_range("runner.workers", self.workers, 1)
         in_range("runner.cache", self.cache, 0)
         in_range("runner.gallery_cases", self.gallery_cases, 1)
@@ -110,8 +116,7 @@ def directory_of(config: dict[str, Any]) -> Path:
     name = str(config["name"])
     if not name.strip() or "/" in name:
         raise ConfigError(f"name is {config['name']!r}; it must be a plain word or two")
-    content = {key: value for key, value in content_of(config).items() if key != "name"}
-    return Path(config["runner"]["root"]) / f"{name}-{digest(content)}"
+    return Path(config["runner"]["root"]) / f"{name}-{digest_of_settings(config)}"
 
 
 def settings_from(cfg: DictConfig) -> RunSettings:
@@ -187,16 +192,6 @@ def stored_settings(directory: Path, overrides: Sequence[str] = ()) -> RunSettin
         raise ConfigError(f"{directory} holds scores of pictures that were made elsewhere")
     # What is stored was made; the tables say so if worlds were mixed.
     return replace(settings_of(plain(cfg), worlds="any"), directory=directory)
-
-
-def content_of(config: dict[str, Any]) -> dict[str, Any]:
-    """The config without what leaves the numbers alone: what a run is named by."""
-    content = {key: value for key, value in config.items() if key not in NOT_IN_NAME}
-    for dotted in NOT_IN_NAME:
-        group, _, field = dotted.partition(".")
-        if field and group in content:
-            content[group] = {k: v for k, v in content[group].items() if k != field}
-    return content
 
 
 def build(config: dict[str, Any], group: str, later: Sequence[str] = ()) -> Callable[..., Any]:

@@ -176,9 +176,13 @@ class FileDataset:
             raise CaseError(f"case {case_id!r} {entry.reason}")
         return entry
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """The start of the dataset's identity when this was first asked for."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         return self.identity(file_digest)[:16]
 
     def identity(self, hasher: FileHasher = file_digest) -> str:

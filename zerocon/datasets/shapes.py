@@ -12,10 +12,10 @@ from torch import Tensor
 
 from zerocon.core.cases import Case, CaseError, DatasetError, World
 from zerocon.core.checks import shown
+from zerocon.core.memory import cache_folder
 from zerocon.datasets.base import Choice, Row, gather, text
 from zerocon.datasets.images import read_image
 from zerocon.datasets.pie_bench import PieBench, relative
-from zerocon.ledger.cache import base
 from zerocon.shapes.benchmark import COUNTS, SPLITS, write_benchmark
 from zerocon.shapes.reader import edit_success
 from zerocon.shapes.scene import Scene
@@ -86,7 +86,7 @@ def _truth(entry: Row) -> Path:
 
 
 def default_root(size: int, split: str) -> Path:
-    return base() / f"shapes_pie_v{VERSION}" / f"{split}_{size}"
+    return cache_folder() / f"shapes_pie_v{VERSION}" / f"{split}_{size}"
 
 
 def _scene(entry: Row, field: str) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from functools import cache
 from pathlib import Path
@@ -33,9 +32,22 @@ def check_place(place: Path) -> None:
         raise ConfigError(f"direction.file={place} can't be read: {error.strerror}") from error
 
 
-@cache
 def read_banks(place: Path) -> dict[str, list[str]]:
-    """{concept: sentences}: of a folder, its `<concept>.txt`; of a JSON file, what it holds."""
+    """{concept: sentences}: of a folder, its `<concept>.txt`; of a JSON file, its content."""
+    inside = sorted(place.glob("*.txt")) if place.is_dir() else []
+    return _read_banks(place, tuple(map(last_change, (place, *inside))))
+
+
+def last_change(file: Path) -> int:
+    """In nanoseconds; 0 if there is no such file."""
+    try:
+        return file.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+@cache
+def _read_banks(place: Path, _changed: tuple[int, ...]) -> dict[str, list[str]]:
     if place.is_dir():
         named = {f.stem.lower(): f.read_text("utf-8") for f in sorted(place.glob("*.txt"))}
         banks = {name: _lines(text.splitlines()) for name, text in named.items()}
@@ -52,11 +64,6 @@ WANTED = (
     "expected a folder of <concept>.txt, one sentence a line, "
     'or a JSON file {"concept": ["a sentence", …], …}'
 )
-
-
-def banks_fingerprint(place: Path) -> str:
-    text = json.dumps(read_banks(place), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _from_json(file: Path) -> dict[str, list[str]]:

@@ -12,6 +12,7 @@ from zerocon.core.cases import Case
 from zerocon.core.checks import in_range
 from zerocon.core.conditions import Condition
 from zerocon.core.levels import at_least_single
+from zerocon.core.memory import NO_MEMORY, Memory
 
 CHUNK = 64  # sentences that go through the text encoder together
 
@@ -24,12 +25,16 @@ class Direction(Protocol):
         """Is row k of the target condition about word k of the target prompt?"""
         ...
 
-    def __call__(self, backbone: Backbone, cases: Sequence[Case]) -> Condition: ...
+    def __call__(
+        self, backbone: Backbone, cases: Sequence[Case], memory: Memory = NO_MEMORY
+    ) -> Condition:
+        """`memory` may keep what is costly to compute."""
+        ...
 
 
 @dataclass(frozen=True)
-class Said:
-    """What the direction of one case is made from, in words."""
+class SentenceSets:
+    """The sentences that the direction of one case is computed from."""
 
     base: str  # the direction is added to this sentence's embedding
     sources: tuple[str, ...]
@@ -38,32 +43,26 @@ class Said:
 
 @runtime_checkable
 class MadeOfSentences(Protocol):
-    """A direction that is a difference of sentences, and can tell which."""
+    """A direction that is a difference of sentences."""
 
-    def said(self, cases: Sequence[Case]) -> list[Said]: ...
+    def sentence_sets(self, cases: Sequence[Case], memory: Memory) -> list[SentenceSets]: ...
 
 
 @runtime_checkable
 class DescribesSources(Protocol):
-    """A direction that looks at the picture and says what the source prompt is."""
+    """A direction that writes the source prompts from the pictures."""
 
-    def source_prompts(self, cases: Sequence[Case]) -> list[str]: ...
-
-
-@runtime_checkable
-class HasOrigin(Protocol):
-    """A direction whose numbers depend on more than its settings: on files or on models."""
-
-    @property
-    def fingerprint(self) -> str: ...
+    def source_prompts(self, cases: Sequence[Case], memory: Memory) -> list[str]: ...
 
 
-def with_sources(direction: Direction, cases: Sequence[Case]) -> list[Case]:
-    """The cases as inversion and sampler should see them: with the direction's own source
-    prompts, where it writes some, so that everything begins at the same condition."""
+def with_sources(
+    direction: Direction, cases: Sequence[Case], memory: Memory = NO_MEMORY
+) -> list[Case]:
+    """The cases with the direction's own source prompts, if it writes some: inversion and
+    sampler begin at the same condition."""
     if not isinstance(direction, DescribesSources):
         return list(cases)
-    prompts = direction.source_prompts(cases)
+    prompts = direction.source_prompts(cases, memory)
     return [
         dataclasses.replace(case, source_prompt=prompt)
         for case, prompt in zip(cases, prompts, strict=True)

@@ -14,11 +14,11 @@ import torch
 
 from zerocon.core.cases import Case, World
 from zerocon.core.checks import one_of
-from zerocon.directions.base import Said
+from zerocon.core.memory import NO_MEMORY, Entry, Memory
+from zerocon.directions.base import SentenceSets
 from zerocon.directions.captioner import Captioner, load_captioner
 from zerocon.directions.concepts import changes, substituted
-from zerocon.directions.sentences import BankName, Sentences, check_model
-from zerocon.ledger.cache import Entry, kept
+from zerocon.directions.sentences import Sentences, check_model
 
 KIND = "captions_v1"
 
@@ -36,7 +36,7 @@ class Caption(Sentences):
     folder or hub id; null: the shapes world's own.
     """
 
-    bank: BankName = "prompts"
+    bank: str = "prompts"
     source: Literal["caption", "given"] = "caption"
     between: Literal["captions", "prompts"] = "captions"
     captioner: str | None = None
@@ -50,33 +50,27 @@ class Caption(Sentences):
             pin = "direction.captioner_revision"
             check_model("direction.captioner", self.captioner, pin, self.captioner_revision)
 
-    def said(self, cases: Sequence[Case]) -> list[Said]:
-        captions = self.captions(cases)
-        return [self._said(case, text) for case, text in zip(cases, captions, strict=True)]
+    def sentence_sets(self, cases: Sequence[Case], memory: Memory) -> list[SentenceSets]:
+        captions = self.captions(cases, memory)
+        return [
+            SentenceSets(self._base(case, text), *self.sentences(*self._pair(case, text), memory))
+            for case, text in zip(cases, captions, strict=True)
+        ]
 
-    def source_prompts(self, cases: Sequence[Case]) -> list[str]:
-        """What each case's source prompt is, for inversion and sampler too."""
-        captions = self.captions(cases)
+    def source_prompts(self, cases: Sequence[Case], memory: Memory) -> list[str]:
+        """Each case's source prompt, for inversion and sampler too."""
+        captions = self.captions(cases, memory)
         return [self._base(case, text) for case, text in zip(cases, captions, strict=True)]
 
-    def captions(self, cases: Sequence[Case]) -> list[str]:
-        """What the captioner says of each picture, alone; kept for the next time."""
+    def captions(self, cases: Sequence[Case], memory: Memory = NO_MEMORY) -> list[str]:
+        """The caption of each picture."""
         model = self._captioner()
-        return [_captioned(model, case) for case in cases]
+        return [_captioned(model, case, memory) for case in cases]
 
     @property
     def worlds(self) -> dict[str, World]:
         own: dict[str, World] = {"captioner": "shapes"} if self.captioner is None else {}
         return super().worlds | own
-
-    @property
-    def fingerprint(self) -> str:
-        return "+".join(
-            part for part in (self._captioner().fingerprint, super().fingerprint) if part
-        )
-
-    def _said(self, case: Case, caption: str) -> Said:
-        return Said(self._base(case, caption), *self.sentences(*self._pair(case, caption)))
 
     def _base(self, case: Case, caption: str) -> str:
         given = self.source == "given" and case.source_prompt
@@ -97,10 +91,10 @@ class Caption(Sentences):
         return load_captioner(self.captioner, self.captioner_revision)
 
 
-def _captioned(model: Captioner, case: Case) -> str:
+def _captioned(model: Captioner, case: Case, memory: Memory) -> str:
     levels = (case.image * 255).round().to(torch.uint8).cpu().contiguous()
     picture = hashlib.sha256(levels.numpy().tobytes()).hexdigest()
-    decided = [model.fingerprint, list(levels.shape), picture]
-    # Alone, so that a picture's caption can't depend on its batch-mates.
-    found = kept(KIND, decided, lambda: Entry(said={"captions": model(case.image[None])}))
-    return found.said["captions"][0]
+    content = [model.fingerprint, list(levels.shape), picture]
+    # One picture at a time, so that its caption can't depend on the others in its batch.
+    found = memory.kept(KIND, content, lambda: Entry(values={"captions": model(case.image[None])}))
+    return found.values["captions"][0]

@@ -16,7 +16,8 @@ from zerocon.backbones.base import Backbone
 from zerocon.core.cases import Case, CaseError
 from zerocon.core.checks import ConfigError
 from zerocon.core.conditions import Condition
-from zerocon.core.weights import file_fingerprint
+from zerocon.core.memory import NO_MEMORY, Memory
+from zerocon.directions.banks import last_change
 from zerocon.directions.base import check_strength, steered
 
 SHARED = "delta"  # the tensor for all cases; a case's own is `delta.<case id>`
@@ -39,7 +40,9 @@ class File:
         check_strength(self.strength)
         read_deltas(self.path)
 
-    def __call__(self, backbone: Backbone, cases: Sequence[Case]) -> Condition:
+    def __call__(
+        self, backbone: Backbone, cases: Sequence[Case], memory: Memory = NO_MEMORY
+    ) -> Condition:
         source = backbone.embed([case.source_prompt for case in cases])
         deltas, made_for = read_deltas(self.path)
         if made_for not in (None, backbone.fingerprint):
@@ -49,10 +52,6 @@ class File:
             )
         rows = [self._delta(deltas, case, source) for case in cases]
         return steered(source, Condition.stack(rows), self.strength, pooled=self.pooled)
-
-    @property
-    def fingerprint(self) -> str:
-        return file_fingerprint(self.path)
 
     def _delta(self, deltas: dict[str, Tensor], case: Case, source: Condition) -> Condition:
         """The case's own difference, or the one for all cases, for each part of a condition."""
@@ -79,9 +78,13 @@ class File:
         return delta
 
 
-@cache
 def read_deltas(path: Path) -> tuple[dict[str, Tensor], str | None]:
-    """The file's directions, and the fingerprint of the backbone it was made for, if it says."""
+    """The file's directions, and the fingerprint of the backbone they were made for, or None."""
+    return _read_deltas(path, last_change(path))
+
+
+@cache
+def _read_deltas(path: Path, _changed: int) -> tuple[dict[str, Tensor], str | None]:
     try:
         with safe_open(path, "pt") as stored:
             names = [n for n in stored.keys() if n.partition(".")[0] in (SHARED, POOLED)]  # noqa: SIM118

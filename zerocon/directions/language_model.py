@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from zerocon.core.memory import Entry, Memory
 from zerocon.core.weights import WeightsError, folder_fingerprint, load_pretrained
-from zerocon.ledger.cache import Entry, kept
 
 # The model continues the last line, so each of its sentences begins with the concept. No model
 # that was trained to follow instructions is needed.
@@ -37,13 +37,13 @@ class Writer:
     tokenizer: Any
     fingerprint: str
 
-    def continuations(self, concept: str, count: int, seed: int) -> list[str]:
-        """The rest of `count` sentences that begin with the concept; cached."""
-        decided = [self.fingerprint, PROMPT, LONGEST, concept, count, seed]
-        found = kept(
-            KIND, decided, lambda: Entry(said={"lines": self._write(concept, count, seed)})
+    def continuations(self, concept: str, count: int, seed: int, memory: Memory) -> list[str]:
+        """The rest of `count` sentences that begin with the concept."""
+        content = [self.fingerprint, PROMPT, LONGEST, concept, count, seed]
+        found = memory.kept(
+            KIND, content, lambda: Entry(values={"lines": self._write(concept, count, seed)})
         )
-        return list(found.said["lines"])
+        return list(found.values["lines"])
 
     @torch.no_grad()
     def _write(self, concept: str, count: int, seed: int) -> list[str]:

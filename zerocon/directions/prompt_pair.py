@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from zerocon.backbones.base import Backbone
 from zerocon.core.cases import Case
 from zerocon.core.conditions import Condition
-from zerocon.directions.base import Said, check_strength, difference_of, steered
+from zerocon.core.memory import NO_MEMORY, Memory
+from zerocon.directions.base import SentenceSets, check_strength, difference_of, steered
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,14 @@ class PromptPair:
     def keeps_target_words(self) -> bool:
         return self.strength == 1.0 and not self.pooled
 
-    def __call__(self, backbone: Backbone, cases: Sequence[Case]) -> Condition:
+    def __call__(
+        self, backbone: Backbone, cases: Sequence[Case], memory: Memory = NO_MEMORY
+    ) -> Condition:
         source = backbone.embed([case.source_prompt for case in cases])
         target = backbone.embed([case.target_prompt for case in cases])
         return steered(source, difference_of(target, source), self.strength, pooled=self.pooled)
 
-    def said(self, cases: Sequence[Case]) -> list[Said]:
-        return [Said(c.source_prompt, (c.source_prompt,), (c.target_prompt,)) for c in cases]
+    def sentence_sets(self, cases: Sequence[Case], memory: Memory) -> list[SentenceSets]:
+        return [
+            SentenceSets(c.source_prompt, (c.source_prompt,), (c.target_prompt,)) for c in cases
+        ]

@@ -8,29 +8,48 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from zerocon.backbones.base import Backbone
 from zerocon.core.cases import Case, CaseError, World
 from zerocon.core.checks import ConfigError, in_range, one_of
 from zerocon.core.conditions import Condition
-from zerocon.directions.banks import banks_fingerprint, check_place, file_sentences
-from zerocon.directions.base import Said, check_strength, difference_of, mean_embedding, steered
+from zerocon.core.memory import NO_MEMORY, Entry, Memory
+from zerocon.core.named import named
+from zerocon.core.source_code import code_of
+from zerocon.directions.banks import check_place, file_sentences
+from zerocon.directions.base import (
+    SentenceSets,
+    check_strength,
+    difference_of,
+    mean_embedding,
+    steered,
+)
 from zerocon.directions.concepts import concepts
 from zerocon.directions.language_model import Writer, load_writer
-from zerocon.directions.templates import photo_sentences, shapes_sentences
-from zerocon.ledger.cache import Entry, kept
-from zerocon.ledger.code import code_of
 
 KIND = "directions_v3"
-BankName = Literal["prompts", "shapes", "shapes_elsewhere", "photo", "file", "language_model"]
-BANKS = ("prompts", "shapes", "shapes_elsewhere", "photo", "file", "language_model")
+# Banks that are functions, (source prompt, target prompt, count) -> pairs of sentences, each by
+# its module and name. `add_bank` adds one.
+BANKS = {
+    "shapes": "zerocon.shapes.sentences:in_other_words",
+    "shapes_elsewhere": "zerocon.shapes.sentences:in_other_scenes",
+    "photo": "zerocon.directions.templates:photo_sentences",
+}
+OTHERS = ("prompts", "file", "language_model")
 # The shapes world's sentences follow its grammar; the templates are captions of photographs.
 BANK_WORLDS: Mapping[str, World] = {
     "shapes": "shapes",
     "shapes_elsewhere": "shapes",
     "photo": "photographs",
 }
+
+
+def add_bank(name: str, place: str) -> None:
+    """Make `direction.bank=name` mean the function at `module:name`."""
+    if name in OTHERS or BANKS.get(name, place) != place:
+        raise ConfigError(f"there is a bank of sentences named {name!r} already")
+    BANKS[name] = place
 
 
 @dataclass(frozen=True)
@@ -46,7 +65,7 @@ class Sentences:
 
     keeps_target_words: ClassVar[bool] = False
 
-    bank: BankName = "shapes"
+    bank: str = "shapes"
     count: int = 32
     file: Path | None = None
     model: str | None = None
@@ -57,7 +76,7 @@ class Sentences:
     pooled: bool = False
 
     def __post_init__(self) -> None:
-        one_of("direction.bank", self.bank, BANKS)
+        one_of("direction.bank", self.bank, ("prompts", *BANKS, "file", "language_model"))
         in_range("direction.count", self.count, 1, 10_000)
         in_range("direction.seed", self.seed, 0)
         check_strength(self.strength)
@@ -68,23 +87,31 @@ class Sentences:
         if self.model is not None:
             check_model("direction.model", self.model, "direction.revision", self.revision)
 
-    def __call__(self, backbone: Backbone, cases: Sequence[Case]) -> Condition:
-        said = self.said(cases)
-        bases = backbone.embed([s.base for s in said])
-        deltas = Condition.stack([difference(backbone, s) for s in said])
+    def __call__(
+        self, backbone: Backbone, cases: Sequence[Case], memory: Memory = NO_MEMORY
+    ) -> Condition:
+        sets = self.sentence_sets(cases, memory)
+        bases = backbone.embed([s.base for s in sets])
+        deltas = Condition.stack([difference(backbone, s, memory) for s in sets])
         return steered(bases, deltas, self.strength, pooled=self.pooled)
 
-    def said(self, cases: Sequence[Case]) -> list[Said]:
+    def sentence_sets(self, cases: Sequence[Case], memory: Memory) -> list[SentenceSets]:
         return [
-            Said(c.source_prompt, *self.sentences(c.source_prompt, c.target_prompt)) for c in cases
+            SentenceSets(
+                case.source_prompt,
+                *self.sentences(case.source_prompt, case.target_prompt, memory),
+            )
+            for case in cases
         ]
 
-    def sentences(self, source: str, target: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """The two banks for an edit from one prompt to the other."""
+    def sentences(
+        self, source: str, target: str, memory: Memory = NO_MEMORY
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The sentences for an edit from one prompt to the other: source set, target set."""
         if not source.strip():
             raise CaseError(
-                "the source prompt is empty, so nothing tells what is edited; direction=caption "
-                "writes one from the picture"
+                "the source prompt is empty, so it can't be told what is edited; "
+                "direction=caption writes one from the picture"
             )
         before, after = concepts(source, target)
         match self.bank:
@@ -92,15 +119,12 @@ class Sentences:
                 return (source,), (target,)
             case "file":
                 assert self.file is not None
-                banks = [file_sentences(self.file, concept) for concept in (before, after)]
-                return tuple(banks[0][: self.count]), tuple(banks[1][: self.count])
+                sets = [file_sentences(self.file, concept) for concept in (before, after)]
+                return tuple(sets[0][: self.count]), tuple(sets[1][: self.count])
             case "language_model":
-                pairs = self._written(before.phrase, after.phrase)
-            case "photo":
-                pairs = photo_sentences(before, after, self.count)
-            case "shapes" | "shapes_elsewhere":
-                elsewhere = self.bank == "shapes_elsewhere"
-                pairs = shapes_sentences(source, target, self.count, elsewhere=elsewhere)
+                pairs = self._written(before.phrase, after.phrase, memory)
+            case _:
+                pairs = named(BANKS[self.bank])(source, target, self.count)
         return tuple(old for old, _ in pairs), tuple(new for _, new in pairs)
 
     @property
@@ -109,17 +133,10 @@ class Sentences:
         world = BANK_WORLDS.get(self.bank)
         return {} if world is None else {"bank": world}
 
-    @property
-    def fingerprint(self) -> str:
-        """Of the sentences' file or of the model that writes them; empty for built-in ones."""
-        if self.bank == "file" and self.file is not None:
-            return banks_fingerprint(self.file)
-        return self._writer().fingerprint if self.bank == "language_model" else ""
-
-    def _written(self, before: str, after: str) -> list[tuple[str, str]]:
+    def _written(self, before: str, after: str, memory: Memory) -> list[tuple[str, str]]:
         writer = self._writer()
-        old = writer.continuations(before, self.count, self.seed)
-        new = old if self.paired else writer.continuations(after, self.count, self.seed)
+        old = writer.continuations(before, self.count, self.seed, memory)
+        new = old if self.paired else writer.continuations(after, self.count, self.seed, memory)
         return [
             (f"{before} {a}".strip(), f"{after} {b}".strip()) for a, b in zip(old, new, strict=True)
         ]
@@ -148,19 +165,19 @@ def check_model(field: str, path: str, revision_field: str, revision: str | None
         raise ConfigError(f"{field}={path} is a hub id; pin its commit with {revision_field}=…")
 
 
-def difference(backbone: Backbone, said: Said) -> Condition:
-    """Δc, tokens [token, width], in single precision; cached."""
-    decided = [
+def difference(backbone: Backbone, sets: SentenceSets, memory: Memory) -> Condition:
+    """Δc, tokens [token, width], in single precision."""
+    content = [
         backbone.fingerprint,
         code_of(mean_embedding.__module__, type(backbone).__module__),
         [backbone.device.type, str(backbone.dtype)],
-        sorted(set(said.sources)),
-        sorted(set(said.targets)),
+        sorted(set(sets.sources)),
+        sorted(set(sets.targets)),
     ]
 
     def compute() -> Entry:
-        target, source = (mean_embedding(backbone, bank) for bank in (said.targets, said.sources))
+        target, source = (mean_embedding(backbone, bank) for bank in (sets.targets, sets.sources))
         delta = difference_of(target, source)
         return Entry({name: part.cpu() for name, part in delta.parts.items()})
 
-    return Condition(**kept(KIND, decided, compute).tensors)
+    return Condition(**memory.kept(KIND, content, compute).tensors)

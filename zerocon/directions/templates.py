@@ -1,19 +1,12 @@
-"""Built-in sentences about what an edit changes: for photographs, and for the shapes world.
+"""Built-in sentences about what an edit changes, for photographs.
 
-Both fill the same sentences with what is there before and after, so that the mean difference
-is about the edit and little else.
+The same sentences are filled with the concept before and after, so that the mean difference is
+about the edit and little else.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from random import Random
-from typing import Any, cast
-
-from zerocon.core.cases import CaseError
-from zerocon.directions.concepts import Concept
-from zerocon.shapes.captions import CaptionError, Wording, parse
-from zerocon.shapes.scene import SCENE_ATTRIBUTES, THING_ATTRIBUTES, Scene, Thing, random_scene
+from zerocon.directions.concepts import concepts
 
 PHOTO = (
     "{}",
@@ -53,98 +46,7 @@ PHOTO = (
 Pair = tuple[str, str]
 
 
-def photo_sentences(before: Concept, after: Concept, count: int) -> list[Pair]:
+def photo_sentences(source: str, target: str, count: int) -> list[Pair]:
     """Sentences of photographs' captions, with the phrase that changes."""
+    before, after = concepts(source, target)
     return [(t.format(before.phrase), t.format(after.phrase)) for t in PHOTO[:count]]
-
-
-def shapes_sentences(source: str, target: str, count: int, *, elsewhere: bool) -> list[Pair]:
-    """The prompts in other words of the shapes world's grammar, both in the same wording.
-
-    `elsewhere`: in other scenes, too, that share with the prompts only what changes. The
-    draws depend on the two prompts alone.
-    """
-    scenes = _scenes(source, target)
-    pairs: list[Pair] = []
-    for number in range(count):
-        rng = Random(f"{source}\n{target}\n{number}")
-        wording = Wording.draw(rng)
-        before, after = _moved(rng, *scenes) if elsewhere else scenes
-        pairs.append((wording.caption(before), wording.caption(after)))
-    return pairs
-
-
-def _scenes(source: str, target: str) -> tuple[Scene, Scene]:
-    try:
-        return _scene(source), _scene(target)
-    except CaptionError as error:
-        raise CaseError(
-            f"the shapes world's sentences need prompts of its grammar: {error}. For other "
-            "prompts take direction.bank=photo"
-        ) from error
-
-
-def _scene(prompt: str) -> Scene:
-    """A scene that fits the prompt; where its things stand, no caption tells."""
-    things, background, style = cast("tuple[Any, str, str]", parse(prompt))
-    stand = ((0.5, 0.5),) if len(things) == 1 else ((0.25, 0.5), (0.75, 0.5))
-    try:
-        drawn = tuple(
-            Thing(**dict(zip(THING_ATTRIBUTES, thing, strict=True)), x=x, y=y)
-            for thing, (x, y) in zip(things, stand, strict=True)
-        )
-        return Scene(drawn, background, style, 0.5)
-    except ValueError as error:
-        raise CaptionError(f"{prompt!r} describes no scene: {error}") from error
-
-
-def _moved(rng: Random, before: Scene, after: Scene) -> tuple[Scene, Scene]:
-    """Both scenes with all that they share drawn anew."""
-    count = max(len(before.things), len(after.things))
-    while True:
-        try:
-            return _refilled(before, after, random_scene(rng, count))
-        except ValueError:  # such a scene can't be: a tilted circle, a hollow striped thing
-            continue
-
-
-def _refilled(before: Scene, after: Scene, drawn: Scene) -> tuple[Scene, Scene]:
-    old, new = _refilled_things(before.things, after.things, drawn.things)
-    shared: dict[str, Any] = {
-        name: getattr(drawn, name)
-        for name in SCENE_ATTRIBUTES
-        if getattr(before, name) == getattr(after, name)
-    }
-    return replace(before, things=old, **shared), replace(after, things=new, **shared)
-
-
-Things = tuple[Thing, ...]
-
-
-def _refilled_things(before: Things, after: Things, drawn: Things) -> tuple[Things, Things]:
-    if len(before) == len(after):
-        pairs = [_redrawn(*three) for three in zip(before, after, drawn, strict=True)]
-        return tuple(a for a, _ in pairs), tuple(b for _, b in pairs)
-    # One thing came or went, and the other is in both: that one is drawn anew.
-    if len(before) < len(after):
-        new, old = _refilled_things(after, before, drawn)
-        return old, new
-    stays = next((i for i, thing in enumerate(before) if _same(thing, after[0])), None)
-    if stays is None:
-        return before, after
-    both = tuple(drawn[i] if i == stays else thing for i, thing in enumerate(before))
-    return both, (drawn[stays],)
-
-
-def _same(one: Thing, other: Thing) -> bool:
-    return all(getattr(one, name) == getattr(other, name) for name in THING_ATTRIBUTES)
-
-
-def _redrawn(before: Thing, after: Thing, drawn: Thing) -> tuple[Thing, Thing]:
-    """What the two things have in common, as the drawn thing has it; ValueError if it can't be."""
-    common = {
-        name: getattr(drawn, name)
-        for name in THING_ATTRIBUTES
-        if getattr(before, name) == getattr(after, name)
-    }
-    return replace(before, **common), replace(after, **common)

@@ -9,11 +9,14 @@ from typing import ClassVar
 from zerocon.backbones.base import Backbone
 from zerocon.core.cases import Case
 from zerocon.core.conditions import Condition
+from zerocon.core.memory import NO_MEMORY, Memory
 
 
 @dataclass(frozen=True)
 class WordSwap:
     keeps_target_words: ClassVar[bool] = True
 
-    def __call__(self, backbone: Backbone, cases: Sequence[Case]) -> Condition:
+    def __call__(
+        self, backbone: Backbone, cases: Sequence[Case], memory: Memory = NO_MEMORY
+    ) -> Condition:
         return backbone.embed([case.target_prompt for case in cases])

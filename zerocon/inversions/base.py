@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
@@ -112,8 +112,8 @@ class Trajectory:
             z = z | {"edit": z["edit"] + (kept - z["source"])}
         return z | {"source": kept}
 
-    def case(self, row: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """All of one case, for storing: its tensors, and the rest as plain JSON."""
+    def stored(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """All of it, for storing: its tensors, and the rest as plain JSON."""
         negatives = self.negatives.parts if self.negatives else {}
         tensors = {"latents": self.latents, "noises": self.noises} | {
             f"negatives.{name}": part for name, part in negatives.items()
@@ -125,12 +125,11 @@ class Trajectory:
             "proximal": self.proximal,
             "shrink": self.shrink,
         }
-        return {name: part[:, row] for name, part in tensors.items() if part is not None}, rest
+        return {name: part for name, part in tensors.items() if part is not None}, rest
 
     @classmethod
-    def joined(cls, cases: Sequence[Mapping[str, Tensor]], rest: Mapping[str, Any]) -> Self:
-        """The trajectory of a batch from what `case` gave of each of its cases."""
-        tensors = {name: torch.stack([c[name] for c in cases], dim=1) for name in cases[0]}
+    def restored(cls, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> Self:
+        """The trajectory that `stored` gave this of."""
         prefix = "negatives."
         negatives = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
         settings = dict(rest)

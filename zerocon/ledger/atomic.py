@@ -15,7 +15,7 @@ PARTIAL = ".partial"
 def write_atomic(path: Path, data: bytes | Iterable[bytes]) -> None:
     """Write beside the target, then rename: a reader sees the old file or the new one.
 
-    What comes in pieces is never in memory as a whole.
+    Data that comes in pieces is never in memory as a whole.
     """
     partial = path.with_name(f".{uuid4().hex}{PARTIAL}")
     try:
@@ -25,13 +25,13 @@ def write_atomic(path: Path, data: bytes | Iterable[bytes]) -> None:
             os.fsync(file.fileno())
         partial.replace(path)
     finally:
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             partial.unlink()
     _sync_directory(path.parent)
 
 
 def sweep(directory: Path, older_than: float = 0.0) -> None:
-    """Remove what killed processes left half written, in the directory and those in it."""
+    """Remove what killed processes left half written, in the directory and its subfolders."""
     before = time.time() - older_than
     for partial in [*directory.glob(f".*{PARTIAL}"), *directory.glob(f"*/.*{PARTIAL}")]:
         with suppress(OSError):

@@ -1,9 +1,11 @@
-"""What was computed before, in one folder: files named by the content of all that decides them.
+"""Values computed before, kept in one folder: a `Memory` on disk.
 
-- A file appears whole (written beside, then renamed), so runs that share the folder never meet.
-- It holds a checksum of its content. One that is damaged is computed again, and that is said.
-- The folder is bounded: what was not used for longest goes first.
-- A folder that can't be written costs time, never a result.
+- An entry is a file named by a digest of everything that its value depends on.
+- A file is written beside its place and then renamed, so several runs can share the folder.
+- It holds a checksum of its name and content. A damaged entry, or one that was copied over
+  another, is computed again, with a warning.
+- The folder has a size limit; the entries not used for longest are removed first.
+- If the folder can't be written, values are computed again; no result depends on it.
 """
 
 from __future__ import annotations
@@ -14,11 +16,11 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zerocon.core.memory import NO_MEMORY, Entry, Memory, cache_folder, key_of
 from zerocon.ledger.atomic import PARTIAL, sweep, write_atomic
 
 if TYPE_CHECKING:
@@ -27,34 +29,14 @@ if TYPE_CHECKING:
 GIB = 2**30
 DEFAULT = 10.0  # GiB that the folder may take
 _ABANDONED = 3600.0  # seconds after which a half-written file has no writer any more
-_SCAN_EVERY = 20  # the folder is measured each time a twentieth of its bound was written
+_SCAN_EVERY = 20  # the folder is measured each time a twentieth of its limit was written
 
 log = logging.getLogger(__name__)
 
 
-def base() -> Path:
-    """`$ZEROCON_CACHE`, or `~/.cache/zerocon`."""
-    chosen = os.environ.get("ZEROCON_CACHE")
-    return Path(chosen) if chosen else Path.home() / ".cache" / "zerocon"
-
-
-def key_of(content: Any) -> str:
-    """A name for everything that decides a value; `content` is plain JSON."""
-    text = json.dumps(content, sort_keys=True, ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:40]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One value: its tensors, and what else is to be known, as plain JSON."""
-
-    tensors: Mapping[str, Tensor] = field(default_factory=dict["str", "Tensor"])
-    said: Mapping[str, Any] = field(default_factory=dict[str, Any])
-
-
 @dataclass
 class Counts:
-    """How often the cache could help in this session."""
+    """How often an entry of one kind was there, in cases."""
 
     found: int = 0
     computed: int = 0
@@ -62,109 +44,98 @@ class Counts:
 
 
 class Cache:
-    """One folder of entries below `base()`. `most` is the bound of all folders, in bytes."""
+    """The entries below `cache_folder()`, a folder a kind. `most`: the size limit in bytes."""
 
-    def __init__(self, kind: str, most: float) -> None:
-        self.folder, self.most, self.counts = base() / kind, most, Counts()
+    def __init__(self, most: float) -> None:
+        self.folder, self.most = cache_folder(), most
+        self._counts: dict[str, Counts] = {}
         self._unmeasured = most  # bytes written since the folder was measured
         self._writable = True
 
-    def read(self, key: str) -> Entry | None:
-        """The entry, or None where there is none that is whole."""
-        file = self._file(key)
+    def counts(self, kind: str) -> Counts:
+        return self._counts.setdefault(kind, Counts())
+
+    def kept(self, kind: str, content: Any, compute: Callable[[], Entry], count: int = 1) -> Entry:
+        key = key_of(kind, content)
+        entry = self.read(kind, key, count)
+        if entry is None:
+            entry = compute()
+            self.write(kind, key, entry)
+        return entry
+
+    def read(self, kind: str, key: str, count: int = 1) -> Entry | None:
+        """The entry, or None if there is none or it is damaged."""
+        file = self._file(kind, key)
         try:
             data = file.read_bytes()
         except FileNotFoundError:
-            self.counts.computed += 1
+            self.counts(kind).computed += count
             return None
         except OSError as error:
-            return self._lost(file, error.strerror or "it can't be read")
+            return self._damaged(kind, file, error.strerror or "it can't be read", count)
         try:
-            entry = _unpacked(data)
-        except Exception as error:  # noqa: BLE001 - whatever a damaged file makes a parser say
-            return self._lost(file, str(error).splitlines()[0])
-        self.counts.found += 1
+            entry = _unpacked(data, key)
+        except Exception as error:  # noqa: BLE001 - a parser may raise anything on a damaged file
+            return self._damaged(kind, file, (str(error).splitlines() or [repr(error)])[0], count)
+        self.counts(kind).found += count
         with suppress(OSError):
-            os.utime(file)  # used now: it will not be the next to go
+            os.utime(file)  # marks it as used now
         return entry
 
-    def write(self, key: str, entry: Entry) -> None:
+    def write(self, kind: str, key: str, entry: Entry) -> None:
         if not self._writable:
             return
-        data = _packed(entry)
+        data, file = _packed(entry, key), self._file(kind, key)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_atomic(self._file(key), data)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(file, data)
         except OSError as error:
             self._writable = False
-            log.warning("nothing is added to the cache %s: %s", self.folder, error.strerror)
+            log.warning("nothing is added to the cache %s: %s", file.parent, error.strerror)
             return
         self._unmeasured += len(data)
         if self._unmeasured * _SCAN_EVERY >= self.most:
             self._unmeasured = 0
             prune(self.most)
 
-    def _file(self, key: str) -> Path:
-        return self.folder / f"{key}.safetensors"
+    def _file(self, kind: str, key: str) -> Path:
+        return self.folder / kind / f"{key}.safetensors"
 
-    def _lost(self, file: Path, reason: str) -> None:
-        self.counts.damaged += 1
-        self.counts.computed += 1
+    def _damaged(self, kind: str, file: Path, reason: str, count: int) -> None:
+        self.counts(kind).damaged += count
+        self.counts(kind).computed += count
         log.warning("the cache's %s is damaged (%s); it is computed again", file.name, reason)
 
 
-class _Allowed:
-    """How large the folder may grow by what this process adds, in bytes."""
-
-    most = DEFAULT * GIB
-
-
-def allow(most: float) -> None:
-    """The bound of what `kept` adds from now on; with 0 it neither reads nor writes."""
-    _Allowed.most = most
+def memory_of(most: float) -> Memory:
+    """The cache with this limit in bytes; with 0 nothing is kept."""
+    return Cache(most) if most else NO_MEMORY
 
 
-def kept(kind: str, content: Any, compute: Callable[[], Entry]) -> Entry:
-    """What `content`, plain JSON, decides: found among the entries of its kind, or computed."""
-    if not _Allowed.most:
-        return compute()
-    entries, key = _entries(base() / kind, _Allowed.most), key_of(content)
-    found = entries.read(key)
-    if found is None:
-        found = compute()
-        entries.write(key, found)
-    return found
-
-
-@cache
-def _entries(folder: Path, most: float) -> Cache:
-    return Cache(folder.name, most)
-
-
-def _packed(entry: Entry) -> bytes:
+def _packed(entry: Entry, key: str) -> bytes:
     from safetensors.torch import save
 
     tensors = {name: value.detach().cpu().contiguous() for name, value in entry.tensors.items()}
-    said = json.dumps(dict(entry.said), sort_keys=True)
-    return save(tensors, {"said": said, "sha256": _checksum(tensors, said)})
+    values = json.dumps(dict(entry.values), sort_keys=True)
+    return save(tensors, {"values": values, "sha256": _checksum(key, tensors, values)})
 
 
-def _unpacked(data: bytes) -> Entry:
-    """ValueError, or what the parser says, when it is not what was written."""
+def _unpacked(data: bytes, key: str) -> Entry:
+    """ValueError, or an error of the parser, if it is not what was written under this key."""
     from safetensors.torch import load
 
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])["__metadata__"]
     tensors = load(data)
-    if _checksum(tensors, header["said"]) != header["sha256"]:
-        raise ValueError("its checksum is another")
-    return Entry(tensors, json.loads(header["said"]))
+    if _checksum(key, tensors, header["values"]) != header["sha256"]:
+        raise ValueError("its checksum does not fit its name and content")
+    return Entry(tensors, json.loads(header["values"]))
 
 
-def _checksum(tensors: Mapping[str, Tensor], said: str) -> str:
+def _checksum(key: str, tensors: Mapping[str, Tensor], values: str) -> str:
     import torch
 
-    digest = hashlib.sha256(said.encode())
+    digest = hashlib.sha256(f"{key}\n{values}".encode())
     for name, value in sorted(tensors.items()):
         digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
         digest.update(value.flatten().view(torch.uint8).numpy().tobytes())
@@ -173,7 +144,7 @@ def _checksum(tensors: Mapping[str, Tensor], said: str) -> str:
 
 @dataclass(frozen=True)
 class Folder:
-    """What one kind of entry takes."""
+    """How much the entries of one kind take."""
 
     name: str
     files: int
@@ -188,14 +159,14 @@ def folders() -> list[Folder]:
 
 
 def prune(most: float) -> tuple[int, int]:
-    """Remove what was not used for longest until all is at most `most` bytes: (files, bytes)."""
-    sweep(base(), _ABANDONED)
+    """Remove the entries not used for longest until all take at most `most`: (files, bytes)."""
+    sweep(cache_folder(), _ABANDONED)
     files = sorted(_files())
     excess, removed, freed = sum(size for _, size, _ in files) - most, 0, 0
     for _, size, file in files:
         if freed >= excess:
             break
-        with suppress(FileNotFoundError, PermissionError):  # another run was faster
+        with suppress(FileNotFoundError, PermissionError):  # another run removed it first
             file.unlink()
             removed, freed = removed + 1, freed + size
     return removed, freed
@@ -204,7 +175,7 @@ def prune(most: float) -> tuple[int, int]:
 def _files() -> Sequence[tuple[float, int, Path]]:
     """(last used, bytes, path) of every entry of every kind."""
     found: list[tuple[float, int, Path]] = []
-    for file in base().glob("*/*"):
+    for file in cache_folder().glob("*/*"):
         with suppress(FileNotFoundError):
             status = file.stat()
             if file.is_file() and file.suffix != PARTIAL:

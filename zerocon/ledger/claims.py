@@ -1,17 +1,22 @@
 """Which cases are edited together, and by whom.
 
 A run's cases are cut into chunks by their place in the dataset, always at the same places: a
-run that was killed cuts them as before, so that every picture comes out as it would have.
-Whoever works on a chunk holds a lock on its places in `claims`, a file in the run's directory.
-Processes that share the directory so divide its chunks among them, and the lock of one that
-dies is free for another.
+run that was killed cuts them as before, so every picture comes out as it would have.
+A process that works on a chunk holds a lock on its places in `claims`, a file in the run's
+directory. Processes that share the directory divide its chunks among them in this way, and
+the locks of a process that dies are free for the others. The file's text names the processes
+at work, for messages only.
 """
 
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
+import platform
 import re
+import struct
+import sys
 from collections.abc import Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,21 +25,36 @@ from types import TracebackType
 from typing import Self
 
 from zerocon.core.checks import ConfigError
+from zerocon.core.records import RecordError
 from zerocon.ledger.atomic import sweep
-from zerocon.ledger.records import RecordLog
+from zerocon.ledger.locks import wait_until
+from zerocon.ledger.records import RecordLog, in_words
 
 FILE = "claims"
-AT_WORK = 2**40  # a place that no case has: whoever works on the run holds it together
+AT_WORK = 2**40  # a place that no case has: all processes that work on the run share its lock
 AUTO = 32  # cases in a chunk when the batch size is found automatically
+_LINUX = sys.platform.startswith("linux")
+_FLOCK = struct.Struct("@hhqqi4x")  # Linux's `struct flock`: type, whence, start, length, process
+_MOST_REGISTERED = 2**20  # bytes of the file's text that are read
+# The claims that this process has open. Its locks on a file end when it closes *any* descriptor
+# of that file, so a look at a run that it works on itself must not open the file once more.
+_OURS: dict[Path, int] = {}
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Neighbouring cases: `case_ids` are those still to be done between two places."""
+    """The cases between two places, which are edited together, and those still to be recorded.
+
+    A chunk that is recorded in part is computed again as a whole: a case's picture may depend
+    on its batch in the last bits, and must not depend on when a run was killed.
+    """
 
     start: int
     stop: int
     case_ids: tuple[str, ...]
+    left: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -66,11 +86,17 @@ class Claims:
     """Locks on places of the dataset; they end with the process at the latest."""
 
     def __init__(self, directory: Path) -> None:
-        self._file = os.open(directory / FILE, os.O_RDWR | os.O_CREAT, 0o644)
-        with suppress(OSError):  # others are at work: what is half written may be theirs
-            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, AT_WORK)
-            sweep(directory)
-        fcntl.lockf(self._file, fcntl.LOCK_SH, 1, AT_WORK)
+        self._directory = directory
+        path = directory / FILE
+        _check_file(path)
+        with in_words(path, "opened for writing"):
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        if self._alone():
+            self._forget_the_dead()
+        _OURS[directory.resolve()] = self._file
+        wait_until(self._join, lambda: f"{path} is locked by {self._who(AT_WORK, 1)}", log.warning)
+        with suppress(OSError):  # it only serves a message
+            os.write(self._file, f"{os.getpid()} {platform.node()}\n".encode())
 
     def __enter__(self) -> Self:
         return self
@@ -81,31 +107,99 @@ class Claims:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self._alone():  # the last one to leave clears up, also after others that were killed
+            sweep(self._directory)
+        _OURS.pop(self._directory.resolve(), None)
         os.close(self._file)
 
     def take(self, start: int, stop: int) -> bool:
-        """Is it ours now? Not while another process holds a part of it."""
-        try:
-            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, stop - start, start)
-        except (BlockingIOError, PermissionError):
-            return False
-        return True
+        """Claim the places; return False while another process holds a part of them."""
+        return _try_lock(self._file, fcntl.LOCK_EX, start, stop - start)
 
     def release(self, start: int, stop: int) -> None:
         fcntl.lockf(self._file, fcntl.LOCK_UN, stop - start, start)
+
+    def holder(self, start: int, stop: int) -> str:
+        """Who holds a part of the places, in words: "process 12 on node7"."""
+        return self._who(start, stop - start)
+
+    def _alone(self) -> bool:
+        """Return whether no other process is at work, and keep others out until `_join`."""
+        return _try_lock(self._file, fcntl.LOCK_EX, AT_WORK, 1)
+
+    def _join(self) -> bool:
+        return _try_lock(self._file, fcntl.LOCK_SH, AT_WORK, 1)
+
+    def _forget_the_dead(self) -> None:
+        """Nobody else is at work: what is half written will stay so, and nobody is registered."""
+        sweep(self._directory)
+        os.ftruncate(self._file, 0)
+
+    def _who(self, start: int, length: int) -> str:
+        pid = _blocker(self._file, start, length) if _LINUX else None
+        if not pid:
+            return "another process"
+        os.lseek(self._file, 0, os.SEEK_SET)
+        lines = os.read(self._file, _MOST_REGISTERED).decode(errors="replace").splitlines()
+        hosts = [line.partition(" ")[2] for line in lines if line.startswith(f"{pid} ")]
+        return f"process {pid} on {hosts[-1]}" if hosts else f"process {pid}"
+
+
+def is_claimed(directory: Path) -> bool:
+    """Return whether another process works on any of the run's cases; changes no lock of ours."""
+    ours = _OURS.get(directory.resolve())
+    if ours is not None:
+        return bool(_LINUX and _blocker(ours, 0, 0) is not None)
+    try:
+        file = os.open(directory / FILE, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        return _blocker(file, 0, 0) is not None if _LINUX else not _try_lock(file, fcntl.LOCK_SH)
+    finally:
+        os.close(file)
+
+
+def _check_file(path: Path) -> None:
+    if path.exists() and not path.is_file():
+        raise RecordError(f"{path} is no ordinary file; move it away and run the command again")
+
+
+def _try_lock(file: int, kind: int, start: int = 0, length: int = 0) -> bool:
+    try:
+        fcntl.lockf(file, kind | fcntl.LOCK_NB, length, start)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
+
+
+def _blocker(file: int, start: int, length: int) -> int | None:
+    """The process whose lock keeps us from the range (0 when the system does not say which);
+    None when nothing does."""
+    asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, start, length, 0)
+    try:
+        answer = _FLOCK.unpack(fcntl.fcntl(file, fcntl.F_GETLK, asked))
+    except OSError:
+        return None
+    return None if answer[0] == fcntl.F_UNLCK else max(0, answer[4])
 
 
 def cuts(places: range, size: int) -> list[tuple[int, int]]:
     return [(i, min(i + size, places.stop)) for i in range(places.start, places.stop, size)]
 
 
+@dataclass(frozen=True)
+class Waiting:
+    """Others are at work on all that is left. Ask again after a moment."""
+
+    start: int
+    stop: int  # the first places that are waited for
+
+
 def chunks_left(
     log: RecordLog, claims: Claims, ids: Sequence[str], places: range, size: int
-) -> Generator[Chunk | None]:
-    """Claimed chunks until every case of `places` is recorded, by whomever.
-
-    None says: others are at work on all that is left. Ask again after a moment.
-    """
+) -> Generator[Chunk | Waiting]:
+    """Claimed chunks until every case of `places` is recorded, by whomever."""
     waiting = cuts(places, size)
     while waiting:
         others: list[tuple[int, int]] = []
@@ -115,11 +209,11 @@ def chunks_left(
                 continue
             log.refresh()
             done = log.done_ids()
-            left = tuple(case_id for case_id in ids[start:stop] if case_id not in done)
-            if left:
-                yield Chunk(start, stop, left)
+            chunk = Chunk(start, stop, tuple(ids[start:stop]), frozenset(ids[start:stop]) - done)
+            if chunk.left:
+                yield chunk
             else:
                 claims.release(start, stop)
         waiting = others
         if waiting:
-            yield None
+            yield Waiting(*waiting[0])

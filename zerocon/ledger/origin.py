@@ -1,21 +1,39 @@
-"""Where a run's numbers come from: `run.json`, written when the run begins."""
+"""Where a run's numbers come from: what `run.json` holds, written when the run begins."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+import platform
+import subprocess
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from zerocon.core.checks import ConfigError
-from zerocon.ledger.atomic import write_atomic
+from zerocon.ledger.code import code_digest
 
-FILE = "run.json"
+PACKAGES = (
+    "zerocon",
+    "torch",
+    "torchvision",
+    "diffusers",
+    "transformers",
+    "safetensors",
+    "open_clip_torch",
+    "lpips",
+    "torchmetrics",
+    "numpy",
+    "pillow",
+)
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What its directory's name alone does not say."""
+    """What has to be known about a run beside its settings.
+
+    A fingerprint tells which model computes or judges, whatever files it was loaded from: runs
+    with the same fingerprints may stand in one table. `inputs` is the digest of the files and
+    settings of this very run (see `identity`): while it is the same, nothing has changed.
+    """
 
     name: str
     case_ids: list[str]
@@ -24,19 +42,68 @@ class Origin:
     backbone: dict[str, str]
     dataset: dict[str, str]
     judges: dict[str, str]  # metric -> fingerprint of the weights it judges by
-    uses_mask: bool | None  # does the method look at the benchmark's mask? None: nobody said
+    uses_mask: bool | None  # was the method given the benchmark's mask? None: unknown
     provenance: dict[str, Any]
+    inputs: str = ""  # "": made before inputs were recorded
+    mixed: str = ""  # which inputs changed while it was made: then its numbers can't be trusted
 
-    @classmethod
-    def read(cls, directory: Path) -> Origin | None:
-        file = directory / FILE
-        if not file.exists():
-            return None
-        try:
-            return cls(**json.loads(file.read_text()))
-        except (ValueError, TypeError) as error:
-            raise ConfigError(f"{file} does not say where a run comes from: {error}") from error
 
-    def write(self, directory: Path) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
-        write_atomic(directory / FILE, (json.dumps(asdict(self), indent=2) + "\n").encode())
+def environment(device: str, dtype: str, seed: int) -> dict[str, Any]:
+    """What may explain a difference between two runs of the same inputs."""
+    return {
+        "seed": seed,
+        "device": device,
+        "device_name": _device_name(device),
+        "dtype": dtype,
+        "git": git_state(),
+        "code": code_digest(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: installed(name) for name in PACKAGES},
+    }
+
+
+def installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def git_state(directory: Path = Path(__file__).parent) -> dict[str, Any]:
+    """The revision of the running code; empty if it is not in a git checkout."""
+    unknown = {"revision": None, "dirty": None}
+    # Installed inside another repository, it does not have that repository's revision.
+    if _git(directory, "ls-files", ".") in (None, ""):
+        return unknown
+    revision, changes = _git(directory, "rev-parse", "HEAD"), _git(directory, "status", "--short")
+    if revision is None or changes is None:
+        return unknown
+    return {"revision": revision, "dirty": changes != ""}
+
+
+def _git(directory: Path, *arguments: str) -> str | None:
+    """Git's answer, or None if there is no git or no repository."""
+    command = ["git", "-C", str(directory), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _device_name(device: str) -> str:
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.get_device_name(device)
+    return _processor_name() or platform.machine()
+
+
+def _processor_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()

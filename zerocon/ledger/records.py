@@ -1,15 +1,15 @@
-"""What is known about each edited case: one line of JSON per case, appended whole.
+"""A run's records on the disk: one line of JSON per case, appended whole.
 
 The rules of `records.jsonl`:
 
 - A line, or a batch of lines, is one write to the end of the file, under a lock, and on the
-  disk before `append` returns. Several processes may append to one file.
+  disk before `append` returns. Several processes, and several threads of one process, may
+  append to one file.
 - A case may have several lines; the last one counts. A further line is only ever written
   for a case that is worth another try: it failed and failed cases are retried, or its
   picture is gone. Anything else is refused as a duplicate.
 - A process killed while writing leaves a torn last line. Opening the file for writing cuts
   it off and says so. Any other damage is an error that names the line.
-- Measures that are not numbers have no JSON literal: nan is written null, infinity "inf".
 """
 
 from __future__ import annotations
@@ -17,150 +17,44 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import io
-import json
 import logging
-import math
 import os
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path, PurePosixPath
+import stat
+import threading
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Self
 from urllib.parse import quote
 
 from PIL import Image
 
+from zerocon.core.records import Record, RecordError
 from zerocon.core.text import printable
 from zerocon.ledger.atomic import write_atomic
+from zerocon.ledger.locks import flock_holder, wait_until
 
-SCHEMA = 1
 FILE_NAME = "records.jsonl"
 IMAGES = "images"
-STATUSES = ("ok", "failed")
 _PNG_END = b"IEND\xaeB`\x82"  # every whole PNG file ends with this chunk
 _LONGEST_NAME = 150  # file systems stop at 255 bytes
 
 log = logging.getLogger(__name__)
 
 
-class RecordError(Exception):
-    """The records can't be read or written. The message names the file and the line."""
-
-
 class DuplicateError(RecordError):
     """The case has a record already."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Record:
-    """Everything known about one case of one run."""
-
-    schema: int = SCHEMA
-    case: str
-    status: str  # "ok" or "failed"
-    error: str | None = None  # why it failed
-    edit_type: str = ""
-    edit_name: str = ""
-    source_prompt: str = ""
-    target_prompt: str = ""
-    instruction: str = ""
-    image: str | None = None  # path in the run's directory
-    sha256: str | None = None  # of that file
-    metrics: Mapping[str, float] = field(default_factory=dict[str, float])
-    seconds: float = 0.0
-    notes: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        problem = _inconsistency(self)
-        if problem:
-            raise RecordError(f"record of case {self.case!r}: {problem}")
-
-    @property
-    def ok(self) -> bool:
-        return self.status == "ok"
-
-    def to_line(self) -> bytes:
-        content = asdict(self) | {"metrics": {k: _to_json(v) for k, v in self.metrics.items()}}
-        return json.dumps(content, allow_nan=False).encode() + b"\n"
-
-    @classmethod
-    def from_line(cls, line: bytes) -> Record:
-        content = json.loads(line, parse_constant=_not_json)
-        if not isinstance(content, dict):
-            raise RecordError("it is not a JSON object")
-        return cls(**_checked(content))
-
-
-def _inconsistency(record: Record) -> str:
-    """What does not fit together in it, or nothing."""
-    rules = {
-        f"schema is {record.schema}; this version reads {SCHEMA}": record.schema == SCHEMA,
-        "the case id is empty": record.case != "",
-        f"status is {record.status!r}; it must be 'ok' or 'failed'": record.status in STATUSES,
-        "a failed case has an error, an ok one has none": record.ok == (not record.error),
-        "image and sha256 come together": (record.image is None) == (record.sha256 is None),
-        f"image {record.image!r} leaves the run's directory": _stays_inside(record.image),
-        f"seconds is {record.seconds}; it must be at least 0": 0 <= record.seconds < math.inf,
-    }
-    return "; ".join(problem for problem, kept in rules.items() if not kept)
-
-
-def _stays_inside(path: str | None) -> bool:
-    if path is None:
-        return True
-    parts = PurePosixPath(path)
-    return bool(parts.parts) and not parts.is_absolute() and ".." not in parts.parts
-
-
-def _to_json(value: float) -> float | str | None:
-    if math.isnan(value):
-        return None
-    if math.isinf(value):
-        return "inf" if value > 0 else "-inf"
-    return float(value)
-
-
-def _from_json(name: str, value: object) -> float:
-    if value is None:
-        return math.nan
-    if value in ("inf", "-inf"):
-        return float(str(value))
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    raise RecordError(f'metric {name!r} is {value!r}; it must be a number, null or "inf"')
-
-
-def _not_json(literal: str) -> NoReturn:
-    raise RecordError(f"{literal} is not a JSON number")
-
-
-_TYPES: dict[str, tuple[type, ...]] = {
-    "schema": (int,),
-    "error": (str, type(None)),
-    "image": (str, type(None)),
-    "sha256": (str, type(None)),
-    "metrics": (dict,),
-    "seconds": (int, float),
-    "notes": (list,),
-}
-
-
-def _checked(content: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a record, each there and of its type; no others."""
-    names = {item.name for item in fields(Record)}
-    if content.keys() != names:
-        missing, unknown = sorted(names - content.keys()), sorted(content.keys() - names)
-        raise RecordError(f"missing fields {missing}, unknown fields {unknown}")
-    for name, value in content.items():
-        allowed = _TYPES.get(name, (str,))
-        if not isinstance(value, allowed) or isinstance(value, bool):
-            wanted = " or ".join(kind.__name__ for kind in allowed)
-            raise RecordError(f"{name} is {value!r}; it must be {wanted}")
-    if not all(isinstance(note, str) for note in content["notes"]):
-        raise RecordError("notes must be strings")
-    metrics = {name: _from_json(name, value) for name, value in content["metrics"].items()}
-    return content | {"metrics": metrics, "notes": tuple(content["notes"])}
+@contextmanager
+def in_words(path: Path, action: str) -> Generator[None]:
+    """Turn what the file system refuses into a RecordError that names the file."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise RecordError(f"{path} can't be {action}: {reason}") from error
 
 
 def read_records(directory: Path) -> list[Record]:
@@ -171,7 +65,22 @@ def read_records(directory: Path) -> list[Record]:
     path = directory / FILE_NAME
     if not path.exists():
         raise RecordError(f"{path} does not exist; is {directory} a run's directory?")
-    return list(_by_case(_parse(path, path.read_bytes(), 1)[0]).values())
+    with in_words(path, "read"):
+        _check_file(path, path.stat())  # a named pipe would be waited for without end
+        data = path.read_bytes()
+    return list(_by_case(_parse(path, data, 1)[0]).values())
+
+
+def done_cases(directory: Path, records: Sequence[Record], *, retry_failed: bool) -> frozenset[str]:
+    """The cases that need nothing more. Changes nothing, so it works on a read-only disk."""
+    again = verify_images(directory, records).keys()
+    kept = [r for r in records if r.case not in again and (r.ok or not retry_failed)]
+    return frozenset(record.case for record in kept)
+
+
+def _check_file(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise RecordError(f"{path} is no ordinary file; move it away and run the command again")
 
 
 def _by_case(records: Sequence[Record]) -> dict[str, Record]:
@@ -191,24 +100,34 @@ def _parse(path: Path, data: bytes, first_line: int) -> tuple[list[Record], byte
 
 
 class RecordLog:
-    """The records of one run, open for writing."""
+    """The records of one run, open for writing. Any thread may use it, one at a time.
+
+    The file's lock keeps other processes out, but two threads share it (they use the same
+    descriptor), so every operation holds this object's own lock as well.
+    """
 
     def __init__(self, directory: Path, retry_failed: bool = True) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self.path = directory / FILE_NAME
         self.repairs: list[str] = []  # what was mended, in words
         self._records: dict[str, Record] = {}
         self._retry: set[str] = set()
         self._read_to, self._lines = 0, 0
-        self._file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        self._turn = threading.RLock()
+        self._opened, self._closing = False, False
+        with in_words(directory, "made"):
+            directory.mkdir(parents=True, exist_ok=True)
+        with in_words(self.path, "opened for writing"):
+            self._file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         try:
+            _check_file(self.path, os.fstat(self._file))
             with self._locked():
                 self._catch_up()
         except BaseException:
             self.close()
             raise
         self._retry = self._worth_another_try(retry_failed)
+        self._opened = True
 
     def __enter__(self) -> Self:
         return self
@@ -222,17 +141,22 @@ class RecordLog:
         self.close()
 
     def close(self) -> None:
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        """Close the file. A thread that waits for its lock meanwhile gets a RecordError."""
+        self._closing = True
+        with self._turn:
+            if self._file >= 0:
+                os.close(self._file)
+                self._file = -1
 
     def records(self) -> list[Record]:
         """The last record of each case."""
-        return list(self._records.values())
+        with self._turn:
+            return list(self._records.values())
 
     def done_ids(self) -> frozenset[str]:
         """The cases that need nothing more."""
-        return frozenset(self._records.keys() - self._retry)
+        with self._turn:
+            return frozenset(self._records.keys() - self._retry)
 
     def refresh(self) -> None:
         """Learn what others have added."""
@@ -247,8 +171,9 @@ class RecordLog:
         """Add the lines of a batch, all of them or none."""
         with self._locked():
             self._catch_up()
+            done = self.done_ids()
             for record in records:
-                if record.case in self.done_ids():
+                if record.case in done:
                     raise DuplicateError(f"{self.path}: case {record.case!r} has a record already")
             self._write(b"".join(record.to_line() for record in records))
             self._lines += len(records)
@@ -257,28 +182,48 @@ class RecordLog:
 
     @contextmanager
     def _locked(self) -> Generator[None]:
-        fcntl.flock(self._file, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.flock(self._file, fcntl.LOCK_UN)
+        """Hold the log against the other threads and the file against the other processes."""
+        with self._turn:
+            wait_until(self._lock_once, self._waiting, log.warning)
+            try:
+                yield
+            finally:
+                fcntl.flock(self._file, fcntl.LOCK_UN)
 
-    def _write(self, line: bytes) -> None:
-        written = os.write(self._file, line)
-        if written != len(line):
-            os.ftruncate(self._file, self._read_to)
-            raise RecordError(
-                f"{self.path}: only {written} of {len(line)} bytes fitted; disk full?"
-            )
-        os.fsync(self._file)
+    def _lock_once(self) -> bool:
+        if self._closing:
+            raise RecordError(f"{self.path} was closed before everything was written")
+        with in_words(self.path, "locked"), suppress(BlockingIOError):
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        return False
+
+    def _waiting(self) -> str:
+        return f"{self.path} is locked by {flock_holder(self._file)}; waiting until it is free"
+
+    def _write(self, lines: bytes) -> None:
+        """Write all of it or nothing: what a full disk cuts off is taken back."""
+        written = 0
+        with in_words(self.path, "written"):
+            try:
+                written = os.write(self._file, lines)
+            finally:
+                if written != len(lines):
+                    os.ftruncate(self._file, self._read_to)
+            if written != len(lines):
+                raise RecordError(
+                    f"{self.path}: only {written} of {len(lines)} bytes fitted; disk full?"
+                )
+            os.fsync(self._file)
         self._read_to += written
 
     def _catch_up(self) -> None:
         """Read what was added since the last look, by whomever."""
-        size = os.fstat(self._file).st_size
-        if size < self._read_to:
-            raise RecordError(f"{self.path} became shorter while it was open")
-        data = _read_fully(self._file, self._read_to, size)
+        with in_words(self.path, "read"):
+            size = os.fstat(self._file).st_size
+            if size < self._read_to:
+                raise RecordError(f"{self.path} became shorter while it was open")
+            data = _read_fully(self._file, self._read_to, size)
         records, rest = _parse(self.path, data, self._lines + 1)
         for record in records:
             self._take(record)
@@ -293,18 +238,19 @@ class RecordLog:
 
     def _cut(self, rest: bytes) -> None:
         """Nobody else is writing (we hold the lock), so this line will never be finished."""
-        os.ftruncate(self._file, self._read_to)
-        os.fsync(self._file)
+        with in_words(self.path, "written"):
+            os.ftruncate(self._file, self._read_to)
+            os.fsync(self._file)
         message = f"{self.path}, line {self._lines + 1}: cut off a torn line of {len(rest)} bytes"
         self.repairs.append(message)
-        log.warning(message)
+        if self._opened:  # what was mended on opening, the opener tells
+            log.warning(message)
 
     def _worth_another_try(self, retry_failed: bool) -> set[str]:
         failed = {record.case for record in self.records() if not record.ok}
         broken = verify_images(self.directory, self.records())
         for case, problem in broken.items():
             self.repairs.append(f"case {case!r} will run again: {problem}")
-            log.warning(self.repairs[-1])
         return (failed if retry_failed else set()) | broken.keys()
 
 
@@ -320,18 +266,20 @@ def _read_fully(file: int, start: int, end: int) -> bytes:
 
 
 def save_image(directory: Path, case_id: str, picture: Image.Image) -> tuple[str, str]:
-    """Write a case's picture, whole or not at all: its path in the run's directory, its sha256."""
+    """Write a case's picture, whole or not at all; return its path in the run's directory and
+    its sha256."""
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG")
     data = buffer.getvalue()
     name = f"{IMAGES}/{file_name(case_id)}.png"
-    (directory / IMAGES).mkdir(parents=True, exist_ok=True)
-    write_atomic(directory / name, data)
+    with in_words(directory / name, "written"):
+        (directory / IMAGES).mkdir(parents=True, exist_ok=True)
+        write_atomic(directory / name, data)
     return name, hashlib.sha256(data).hexdigest()
 
 
 def file_name(case_id: str) -> str:
-    """The id as a file's name: no separators, never too long, different ids differ."""
+    """The id as a file's name: without separators, not too long, different for different ids."""
     name = quote(case_id, safe=" ()[]+,=@", errors="backslashreplace")
     if len(name) <= _LONGEST_NAME:
         return name
@@ -340,7 +288,7 @@ def file_name(case_id: str) -> str:
 
 
 def verify_images(directory: Path, records: Sequence[Record]) -> dict[str, str]:
-    """A quick look: is each picture there, and whole to its end? Case -> what is wrong."""
+    """Check quickly that each picture is there and whole to its end: {case: what is wrong}."""
     problems = {record.case: _quick_problem(directory, record) for record in records}
     return {case: problem for case, problem in problems.items() if problem}
 
@@ -348,8 +296,11 @@ def verify_images(directory: Path, records: Sequence[Record]) -> dict[str, str]:
 def _quick_problem(directory: Path, record: Record) -> str:
     if record.image is None:
         return ""
+    path = directory / record.image
     try:
-        with (directory / record.image).open("rb") as file:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return f"{record.image} is no ordinary file"
+        with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - len(_PNG_END)))
             whole = file.read() == _PNG_END
@@ -359,7 +310,7 @@ def _quick_problem(directory: Path, record: Record) -> str:
 
 
 def verify_checksums(directory: Path, records: Sequence[Record]) -> dict[str, str]:
-    """The thorough look: is each picture byte for byte the one recorded?"""
+    """Check thoroughly that each picture is byte for byte the one recorded: {case: problem}."""
     problems = verify_images(directory, records)
     for record in records:
         if record.image is None or record.case in problems:

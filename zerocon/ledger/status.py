@@ -1,17 +1,15 @@
-"""How far a run is, from its directory alone."""
+"""How far a run is and what its sessions cost, from its directory alone."""
 
 from __future__ import annotations
 
-import fcntl
-import os
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from zerocon.ledger.claims import FILE as CLAIMS
-from zerocon.ledger.origin import Origin
-from zerocon.ledger.records import FILE_NAME, Record, read_records
+from zerocon.core.records import Record
+from zerocon.ledger.claims import is_claimed
 
 State = Literal["done", "failed", "partial", "running"]
 STATES: tuple[State, ...] = ("done", "failed", "partial", "running")
@@ -19,8 +17,8 @@ STATES: tuple[State, ...] = ("done", "failed", "partial", "running")
 
 @dataclass(frozen=True)
 class Status:
-    """`done`: every case is recorded; `failed`: so it is, but some of them failed; `partial`:
-    some are left; `running`: somebody is at work on them."""
+    """`done`: every case is recorded; `failed`: all are recorded, but some failed; `partial`:
+    some have no record; `running`: a process works on them now."""
 
     state: State
     cases: int
@@ -36,37 +34,35 @@ class Status:
         return f"{self.state}: {self.recorded} of {self.cases} cases are recorded{failed}"
 
 
-def status_of(directory: Path) -> Status:
-    origin = Origin.read(directory)
-    wanted = set(origin.case_ids) if origin else set[str]()
-    records = [r for r in _records(directory) if r.case in wanted]
-    failed = sum(not r.ok for r in records)
-    left = len(wanted) - len(records)
-    return Status(_state(directory, left, failed), len(wanted), len(records), failed)
+def status(case_ids: Sequence[str], records: Sequence[Record], *, running: bool) -> Status:
+    wanted = set(case_ids)
+    recorded = [record for record in records if record.case in wanted]
+    failed = sum(not record.ok for record in recorded)
+    left = len(wanted) - len(recorded)
+    return Status(_state(running, left, failed), len(wanted), len(recorded), failed)
 
 
-def _state(directory: Path, left: int, failed: int) -> State:
-    if is_running(directory):
+def _state(running: bool, left: int, failed: int) -> State:
+    if running:
         return "running"
     if left:
         return "partial"
     return "failed" if failed else "done"
 
 
-def _records(directory: Path) -> Sequence[Record]:
-    return read_records(directory) if (directory / FILE_NAME).exists() else []
-
-
 def is_running(directory: Path) -> bool:
-    """Does another process hold a claim on any of its cases?"""
+    """Return whether another process holds a claim on any of its cases."""
+    return is_claimed(directory)
+
+
+def read_sessions(file: Path) -> list[dict[str, Any]]:
+    """What each session (and worker) cost; a line torn by a kill is left out."""
+    lines = file.read_text().splitlines() if file.exists() else []
+    return [session for session in map(_parsed, lines) if session is not None]
+
+
+def _parsed(line: str) -> dict[str, Any] | None:
     try:
-        file = os.open(directory / CLAIMS, os.O_RDWR)
-    except OSError:
-        return False
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(file)
-    return False
+        return json.loads(line)
+    except ValueError:
+        return None

@@ -16,10 +16,12 @@ from typing import Any, cast
 import yaml
 
 from zerocon.core.checks import ConfigError
+from zerocon.core.naming import NOT_IN_NAME
 from zerocon.core.text import printable
-from zerocon.ledger.origin import FILE, Origin
-from zerocon.ledger.provenance import NOT_IN_NAME
+from zerocon.ledger.origin import Origin
 from zerocon.ledger.records import IMAGES
+from zerocon.ledger.run_directory import ORIGIN as FILE
+from zerocon.ledger.run_directory import RunDirectory
 from zerocon.reports.summary import Column
 
 NO_VALUE = "–"  # of a field that the run's config does not have
@@ -94,13 +96,7 @@ def find_runs(patterns: Sequence[str | Path]) -> list[Run]:
     named = [d for pattern in patterns for d in _directories(str(pattern))]
     directories = _once(named)
     labels = _labels(directories)
-    runs: list[Run] = []
-    for directory in directories:
-        origin = Origin.read(directory)
-        if origin is None:
-            raise ConfigError(f"{directory} is no run's directory: it has no {FILE}")
-        runs.append(Run(directory, printable(labels[directory]), origin))
-    return runs
+    return [Run(d, printable(labels[d]), RunDirectory(d).origin) for d in directories]
 
 
 def _directories(pattern: str) -> list[Path]:

@@ -19,7 +19,8 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
-from zerocon.ledger.records import FILE_NAME, SCHEMA, STATUSES, RecordError, read_records
+from zerocon.core.records import SCHEMA, STATUSES, RecordError
+from zerocon.ledger.records import FILE_NAME, read_records
 from zerocon.reports.runs import Run, natural
 from zerocon.reports.summary import Column, Group, Statistic, Summary
 

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from zerocon.core.records import Record
 from zerocon.ledger.atomic import write_atomic
-from zerocon.ledger.records import Record
 
 FILE_NAME = "summary.json"
 LEVEL = 0.95  # of every interval

@@ -1,21 +1,19 @@
-"""What a session's work cost: seconds and passes through the U-Net, and the peak of memory."""
+"""What a session's work cost: seconds, passes through the U-Net, and the peak of memory."""
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from zerocon.backbones.base import Backbone
-from zerocon.ledger.sessions import FILE
+from zerocon.ledger.run_directory import RunDirectory
 
 STAGES: tuple[str, ...] = ("inversion", "editing")
 
@@ -27,7 +25,9 @@ class Costs:
         self.seconds = dict[str, float].fromkeys(STAGES, 0.0)
         self.forward = dict[str, int].fromkeys(STAGES, 0)
         self.backward = dict[str, int].fromkeys(STAGES, 0)
-        self.reference = dict[str, int].fromkeys(STAGES, 0)  # of the forward: the source's rows
+        self.reference = dict[str, int].fromkeys(
+            STAGES, 0
+        )  # of the forward: rows of the source branch
 
     @contextmanager
     def of(self, stage: str, backbone: Backbone) -> Generator[None]:
@@ -40,7 +40,7 @@ class Costs:
         self.backward[stage] += counted.backward - backward
         self.reference[stage] += counted.reference - reference
 
-    def told(self, backbone: Backbone) -> dict[str, Any]:
+    def summary(self, backbone: Backbone) -> dict[str, Any]:
         return {
             "seconds": {stage: round(value, 3) for stage, value in self.seconds.items()},
             "unet_forward": self.forward,
@@ -51,7 +51,7 @@ class Costs:
 
 
 def _now(backbone: Backbone) -> float:
-    """Seconds; the device's work so far is waited for, so that it counts where it belongs."""
+    """Seconds, once the device has finished its work so far: it counts for the right stage."""
     if backbone.device.type == "cuda":
         torch.cuda.synchronize(backbone.device)
     return time.perf_counter()
@@ -63,11 +63,10 @@ def _peak(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def note_session(directory: Path, started: datetime, spent: Mapping[str, Any]) -> None:
-    """One line a session (and worker) that did something, for the reports."""
-    line = {"started": started.isoformat(timespec="seconds"), "ended": now(), "pid": os.getpid()}
-    with (directory / FILE).open("a") as file:
-        file.write(json.dumps(line | dict(spent)) + "\n")
+def note_session(run: RunDirectory, started: datetime, spent: Mapping[str, Any]) -> None:
+    """Note what a session, or a worker in it, cost. One that did not begin a run cost nothing."""
+    when = {"started": started.isoformat(timespec="seconds"), "ended": now(), "pid": os.getpid()}
+    run.note_session(when | dict(spent))
 
 
 def now() -> str:

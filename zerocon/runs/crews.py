@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from zerocon.config.settings import RunSettings
 from zerocon.core.cases import Dataset
-from zerocon.ledger.claims import Chunk
+from zerocon.core.records import Record
+from zerocon.ledger.claims import Chunk, Waiting
 from zerocon.ledger.origin import Origin
-from zerocon.ledger.records import Record
 from zerocon.runs.results import origin_of
 from zerocon.runs.worker import Done, Editor, load
 
-STRIKES = 3  # a case that this many workers died with is a failed record
+DEATHS = 2  # workers that a chunk, or a case alone, may lose before something else is tried
 PATIENCE = 0.2  # seconds between looks at what other processes still work on
+GRACE = 1.0  # seconds that Ctrl-C leaves for a batch that is being stored
 
-Chunks = Iterator[Chunk | None]  # None: nothing to do just now
+Chunks = Iterator[Chunk | Waiting]
 Recorder = Callable[[Chunk, Sequence[Done]], None]
 
 
@@ -38,22 +39,24 @@ class Crew(Protocol):
         """What the work cost, one entry a worker."""
         ...
 
-    def dismiss(self) -> None: ...
+    def close(self) -> None:
+        """End the workers, whatever they are doing."""
+        ...
 
 
-def hire(settings: RunSettings) -> Crew:
+def start_crew(settings: RunSettings) -> Crew:
     if settings.runner.executor == "processes":
-        from zerocon.runs.processes import Processes
+        from zerocon.runs.processes import ProcessCrew
 
-        return Processes(settings)
+        return ProcessCrew(settings)
     if settings.runner.executor == "ray":
         from zerocon.runs.ray import RayCrew
 
         return RayCrew(settings)
-    return Local(settings)
+    return LocalCrew(settings)
 
 
-class Local:
+class LocalCrew:
     """This process. Pictures are read ahead and stored behind while the model works."""
 
     def __init__(self, settings: RunSettings) -> None:
@@ -63,29 +66,37 @@ class Local:
         self._editor = Editor(settings, loaded)
 
     def run(self, chunks: Chunks, record: Recorder) -> None:
-        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-            stored: Future[None] | None = None
-            ahead = self._ahead(chunks, reader)
-            for chunk, batch in ahead:
+        reader, writer = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
+        stored: Future[None] | None = None
+        try:
+            for chunk, batch in self._ahead(chunks, reader):
                 finished = self._editor.compute(batch.result())
                 if stored is not None:
                     stored.result()  # raises what went wrong there
                 stored = writer.submit(self._store, chunk, finished, record)
             if stored is not None:
                 stored.result()
+        except BaseException as error:
+            if stored is not None:  # it is computed; let it be recorded
+                wait([stored], None if isinstance(error, Exception) else GRACE)
+            raise
+        finally:
+            self._editor.stop()
+            for pool in (reader, writer):
+                pool.shutdown(wait=False, cancel_futures=True)
 
     def _ahead(self, chunks: Chunks, reader: ThreadPoolExecutor) -> Iterator[tuple[Chunk, Any]]:
         """Each chunk with its pictures, while those of the next are being read."""
-        waiting: deque[tuple[Chunk, Any]] = deque()
+        ready: deque[tuple[Chunk, Any]] = deque()
         for chunk in chunks:
-            if chunk is not None:
-                waiting.append((chunk, reader.submit(self._editor.load, chunk.case_ids)))
-            if chunk is None or len(waiting) > 1:
-                if waiting:
-                    yield waiting.popleft()
+            if isinstance(chunk, Chunk):
+                ready.append((chunk, reader.submit(self._editor.load, chunk.case_ids, chunk.left)))
+            if isinstance(chunk, Waiting) or len(ready) > 1:
+                if ready:
+                    yield ready.popleft()
                 else:
                     time.sleep(PATIENCE)
-        yield from waiting
+        yield from ready
 
     def _store(self, chunk: Chunk, finished: Any, record: Recorder) -> None:
         record(chunk, list(self._editor.store(finished)))
@@ -93,51 +104,108 @@ class Local:
     def spent(self) -> list[dict[str, Any]]:
         return [self._editor.spent()]
 
-    def dismiss(self) -> None:
-        pass
+    def close(self) -> None:
+        self._editor.stop()
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a worker is sent: a chunk, or one case of it alone."""
+
+    chunk: Chunk
+    alone: str | None = None
+    is_trial: bool = False  # only to see whether the case kills its worker; nothing is stored
+
+    @property
+    def case_ids(self) -> tuple[str, ...]:
+        return self.chunk.case_ids if self.alone is None else (self.alone,)
+
+    @property
+    def left(self) -> frozenset[str]:
+        return self.chunk.left if self.alone is None else frozenset(self.case_ids)
 
 
 @dataclass
-class Desk:
-    """Hands chunks to workers that may die, and counts what they died with.
+class _Deaths:
+    """What is known about a chunk that workers died with."""
 
-    A chunk comes back whole once. After that its cases are tried one by one, which tells the
-    case that kills its worker from its batch-mates.
+    whole: int = 0
+    alone: dict[str, int] = field(default_factory=dict[str, int])
+    on_trial: set[str] = field(default_factory=set[str])
+
+
+@dataclass
+class WorkQueue:
+    """Hands chunks to workers that may die, and finds out the cases that kill them.
+
+    A chunk whose worker died is done again as a whole. After the second death its cases are
+    tried one by one. A case that loses two more workers alone is a failed record. If every
+    case survives alone, the deaths had other causes: the chunk is done again as a whole, so that
+    its pictures are those of an undisturbed run. Only if that costs two more workers, the
+    cases are edited and recorded one by one.
     """
 
     chunks: Chunks
     record: Recorder
-    again: deque[Chunk] = field(default_factory=deque[Chunk])
+    again: deque[Task] = field(default_factory=deque[Task])
     exhausted: bool = False
-    strikes: dict[str, int] = field(default_factory=dict[str, int])
+    _deaths: dict[int, _Deaths] = field(default_factory=dict[int, _Deaths], init=False)
 
-    def next(self) -> Chunk | None:
+    def next(self) -> Task | None:
         """Something to do, or None just now (ask again unless `exhausted`)."""
         if self.again:
             return self.again.popleft()
         try:
-            return next(self.chunks)
+            chunk = next(self.chunks)
         except StopIteration:
             self.exhausted = True
             return None
+        return Task(chunk) if isinstance(chunk, Chunk) else None
 
-    def finished(self, chunk: Chunk, done: Sequence[Done]) -> None:
-        self.record(chunk, done)
-
-    def died(self, chunk: Chunk, reason: str) -> None:
-        """Its worker is gone: to be done again, or, at the third strike, failed."""
-        for case_id in chunk.case_ids:
-            self.strikes[case_id] = self.strikes.get(case_id, 0) + 1
-        most = max(self.strikes[case_id] for case_id in chunk.case_ids)
-        if most < STRIKES - 1:
-            self.again.append(chunk)
-        elif len(chunk.case_ids) > 1:
-            self.again += [Chunk(chunk.start, chunk.stop, (i,)) for i in chunk.case_ids]
-        elif most < STRIKES:
-            self.again.append(chunk)
+    def finished(self, task: Task, done: Sequence[Done]) -> None:
+        if task.is_trial:
+            self._tried(task.chunk, str(task.alone))
         else:
-            lost = [_lost(case_id, most, reason) for case_id in chunk.case_ids]
-            self.finished(chunk, [(record, {}) for record in lost])
+            self.record(task.chunk, done)
+
+    def died(self, task: Task, reason: str) -> None:
+        """Its worker is gone: to be done again, to be tried case by case, or failed."""
+        deaths = self._deaths.setdefault(task.chunk.start, _Deaths())
+        if task.alone is None:
+            deaths.whole += 1
+            self.again += self._after_death(task, deaths)
+            return
+        deaths.alone[task.alone] = deaths.alone.get(task.alone, 0) + 1
+        if deaths.alone[task.alone] < DEATHS:
+            self.again.append(task)
+        else:
+            self._give_up(task.chunk, task.alone, deaths, reason)
+
+    def _after_death(self, task: Task, deaths: _Deaths) -> Iterable[Task]:
+        chunk = task.chunk
+        if deaths.whole % DEATHS:
+            return [task]
+        is_trial = deaths.whole == DEATHS
+        suspects = [case_id for case_id in chunk.case_ids if case_id in chunk.left]
+        deaths.on_trial = set(suspects) if is_trial else set()
+        return [Task(chunk, case_id, is_trial) for case_id in suspects]
+
+    def _give_up(self, chunk: Chunk, case_id: str, deaths: _Deaths, reason: str) -> None:
+        times = deaths.whole + deaths.alone[case_id]
+        self.record(chunk, [(_lost(case_id, times, reason), {})])
+        if case_id in deaths.on_trial:
+            self._tried(chunk, case_id)
+
+    def _tried(self, chunk: Chunk, case_id: str) -> None:
+        """After the last trial the chunk is done as a whole, without the cases that killed."""
+        deaths = self._deaths[chunk.start]
+        deaths.on_trial.discard(case_id)
+        if deaths.on_trial:
+            return
+        guilty = {name for name, times in deaths.alone.items() if times >= DEATHS}
+        kept = tuple(name for name in chunk.case_ids if name not in guilty)
+        if chunk.left - guilty:
+            self.again.append(Task(replace(chunk, case_ids=kept, left=chunk.left - guilty)))
 
 
 def _lost(case_id: str, times: int, reason: str) -> Record:

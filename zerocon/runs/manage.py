@@ -10,9 +10,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from zerocon.core.checks import ConfigError
-from zerocon.ledger.origin import FILE
-from zerocon.ledger.records import Record, read_records
-from zerocon.ledger.status import Status, status_of
+from zerocon.core.records import Record
+from zerocon.ledger.run_directory import ORIGIN, RunDirectory
+from zerocon.ledger.status import Status
 from zerocon.reports.runs import Run, check_field, find_runs
 
 _TYPES = {"schema": "INTEGER", "seconds": "DOUBLE", "notes": "VARCHAR[]"}
@@ -32,13 +32,14 @@ def choose(
             raise ConfigError(f"--where {condition!r} must be like method.steps=50")
         check_field(runs, field)
         runs = [run for run in runs if run.field(field) == value]
-    found = [(run, status_of(run.directory)) for run in runs]
+    found = [(run, RunDirectory(run.directory).status()) for run in runs]
     return [(run, status) for run, status in found if state in (None, status.state)]
 
 
 def remove(directory: Path) -> None:
-    """Delete a run; what makes it one goes first, so that half a removal is no run any more."""
-    (directory / FILE).unlink()
+    """Delete a run; its origin goes first, so that what is left of an interrupted removal is no
+    run."""
+    (directory / ORIGIN).unlink()
     shutil.rmtree(directory)
 
 
@@ -65,7 +66,7 @@ def _write_lines(directories: Sequence[Path], file: Path) -> tuple[int, list[str
     count, metrics = 0, dict[str, None]()
     with file.open("wb") as lines:
         for directory in directories:
-            for record in read_records(directory):
+            for record in RunDirectory(directory).records():
                 row = json.loads(record.to_line()) | {"run": directory.name}
                 measured = {f"metric_{name}": value for name, value in row.pop("metrics").items()}
                 metrics |= dict.fromkeys(measured)

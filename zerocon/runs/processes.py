@@ -1,26 +1,30 @@
-"""Several processes on this machine edit one run's chunks; this one alone writes the records.
+"""Several processes on this machine edit one run's chunks; only this process writes the records.
 
-A worker that dies is replaced, and what it worked on is done again (see `Desk`).
+A worker that dies is replaced, and what it worked on is done again (see `WorkQueue`).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from contextlib import suppress
+import pickle
+import signal
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from threading import Thread
 from typing import Any, cast
 
 from zerocon.config.settings import RunSettings, settings_of
 from zerocon.core.checks import ConfigError
 from zerocon.core.quiet import quiet, quiet_models
-from zerocon.ledger.claims import Chunk
 from zerocon.ledger.origin import Origin
-from zerocon.runs.crews import PATIENCE, STRIKES, Chunks, Desk, Recorder
+from zerocon.runs.crews import PATIENCE, Chunks, Recorder, Task, WorkQueue
 from zerocon.runs.worker import Done
+
+STILLBORN = 3  # workers in a row that die before their models are loaded end the run
 
 
 class WorkerError(Exception):
@@ -29,7 +33,7 @@ class WorkerError(Exception):
 
 @dataclass(frozen=True)
 class Ready:
-    """A worker's first word: its models are loaded, and which they are."""
+    """A worker's first message: its models are loaded, and which they are."""
 
     origin: Origin
     side: int
@@ -49,44 +53,53 @@ class Worker:
     process: Any
     connection: Connection
     ready: bool = False
-    chunk: Chunk | None = None  # what it works on
+    task: Task | None = None  # what it works on
 
     @property
     def idle(self) -> bool:
-        return self.ready and self.chunk is None
+        return self.ready and self.task is None
 
 
-class Processes:
+class ProcessCrew:
     """`runner.workers` processes, each with its own models (and GPU, where there are several)."""
 
     def __init__(self, settings: RunSettings) -> None:
         self._settings = settings
         self._spent: dict[int, dict[str, Any]] = {}  # by process id
         self._deaths = 0  # in a row, before a worker was ready
-        self._workers = [self._start(i) for i in range(settings.runner.workers)]
-        first = self._first()
+        self._workers: list[Worker] = []
+        try:
+            self._workers += [self._start(i) for i in range(settings.runner.workers)]
+            first = self._first()
+        except BaseException:
+            self.close()
+            raise
         self.origin = first.origin
         self.dataset = settings.dataset(side=first.side)
 
     def run(self, chunks: Chunks, record: Recorder) -> None:
-        desk = Desk(chunks, record)
+        queue = WorkQueue(chunks, record)
         while True:
-            self._hand_out(desk)
-            busy = any(worker.chunk for worker in self._workers)
-            if not busy and desk.exhausted and not desk.again:
+            self._hand_out(queue)
+            busy = any(worker.task for worker in self._workers)
+            if not busy and queue.exhausted and not queue.again:
                 return
-            self._listen(desk)
+            self._listen(queue)
 
     def spent(self) -> list[dict[str, Any]]:
         return list(self._spent.values())
 
-    def dismiss(self) -> None:
+    def close(self) -> None:
+        """Idle workers end when their connection closes; those at work are killed."""
         for worker in self._workers:
             with suppress(OSError):
-                worker.connection.close()  # which it takes for its end
+                worker.connection.close()
+        if all(worker.idle for worker in self._workers):
+            wait([worker.process.sentinel for worker in self._workers], PATIENCE)
         for worker in self._workers:
-            worker.process.join(PATIENCE)
             worker.process.kill()
+        for worker in self._workers:
+            worker.process.join()
 
     def _start(self, number: int) -> Worker:
         context = get_context("spawn")
@@ -97,66 +110,70 @@ class Processes:
             args=(self._settings.config, self._settings.directory, number, runner.workers, theirs),
             daemon=True,
         )
-        process.start()
+        with without_interrupts():
+            process.start()
         theirs.close()
         return Worker(number, process, cast("Connection", ours))
 
     def _first(self) -> Ready:
         """What the first worker that is ready says of its models."""
         while True:
-            for worker in self._spoken(None):
+            for worker in self._heard_from(None):
                 said = self._hear(worker, None)
                 if isinstance(said, Ready):
                     return said
 
-    def _hand_out(self, desk: Desk) -> None:
+    def _hand_out(self, queue: WorkQueue) -> None:
         for worker in self._workers:
             if not worker.idle:
                 continue
-            chunk = desk.next()
-            if chunk is None:
+            task = queue.next()
+            if task is None:
                 return
-            worker.chunk = chunk
+            worker.task = task
             with suppress(OSError):  # it is dead, as the next look will tell
-                worker.connection.send(chunk.case_ids)
+                worker.connection.send(task)
 
-    def _listen(self, desk: Desk) -> None:
-        waiting = any(worker.idle for worker in self._workers) and not desk.exhausted
-        for worker in self._spoken(PATIENCE if waiting else None):
-            said = self._hear(worker, desk)
+    def _listen(self, queue: WorkQueue) -> None:
+        waiting = any(worker.idle for worker in self._workers) and not queue.exhausted
+        for worker in self._heard_from(PATIENCE if waiting else None):
+            said = self._hear(worker, queue)
             if isinstance(said, Ready):
                 self._check(said)
-            if isinstance(said, Finished) and worker.chunk is not None:
+            if isinstance(said, Finished) and worker.task is not None:
                 self._spent[worker.process.pid] = said.spent
-                chunk, worker.chunk = worker.chunk, None
-                desk.finished(chunk, said.done)
+                task, worker.task = worker.task, None
+                queue.finished(task, said.done)
 
-    def _spoken(self, timeout: float | None) -> list[Worker]:
+    def _heard_from(self, timeout: float | None) -> list[Worker]:
         by_connection = {worker.connection: worker for worker in self._workers}
         return [by_connection[cast("Connection", c)] for c in wait(list(by_connection), timeout)]
 
-    def _hear(self, worker: Worker, desk: Desk | None) -> Ready | Finished | None:
-        """A worker's message; None when it died (then another has its place)."""
+    def _hear(self, worker: Worker, queue: WorkQueue | None) -> Ready | Finished | None:
+        """A worker's message; None when it died (then it is replaced by another)."""
         try:
             said = worker.connection.recv()
         except (EOFError, OSError):
-            self._replace(worker, desk)
+            self._replace(worker, queue)
             return None
         if isinstance(said, Exception):
             raise said
         worker.ready, self._deaths = True, 0
         return said
 
-    def _replace(self, worker: Worker, desk: Desk | None) -> None:
+    def _replace(self, worker: Worker, queue: WorkQueue | None) -> None:
+        worker.connection.close()
+        worker.process.join(PATIENCE)
+        worker.process.kill()  # in case it lives on without its connection
         worker.process.join()
         reason = f"exit status {worker.process.exitcode}"
         if not worker.ready:
             self._deaths += 1
-        if self._deaths >= STRIKES:
+        if self._deaths >= STILLBORN:
             raise WorkerError(f"workers die before their models are loaded ({reason})")
         self._workers[self._workers.index(worker)] = self._start(worker.number)
-        if worker.chunk is not None and desk is not None:
-            desk.died(worker.chunk, reason)
+        if worker.task is not None and queue is not None:
+            queue.died(worker.task, reason)
 
     def _check(self, ready: Ready) -> None:
         if ready.origin.backbone != self.origin.backbone:
@@ -166,25 +183,52 @@ class Processes:
             )
 
 
+@contextmanager
+def without_interrupts() -> Generator[None]:
+    """Processes started here never see Ctrl-C: their parent ends them, and says what is to say.
+
+    The signal is held back, not lost: the parent gets it at the end of the block.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def serve(
     config: dict[str, Any], directory: Path, number: int, count: int, connection: Connection
 ) -> None:
     """A worker's life: load, say so, then edit what is sent until the line is cut."""
     quiet()
+    Thread(target=_end_with_parent, daemon=True).start()
     try:
         settings = replace(settings_of(placed(config, number)), directory=directory)
         editor, ready = prepared(settings, count)
         connection.send(ready)
         while True:
-            case_ids = connection.recv()
-            finished = editor.compute(editor.load(case_ids))
-            _end_with_parent()  # nobody would record it, and another may be at work on it
-            connection.send(Finished(list(editor.store(finished)), editor.spent()))
-    except (EOFError, BrokenPipeError, KeyboardInterrupt):
-        return
+            connection.send(worked(editor, connection.recv()))
+    except (EOFError, ConnectionError):
+        return  # the parent has closed the connection
     except Exception as error:  # noqa: BLE001 - raised where it can be told: in the parent
         with suppress(OSError):
-            connection.send(error)
+            connection.send(sendable(error))
+
+
+def worked(editor: Any, task: Task) -> Finished:
+    """Do the task; of a trial nothing is stored."""
+    finished = editor.compute(editor.load(task.case_ids, task.left))
+    done = [] if task.is_trial else list(editor.store(finished))
+    return Finished(done, editor.spent())
+
+
+def sendable(error: Exception) -> Exception:
+    """The error itself if it can be pickled and read again, else its words."""
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+    except Exception:  # noqa: BLE001 - whatever a class outside makes of it
+        return WorkerError(f"{type(error).__name__}: {error}")
+    return error
 
 
 def prepared(settings: RunSettings, count: int) -> tuple[Any, Ready]:
@@ -213,6 +257,8 @@ def placed(config: dict[str, Any], number: int) -> dict[str, Any]:
 
 
 def _end_with_parent() -> None:
+    """Die with the parent, at once: nobody would record the work, and no orphan stays behind."""
     parent = parent_process()
-    if parent is not None and not parent.is_alive():
-        raise EOFError
+    if parent is not None:
+        wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -12,9 +12,8 @@ from typing import Any
 
 from zerocon.config.settings import RunSettings, settings_of
 from zerocon.core.checks import ConfigError
-from zerocon.ledger.claims import Chunk
-from zerocon.runs.crews import PATIENCE, STRIKES, Chunks, Desk, Recorder
-from zerocon.runs.processes import Finished, Ready, WorkerError, prepared
+from zerocon.runs.crews import PATIENCE, Chunks, Recorder, Task, WorkQueue
+from zerocon.runs.processes import STILLBORN, Finished, Ready, WorkerError, prepared, worked
 
 
 def _ray() -> Any:
@@ -38,8 +37,8 @@ class Actor:
     def ready(self) -> Ready:
         return self._ready
 
-    def edit(self, case_ids: tuple[str, ...]) -> Finished:
-        return Finished(self._editor(case_ids), self._editor.spent())
+    def edit(self, task: Task) -> Finished:
+        return worked(self._editor, task)
 
 
 class RayCrew:
@@ -50,52 +49,56 @@ class RayCrew:
         self._settings = settings
         self._spent: dict[int, dict[str, Any]] = {}
         self._begun = not self._ray.is_initialized()
-        if self._begun:
-            self._ray.init(
-                address=settings.runner.ray_address, log_to_driver=False, include_dashboard=False
-            )
-        gpus = 1 if self._ray.cluster_resources().get("GPU") else 0
-        self._make = self._ray.remote(num_gpus=gpus, num_cpus=1, max_restarts=0)(Actor)
-        self._actors = [self._start() for _ in range(settings.runner.workers)]
-        ready = self._first()
+        self._actors: list[Any] = []
+        try:
+            if self._begun:
+                address = settings.runner.ray_address
+                self._ray.init(address=address, log_to_driver=False, include_dashboard=False)
+            gpus = 1 if self._ray.cluster_resources().get("GPU") else 0
+            self._make = self._ray.remote(num_gpus=gpus, num_cpus=1, max_restarts=0)(Actor)
+            self._actors += [self._start() for _ in range(settings.runner.workers)]
+            ready = self._first()
+        except BaseException:
+            self.close()
+            raise
         self.origin, self.dataset = ready.origin, settings.dataset(side=ready.side)
 
     def run(self, chunks: Chunks, record: Recorder) -> None:
-        desk = Desk(chunks, record)
-        at_work: dict[Any, tuple[int, Chunk]] = {}  # what an actor has promised
+        queue = WorkQueue(chunks, record)
+        at_work: dict[Any, tuple[int, Task]] = {}  # what an actor has promised
         while True:
             busy = {number for number, _ in at_work.values()}
             for number in set(range(len(self._actors))) - busy:
-                chunk = desk.next()
-                if chunk is None:
+                task = queue.next()
+                if task is None:
                     break
-                at_work[self._actors[number].edit.remote(chunk.case_ids)] = number, chunk
-            if not at_work and desk.exhausted and not desk.again:
+                at_work[self._actors[number].edit.remote(task)] = number, task
+            if not at_work and queue.exhausted and not queue.again:
                 return
-            self._collect(desk, at_work)
+            self._collect(queue, at_work)
 
-    def _collect(self, desk: Desk, at_work: dict[Any, tuple[int, Chunk]]) -> None:
+    def _collect(self, queue: WorkQueue, at_work: dict[Any, tuple[int, Task]]) -> None:
         if not at_work:
             time.sleep(PATIENCE)
             return
-        kept, _ = self._ray.wait(list(at_work), timeout=None if desk.exhausted else PATIENCE)
+        kept, _ = self._ray.wait(list(at_work), timeout=None if queue.exhausted else PATIENCE)
         for promise in kept:
-            number, chunk = at_work.pop(promise)
+            number, task = at_work.pop(promise)
             try:
                 finished: Finished = self._ray.get(promise)
             except self._ray.exceptions.RayActorError as error:
                 self._actors[number] = self._start()
-                desk.died(chunk, type(error).__name__)
+                queue.died(task, type(error).__name__)
                 continue
             except self._ray.exceptions.RayTaskError as error:
                 raise error.cause from None
             self._spent[number] = finished.spent
-            desk.finished(chunk, finished.done)
+            queue.finished(task, finished.done)
 
     def spent(self) -> list[dict[str, Any]]:
         return list(self._spent.values())
 
-    def dismiss(self) -> None:
+    def close(self) -> None:
         for actor in self._actors:
             self._ray.kill(actor)
         if self._begun:
@@ -108,7 +111,7 @@ class RayCrew:
 
     def _first(self) -> Ready:
         reason = ""
-        for _ in range(STRIKES):
+        for _ in range(STILLBORN):
             try:
                 return self._ray.get(self._actors[0].ready.remote())
             except self._ray.exceptions.RayTaskError as error:

@@ -1,4 +1,4 @@
-"""Does a run come out again? A few of its cases, edited anew from the stored config."""
+"""Edit a few of a run's cases again from its stored config, and compare."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from zerocon.config.settings import RunSettings, stored_settings
 from zerocon.core.cases import Case
 from zerocon.core.checks import ConfigError, in_range
 from zerocon.core.pictures import from_uint8, to_uint8
+from zerocon.core.records import Record
+from zerocon.ledger.identity import identity_of
 from zerocon.ledger.origin import Origin
-from zerocon.ledger.records import Record, read_records, verify_checksums
-from zerocon.runs.results import origin_of
-from zerocon.runs.verify import Problem, batched, load_cases, origin_at, stored_picture
+from zerocon.ledger.run_directory import RunDirectory
+from zerocon.runs.results import origin_of, with_inputs
+from zerocon.runs.verify import Problem, batched, load_cases, stored_picture
 from zerocon.runs.worker import Loaded, edit, load, score
 
 Levels = NDArray[np.uint8]
@@ -36,7 +38,7 @@ class Again:
 
 @dataclass
 class Reproduction:
-    changed: list[str] = field(default_factory=list[str])  # what is not as it was, in words
+    changed: list[str] = field(default_factory=list[str])  # what has changed, in words
     cases: list[Again] = field(default_factory=list[Again])
     problems: list[Problem] = field(default_factory=list[Problem])
 
@@ -44,20 +46,22 @@ class Reproduction:
 def reproduce(directory: Path, overrides: Sequence[str] = (), *, cases: int = 5) -> Reproduction:
     """Edit `cases` of the run's cases again, spread over the run, and compare. Writes nothing."""
     in_range("--cases", cases, 1)
-    origin = origin_at(directory)
+    run = RunDirectory(directory)
+    origin = run.origin
     settings = stored_settings(directory, overrides)
-    records = spread([r for r in read_records(directory) if r.image is not None], cases)
+    records = spread([r for r in run.records() if r.image is not None], cases)
     if not records:
         raise ConfigError(f"{directory} has no edited picture to compare with")
     loaded = load(settings)
     now = origin_of(settings, loaded.backbone, loaded.dataset, loaded.metrics)
+    now = with_inputs(now, identity_of(settings.config, loaded.dataset))
     found = Reproduction(changed=differences(origin, now))
-    broken = verify_checksums(directory, records)
+    broken = run.damaged_pictures(records, thoroughly=True)
     found.problems += [Problem(case, said) for case, said in broken.items()]
     whole = [record for record in records if record.case not in broken]
     for batch in batched(whole, settings.runner.chunk_size):
         pairs = load_cases(loaded.dataset, batch, found.problems)
-        found.cases += _edited_again(settings, loaded, pairs)
+        found.cases += _edited_again(run, settings, loaded, pairs)
     return found
 
 
@@ -88,7 +92,7 @@ def _flat(origin: Mapping[str, object], prefix: str = "") -> dict[str, object]:
 
 
 def _edited_again(
-    settings: RunSettings, loaded: Loaded, pairs: Sequence[tuple[Record, Case]]
+    run: RunDirectory, settings: RunSettings, loaded: Loaded, pairs: Sequence[tuple[Record, Case]]
 ) -> Iterator[Again]:
     if not pairs:
         return
@@ -99,7 +103,7 @@ def _edited_again(
     for row, (record, _) in enumerate(pairs):
         now = {name: float(values[row]) for name, values in scores.items()}
         both = {n: (record.metrics[n], now[n]) for n in record.metrics if n in now}
-        yield compared(record.case, stored_picture(settings.directory, record), pictures[row], both)
+        yield compared(record.case, stored_picture(run, record), pictures[row], both)
 
 
 def compared(

@@ -1,4 +1,4 @@
-"""What a finished run was asked to edit: the pictures of its dataset, found again."""
+"""The pictures that a finished run was asked to edit, found again in its dataset."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from zerocon.config.settings import build, stored_config
 from zerocon.core.cases import CaseError, Dataset
 from zerocon.core.checks import ConfigError
 from zerocon.core.pictures import case_pictures
-from zerocon.ledger.origin import Origin
-from zerocon.ledger.records import read_records
-from zerocon.runs.verify import side_of
+from zerocon.ledger.identity import identity_of
+from zerocon.ledger.run_directory import RunDirectory
 
 Lookup = Callable[[str], Mapping[str, Image.Image]]
 
 
 def requests_of(directory: Path, overrides: Sequence[str] = ()) -> Lookup:
-    """From a case's id to its source, truth and mask; ConfigError where they are not to be had."""
-    dataset = _dataset(directory, overrides)
+    """From a case's id to its source, truth and mask; ConfigError if they can't be had."""
+    dataset = _dataset(RunDirectory(directory), overrides)
 
     def pictures(case: str) -> Mapping[str, Image.Image]:
         try:
@@ -31,13 +30,14 @@ def requests_of(directory: Path, overrides: Sequence[str] = ()) -> Lookup:
     return pictures
 
 
-def _dataset(directory: Path, overrides: Sequence[str]) -> Dataset:
-    config = stored_config(directory, overrides)
-    edited = [record for record in read_records(directory) if record.image is not None]
-    origin = Origin.read(directory)
-    if "dataset" not in config or origin is None or not edited:
-        raise ConfigError(f"{directory} does not say which dataset's pictures it edited")
-    dataset = build(config, "dataset", later=("side",))(side=side_of(directory, edited[0]))
-    if dataset.fingerprint != origin.dataset["fingerprint"]:
-        raise ConfigError(f"{dataset.name} has changed since {directory} was made")
+def _dataset(run: RunDirectory, overrides: Sequence[str]) -> Dataset:
+    config = stored_config(run.path, overrides)
+    edited = [record for record in run.records() if record.image is not None]
+    if "dataset" not in config or not run.begun or not edited:
+        raise ConfigError(f"{run} does not tell which dataset's pictures it edited")
+    side = run.picture(edited[0]).width
+    dataset: Dataset = build(config, "dataset", later=("side",))(side=side)
+    now = identity_of(config, dataset).dataset_fingerprint
+    if run.inputs is None or now != run.inputs.dataset_fingerprint:
+        raise ConfigError(f"{dataset.name} is not what it was when {run} was made")
     return dataset

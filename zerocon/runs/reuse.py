@@ -1,4 +1,4 @@
-"""The same settings under another name are the same run: its records are taken, not made again.
+"""Runs that differ in nothing but their name share their records.
 
 Ablations share their baseline, and each calls it by its own name.
 """
@@ -10,48 +10,54 @@ import shutil
 from pathlib import Path
 
 from zerocon.core.checks import ConfigError
+from zerocon.core.records import RecordError
 from zerocon.ledger.atomic import write_atomic
 from zerocon.ledger.origin import Origin
-from zerocon.ledger.records import FILE_NAME, RecordError
-from zerocon.runs.results import code_differs, is_complete
+from zerocon.ledger.records import FILE_NAME
+from zerocon.ledger.run_directory import RunDirectory
+from zerocon.runs.results import LATER, is_complete
 
-IMAGES = "images"
 
-
-def twin_of(directory: Path, now: Origin) -> Path | None:
-    """A finished run that differs from this one, which has not begun, by nothing but its name."""
-    if Origin.read(directory) is not None:
+def same_run(run: RunDirectory, now: Origin) -> RunDirectory | None:
+    """A finished run with the same inputs, models and code as this one, which has not begun."""
+    if run.begun:
         return None
-    content = directory.name.rpartition("-")[2]
-    found = sorted(directory.parent.glob(f"*-{content}"))
-    return next((other for other in found if _is_the_same(other, now)), None)
+    content = run.name.rpartition("-")[2]
+    others = sorted(run.path.parent.glob(f"*-{content}"))
+    return next((other for path in others if (other := _finished(path, now)) is not None), None)
 
 
-def take_records(twin: Path, directory: Path) -> None:
-    """The pictures, then all records at once: cut off before them, nothing was taken."""
-    (directory / IMAGES).mkdir(exist_ok=True)
-    for picture in (twin / IMAGES).glob("*.png"):
-        _link(picture, directory / IMAGES / picture.name)
-    write_atomic(directory / FILE_NAME, (twin / FILE_NAME).read_bytes())
+def take_records(other: RunDirectory, run: RunDirectory) -> None:
+    """The pictures first, then all records at once: if interrupted, nothing was taken."""
+    run.pictures.mkdir(exist_ok=True)
+    for picture in other.pictures.glob("*.png"):
+        _link(picture, run.pictures / picture.name)
+    write_atomic(run.path / FILE_NAME, (other.path / FILE_NAME).read_bytes())
 
 
-def _is_the_same(other: Path, now: Origin) -> bool:
-    """Made by the same code, models and pictures, without a failed case?"""
+def _finished(path: Path, now: Origin) -> RunDirectory | None:
+    """The run there, if its records are those that this one would make."""
+    other = RunDirectory(path)
     try:
-        origin = Origin.read(other)
-        if origin is None or code_differs(origin):
-            return False
-        same = all(
-            getattr(origin, what) == getattr(now, what)
-            for what in ("case_ids", "backbone", "dataset", "judges")
-        )
-        return same and is_complete(other, retry_failed=True)
-    except (ConfigError, RecordError):
+        return other if _has_the_same_records(other, now) else None
+    except (ConfigError, RecordError, OSError):
+        return None
+
+
+def _has_the_same_records(other: RunDirectory, now: Origin) -> bool:
+    same = other.begun and all(
+        getattr(other.origin, what) == getattr(now, what)
+        for what in ("case_ids", "backbone", "dataset", "judges", "inputs")
+    )
+    if not same or not now.inputs or other.origin.mixed:
         return False
+    mixed_code = any(LATER in note for record in other.records() for note in record.notes)
+    whole = other.inputs is not None and is_complete(other, retry_failed=True)
+    return whole and not mixed_code and not other.damaged_pictures(other.records(), thoroughly=True)
 
 
 def _link(source: Path, target: Path) -> None:
-    """One file for both runs where the file system can: a picture is replaced, never changed."""
+    """One file for both runs if the file system can: a picture is replaced, never changed."""
     target.unlink(missing_ok=True)
     try:
         os.link(source, target)

@@ -5,11 +5,14 @@ Running it again continues it. A case that fails becomes a failed record and the
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import wraps
 from pathlib import Path
+from threading import Thread
 
 from PIL import Image
 from rich.console import Console
@@ -17,23 +20,31 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from zerocon.config.settings import RunSettings
+from zerocon.core.checks import ConfigError
+from zerocon.core.records import Record, RecordError
 from zerocon.core.text import printable
-from zerocon.ledger.claims import Chunk, Claims, Shard, chunks_left
+from zerocon.ledger.claims import Chunk, Claims, Shard, Waiting, chunks_left
+from zerocon.ledger.code import code_digests
+from zerocon.ledger.identity import Identity, InputsChangedError
+from zerocon.ledger.locks import SAY_AFTER
 from zerocon.ledger.origin import Origin
-from zerocon.ledger.records import Record, RecordLog
-from zerocon.ledger.status import status_of
+from zerocon.ledger.records import RecordLog
+from zerocon.ledger.run_directory import RunDirectory
 from zerocon.runs.costs import note_session
-from zerocon.runs.crews import Crew, hire
+from zerocon.runs.crews import GRACE, Chunks, Crew, start_crew
+from zerocon.runs.inputs import check, check_finished, code_difference, inputs_of
 from zerocon.runs.results import (
     LATER,
     begin,
-    code_differs,
     finish,
-    heed_code,
+    follow_code_policy,
     is_complete,
+    must_begin_anew,
     report,
+    set_aside,
+    with_inputs,
 )
-from zerocon.runs.reuse import take_records, twin_of
+from zerocon.runs.reuse import same_run, take_records
 from zerocon.runs.worker import Done
 from zerocon.trackers.base import Guarded, Tracker
 
@@ -47,104 +58,191 @@ class Outcome:
     failed: int
 
 
+def _says_how_far(run: Callable[[RunSettings], Outcome]) -> Callable[[RunSettings], Outcome]:
+    """Ctrl-C ends the run with words: how many cases are recorded, and how to go on."""
+
+    @wraps(run)
+    def watched(settings: RunSettings) -> Outcome:
+        try:
+            return run(settings)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(how_far(settings.directory)) from None
+
+    return watched
+
+
+def how_far(directory: Path) -> str:
+    """What to say when a run is interrupted; the command adds that it continues when repeated."""
+    try:
+        status = RunDirectory(directory).status()
+    except (ConfigError, RecordError, OSError):
+        status = None
+    if status is None or not status.cases:
+        return "interrupted before the first case"
+    return f"interrupted: {status.recorded} of {status.cases} cases are recorded in {directory}"
+
+
+@_says_how_far
 def execute(settings: RunSettings) -> Outcome:
     """Do what is left of the run (or of this shard of it), then print and write its results."""
-    runner, directory = settings.runner, settings.directory
-    heed_code(directory, runner.on_code_change)
-    if not is_complete(directory, retry_failed=runner.retry_failed, shard=runner.shard):
-        with _mirrored(settings) as tracker, _hired(settings) as crew:
-            _begin(settings, crew.origin)
-            work(settings, crew, tracker)
-            finish(settings, crew.dataset, tracker)
-    whole = is_complete(directory, retry_failed=False)
+    runner, config = settings.runner, settings.config
+    run = RunDirectory(settings.directory)
+    if must_begin_anew(run, config, runner.on_code_change):
+        set_aside(run)
+        run = RunDirectory(settings.directory)
+    follow_code_policy(run, config, runner.on_code_change)
+    if not is_complete(run, retry_failed=runner.retry_failed, shard=runner.shard):
+        _go_on(settings, run)
+    unchecked = check_finished(run, config, settings.dataset, runner.on_code_change)
+    whole = is_complete(run, retry_failed=False)
     if not whole:
-        said = f"{directory}: {status_of(directory).words()}"
+        said = f"{run}: {run.status().words()}"
         CONSOLE.print(printable(said), highlight=False, markup=False)
-    return Outcome(directory, *report(directory, CONSOLE, per_type=runner.per_type, whole=whole))
+    told = report(
+        run,
+        CONSOLE,
+        per_type=runner.per_type,
+        whole=whole,
+        unchecked=unchecked,
+        code=code_digests(config),
+    )
+    return Outcome(run.path, *told)
 
 
-def _begin(settings: RunSettings, origin: Origin) -> None:
-    directory = settings.directory
-    twin = twin_of(directory, origin)
-    if twin is None:
-        begin(directory, origin, settings.config)
+def _go_on(settings: RunSettings, run: RunDirectory) -> None:
+    """Do what is left, if the inputs are those that the run began with."""
+    inputs = inputs_of(settings.config, settings.dataset)
+    _check(settings, run, inputs)
+    with _mirrored(settings) as tracker, _at_work(settings, run) as crew:
+        _begin(settings, run, with_inputs(crew.origin, inputs), inputs)
+        _check(settings, run, inputs)  # another shard may have begun it meanwhile
+        work(settings, run, crew, tracker)
+        _check_again(settings, run)
+        finish(settings, run, crew.dataset, tracker)
+
+
+def _check(settings: RunSettings, run: RunDirectory, inputs: Identity) -> None:
+    if run.begun:
+        check(run, inputs, settings.runner.on_code_change)
+
+
+def _check_again(settings: RunSettings, run: RunDirectory) -> None:
+    """Refuse the results if inputs changed while they were computed."""
+    try:
+        _check(settings, run, inputs_of(settings.config, settings.dataset))
+    except InputsChangedError as error:
+        run.mark_mixed(str(error))
+        raise
+
+
+def _begin(settings: RunSettings, run: RunDirectory, origin: Origin, inputs: Identity) -> None:
+    other = same_run(run, origin)
+    if other is None:
+        begin(run, origin, inputs, settings.config)
         return
-    provenance = origin.provenance | {"records_from": twin.name}
-    begin(directory, replace(origin, provenance=provenance), settings.config)
-    take_records(twin, directory)
-    said = f"{directory}: the same settings as {twin.name}'s, so its records are taken"
+    provenance = origin.provenance | {"records_from": other.name}
+    begin(run, replace(origin, provenance=provenance), inputs, settings.config)
+    take_records(other, run)
+    said = f"{run}: the same settings and inputs as {other.name}, so its records are taken"
     CONSOLE.print(printable(said), markup=False)
 
 
 @contextmanager
-def _hired(settings: RunSettings) -> Generator[Crew]:
+def _at_work(settings: RunSettings, run: RunDirectory) -> Generator[Crew]:
     started = datetime.now(UTC)
-    crew = hire(settings)
+    crew = start_crew(settings)
     try:
         yield crew
     finally:
         spent = crew.spent()
-        crew.dismiss()
+        crew.close()
         for one in spent:
-            note_session(settings.directory, started, one)
+            note_session(run, started, one)
 
 
 @contextmanager
 def _mirrored(settings: RunSettings) -> Generator[Tracker]:
-    """The tracker is told of all of it, also of a bad end, such as models that don't load."""
+    """The tracker sees the whole session, also a bad end such as models that don't load."""
     tracker = Guarded(settings.tracker())
     tracker.start(settings.config, settings.directory.name, settings.name)
     try:
         yield tracker
-    except BaseException as error:
+    except Exception as error:
         tracker.fail(f"{type(error).__name__}: {error}")
+        raise
+    except BaseException as error:  # Ctrl-C: a server that does not answer is not waited for
+        said = type(error).__name__
+        last = Thread(target=lambda: tracker.fail(said), daemon=True)
+        last.start()
+        last.join(GRACE)
         raise
 
 
-def work(settings: RunSettings, crew: Crew, tracker: Tracker) -> None:
+def work(settings: RunSettings, run: RunDirectory, crew: Crew, tracker: Tracker) -> None:
     """Edit and record every case that has no record yet."""
-    runner, directory = settings.runner, settings.directory
-    with RecordLog(directory, runner.retry_failed) as log, Claims(directory) as claims:
+    runner = settings.runner
+    with run.log(retry_failed=runner.retry_failed) as log, run.claims() as claims:
         for repair in log.repairs:
-            CONSOLE.print(f"[yellow]{escape(printable(repair))}")
+            CONSOLE.print(f"[yellow]{escape(printable(repair))}", highlight=False)
         done = log.done_ids()
-        _replay(settings, log, tracker)
+        _replay(run, log, tracker)
         ids = list(crew.dataset.ids)
         shard = Shard.read(runner.shard)
         mine = shard.of(ids)
-        notes = _notes(directory)
+        notes = _notes(settings, run)
         with _progress() as progress:
             task = progress.add_task("editing", total=len(mine), completed=len(done & {*mine}))
 
             def record(chunk: Chunk, finished: Sequence[Done]) -> None:
                 noted = [(replace(r, notes=(*r.notes, *notes)), p) for r, p in finished]
                 log.append_all([r for r, _ in noted])
-                claims.release(chunk.start, chunk.stop)
+                if log.done_ids().issuperset(ids[chunk.start : chunk.stop]):
+                    claims.release(chunk.start, chunk.stop)
                 for one, pictures in noted:
                     tracker.log_case(one, pictures)
                 progress.advance(task, len(noted))
 
-            places = shard.places(len(ids))
-            crew.run(chunks_left(log, claims, ids, places, runner.chunk_size), record)
+            chunks = chunks_left(log, claims, ids, shard.places(len(ids)), runner.chunk_size)
+            crew.run(_announced(chunks, claims), record)
 
 
-def _notes(directory: Path) -> tuple[str, ...]:
-    """What every record of this session has to say."""
-    origin = Origin.read(directory)
-    differs = code_differs(origin) if origin else ""
+def _announced(chunks: Iterator[Chunk | Waiting], claims: Claims) -> Chunks:
+    """Say once who holds what is left when nothing could be done for some seconds."""
+    idle_since, said = time.monotonic(), False
+    for chunk in chunks:
+        yield chunk
+        if isinstance(chunk, Chunk):
+            idle_since = time.monotonic()
+        elif not said and time.monotonic() - idle_since > SAY_AFTER:
+            holder = claims.holder(chunk.start, chunk.stop)
+            CONSOLE.print(
+                f"waiting for cases {chunk.start + 1} to {chunk.stop}, which {holder} works on; "
+                "they are done here if it ends without them",
+                highlight=False,
+            )
+            said = True
+
+
+def _notes(settings: RunSettings, run: RunDirectory) -> tuple[str, ...]:
+    """The notes that every record of this session gets."""
+    differs = code_difference(run, code_digests(settings.config))
     return (f"{LATER}: {differs}",) if differs else ()
 
 
-def _replay(settings: RunSettings, log: RecordLog, tracker: Tracker) -> None:
-    """Tell the tracker of the cases that an earlier session did."""
+def _replay(run: RunDirectory, log: RecordLog, tracker: Tracker) -> None:
+    """Send the tracker the cases that an earlier session did."""
     done = log.done_ids()
     for record in log.records():
         if record.image is not None and record.case in done:
-            tracker.log_case(record, _stored(settings.directory, record))
+            tracker.log_case(record, _stored(run, record))
 
 
-def _stored(directory: Path, record: Record) -> dict[str, Image.Image]:
-    return {"edited": Image.open(directory / str(record.image))}
+def _stored(run: RunDirectory, record: Record) -> dict[str, Image.Image]:
+    """The case's picture, unless the file is none."""
+    try:
+        return {"edited": run.picture(record)}
+    except OSError:
+        return {}
 
 
 def _progress() -> Progress:

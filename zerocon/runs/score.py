@@ -16,14 +16,24 @@ from rich.progress import track
 from zerocon.core.cases import Case, CaseError
 from zerocon.core.checks import shown
 from zerocon.core.pictures import from_uint8
+from zerocon.core.records import Record
 from zerocon.core.text import printable
 from zerocon.datasets.base import FileDataset
-from zerocon.ledger.origin import Origin
-from zerocon.ledger.provenance import provenance
-from zerocon.ledger.records import Record, RecordLog, save_image
+from zerocon.ledger.identity import identity_of
+from zerocon.ledger.origin import Origin, environment
+from zerocon.ledger.run_directory import RunDirectory
 from zerocon.metrics.base import Metric
+from zerocon.runs.inputs import check
 from zerocon.runs.outputs import Outputs, Rules, edited_picture
-from zerocon.runs.results import begin, is_complete, mixed_worlds, report, write_reports
+from zerocon.runs.results import (
+    begin,
+    is_complete,
+    judges_of,
+    mixed_worlds,
+    report,
+    with_inputs,
+    write_reports,
+)
 from zerocon.runs.runner import Outcome
 from zerocon.runs.worker import score
 
@@ -46,17 +56,21 @@ class Scoring:
 
 def score_outputs(scoring: Scoring, *, gallery_cases: int, per_type: bool) -> Outcome:
     """Record every case's numbers, or why it has none; print and write the results."""
-    directory, outputs = scoring.directory, scoring.outputs
-    if not is_complete(directory, retry_failed=True):
-        begin(directory, _origin(scoring), scoring.config)
+    run, outputs = RunDirectory(scoring.directory), scoring.outputs
+    inputs = identity_of(scoring.config, scoring.dataset)
+    if run.begun:
+        check(run, inputs)
+    if not is_complete(run, retry_failed=True):
+        begin(run, with_inputs(_origin(scoring), inputs), inputs, scoring.config)
         _warn_of_strangers(outputs, scoring.dataset)
-        with RecordLog(directory) as log:
+        with run.log() as log:
             done = log.done_ids()
-            for record in _records(scoring, [i for i in scoring.dataset.ids if i not in done]):
+            left = [i for i in scoring.dataset.ids if i not in done]
+            for record in _records(scoring, run, left):
                 log.append(record)
         title = f"{outputs.name}, scored on {scoring.dataset.name}"
-        write_reports(directory, scoring.dataset, title, png_cases=gallery_cases)
-    return Outcome(directory, *report(directory, CONSOLE, per_type=per_type))
+        write_reports(run, scoring.dataset, title, png_cases=gallery_cases)
+    return Outcome(run.path, *report(run, CONSOLE, per_type=per_type))
 
 
 def _origin(scoring: Scoring) -> Origin:
@@ -67,10 +81,10 @@ def _origin(scoring: Scoring) -> Origin:
         columns=[asdict(column) for metric in metrics for column in metric.columns],
         protocol=str(scoring.config["metrics"].get("protocol", "")),
         backbone={"name": "unknown", "fingerprint": scoring.config["scored"]["outputs"]},
-        dataset={"name": dataset.name, "fingerprint": dataset.fingerprint},
-        judges={type(m).__name__: m.fingerprint for m in metrics if m.fingerprint},
+        dataset={"name": dataset.name},
+        judges=judges_of(metrics),
         uses_mask=scoring.config["scored"].get("given_mask"),
-        provenance=provenance("cpu", "float32", 0) | mixed_worlds(scoring.mixture),
+        provenance=environment("cpu", "float32", 0) | mixed_worlds(scoring.mixture),
     )
 
 
@@ -84,23 +98,23 @@ def _warn_of_strangers(outputs: Outputs, dataset: FileDataset) -> None:
         CONSOLE.print(f"[yellow]{escape(printable(said))}")
 
 
-def _records(scoring: Scoring, case_ids: Sequence[str]) -> Iterator[Record]:
+def _records(scoring: Scoring, run: RunDirectory, case_ids: Sequence[str]) -> Iterator[Record]:
     size = scoring.batch_size
     batches = [case_ids[i : i + size] for i in range(0, len(case_ids), size)]
     for batch in track(
         batches, f"scoring {escape(printable(scoring.outputs.name))}", console=CONSOLE
     ):
-        yield from _batch(scoring, batch)
+        yield from _batch(scoring, run, batch)
 
 
-def _batch(scoring: Scoring, case_ids: Sequence[str]) -> Iterator[Record]:
+def _batch(scoring: Scoring, run: RunDirectory, case_ids: Sequence[str]) -> Iterator[Record]:
     pairs: list[tuple[Case, Image.Image]] = []
     for case_id in case_ids:
         try:
             pairs.append(_pair(scoring, case_id))
         except CaseError as error:
             yield Record(case=case_id, status="failed", error=str(error))
-    yield from _scored(scoring, pairs)
+    yield from _scored(scoring, run, pairs)
 
 
 def _pair(scoring: Scoring, case_id: str) -> tuple[Case, Image.Image]:
@@ -115,7 +129,9 @@ def _pair(scoring: Scoring, case_id: str) -> tuple[Case, Image.Image]:
     return replace(case, notes=(*case.notes, *notes)), picture
 
 
-def _scored(scoring: Scoring, pairs: Sequence[tuple[Case, Image.Image]]) -> Iterator[Record]:
+def _scored(
+    scoring: Scoring, run: RunDirectory, pairs: Sequence[tuple[Case, Image.Image]]
+) -> Iterator[Record]:
     if not pairs:
         return
     cases = [case for case, _ in pairs]
@@ -125,12 +141,12 @@ def _scored(scoring: Scoring, pairs: Sequence[tuple[Case, Image.Image]]) -> Iter
     except Exception as error:  # noqa: BLE001 - one bad case must not end the run; it is recorded
         if len(pairs) == 1:
             yield _record(cases[0], status="failed", error=f"{type(error).__name__}: {error}")
-        else:  # find out whose fault it was
+        else:  # find the case that it fails for
             for pair in pairs:
-                yield from _scored(scoring, [pair])
+                yield from _scored(scoring, run, [pair])
         return
     for row, (case, picture) in enumerate(pairs):
-        path, sha256 = save_image(scoring.directory, case.id, picture)
+        path, sha256 = run.save_picture(case.id, picture)
         numbers = {name: float(values[row]) for name, values in columns.items()}
         yield _record(case, status="ok", image=path, sha256=sha256, metrics=numbers)
 

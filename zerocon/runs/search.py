@@ -17,24 +17,28 @@ from zerocon.config.experiments import Experiment
 from zerocon.config.search_space import Search
 from zerocon.config.settings import (
     RunSettings,
+    build,
     compose_config,
     compose_settings,
-    content_of,
     plain,
     runner_settings,
     settings_of,
 )
 from zerocon.core.cases import DatasetError
 from zerocon.core.checks import ConfigError
+from zerocon.core.naming import NOT_IN_NAME, content_of, digest
+from zerocon.core.records import RecordError
 from zerocon.core.text import printable
-from zerocon.ledger.origin import Origin
-from zerocon.ledger.provenance import NOT_IN_NAME, digest
-from zerocon.ledger.records import RecordError, read_records
+from zerocon.ledger.atomic import write_atomic
+from zerocon.ledger.identity import Identity, InputsChangedError, changes, refusal
+from zerocon.ledger.run_directory import INPUTS, RunDirectory
 from zerocon.reports.summary import summarize
+from zerocon.runs.inputs import UNRECORDED, inputs_of
 from zerocon.runs.runner import CONSOLE, execute
-from zerocon.runs.trials import Trial, Trials
+from zerocon.runs.trials import JOURNAL, Trial, Trials
 
 FOLDER = "searches"
+REMEDY = "Remove the search's folder; the trials' own runs stay."
 
 
 class TrialError(Exception):
@@ -55,6 +59,7 @@ def run_search(experiment: Experiment, more: Sequence[str] = (), most: int | Non
     """Do what is left of the search, and tell what it has found."""
     asked = _Asked.of(experiment, more)
     asked.folder.mkdir(parents=True, exist_ok=True)
+    _check_inputs(asked)
     with Trials(asked.folder, asked.search) as trials:
         trials.open(asked.better, asked.usual())
         most = most or asked.search.trials
@@ -63,6 +68,18 @@ def run_search(experiment: Experiment, more: Sequence[str] = (), most: int | Non
             CONSOLE.print(printable(said), markup=False, highlight=False, soft_wrap=True)
             _try(trials, trial, asked)
         return Found(asked.root, asked.folder, trials.all(), trials.front())
+
+
+def _check_inputs(asked: _Asked) -> None:
+    """Refuse to compare trials of different inputs: those of the search's beginning are kept."""
+    file = asked.folder / INPUTS
+    now = inputs_of(asked.config, build(asked.config, "dataset", later=("side",)))
+    if not file.exists() and not (asked.folder / JOURNAL).exists():
+        write_atomic(file, now.to_json())
+    before = Identity.from_json(file.read_bytes()) if file.exists() else None
+    changed = [UNRECORDED] if before is None else changes(before, now)
+    if changed:
+        raise InputsChangedError(refusal(asked.folder, changed, now.dataset, REMEDY))
 
 
 def _try(trials: Trials, trial: Trial, asked: _Asked) -> None:
@@ -87,9 +104,9 @@ def _named(error: Exception) -> str:
 
 def values_of(directory: Path, objectives: Sequence[str]) -> list[float]:
     """The run's mean of each; a mean over other cases than the other trials' is none."""
-    origin, records = Origin.read(directory), read_records(directory)
-    assert origin is not None  # it has just been run
-    overall = summarize(records, origin.columns).overall
+    run = RunDirectory(directory)
+    records = run.records()
+    overall = summarize(records, run.origin.columns).overall
     if overall.failed:
         first = next(record for record in records if not record.ok)
         raise TrialError(

@@ -1,4 +1,4 @@
-"""Is a run what its records say? The numbers, computed again from the stored pictures."""
+"""Compute a run's numbers again from its stored pictures, and compare."""
 
 from __future__ import annotations
 
@@ -7,18 +7,22 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from zerocon.config.settings import build, metrics_of, stored_config
 from zerocon.core.cases import Case, CaseError, Dataset
-from zerocon.core.checks import ConfigError, in_range
+from zerocon.core.checks import in_range
 from zerocon.core.pictures import from_uint8
+from zerocon.core.records import Record
+from zerocon.ledger.identity import changes, identity_of
 from zerocon.ledger.origin import Origin
-from zerocon.ledger.records import Record, read_records, verify_checksums
+from zerocon.ledger.run_directory import RunDirectory
 from zerocon.metrics.base import Metric
+from zerocon.runs.inputs import UNRECORDED
+from zerocon.runs.results import judges_of
 from zerocon.runs.worker import score
 
 OF_LAST_DIGIT = 0.01  # a difference of a hundredth of the last digit shown is none
@@ -64,6 +68,7 @@ class Tolerance:
 class Judges:
     """What a run's pictures are scored with."""
 
+    config: Mapping[str, Any]
     dataset: Dataset
     metrics: list[Metric]
     device: torch.device
@@ -80,44 +85,32 @@ def verify(
     """Every stored picture against its checksum, every number against its picture."""
     in_range("--batch", batch_size, 1)
     in_range("--tolerance", relative, 0)
-    origin = origin_at(directory)
-    records = read_records(directory)
+    run = RunDirectory(directory)
+    origin, records = run.origin, run.records()
     found = Verification(records=len(records))
     found.problems += _unrecorded(origin, records)
-    broken = verify_checksums(directory, records)
+    broken = run.damaged_pictures(records, thoroughly=True)
     found.problems += [Problem(case, said) for case, said in broken.items()]
     whole = [r for r in records if r.image is not None and r.case not in broken]
     if not whole:
         return found
-    judges = _judges(directory, overrides, side_of(directory, whole[0]), device)
-    found.problems += changed_origin(origin, judges.dataset, judges.metrics)
+    judges = _judges(run, overrides, run.picture(whole[0]).width, device)
+    found.problems += changed_since(run, judges)
     tolerance = Tolerance(relative, digits_of(origin))
     for batch in batched(whole, batch_size):
-        _compare_batch(directory, batch, judges, tolerance, found)
+        _compare_batch(run, batch, judges, tolerance, found)
     return found
-
-
-def origin_at(directory: Path) -> Origin:
-    origin = Origin.read(directory)
-    if origin is None:
-        raise ConfigError(f"{directory} is no run's directory: it has no run.json")
-    return origin
 
 
 def digits_of(origin: Origin) -> dict[str, int]:
     return {column["name"]: column["digits"] for column in origin.columns}
 
 
-def side_of(directory: Path, record: Record) -> int:
-    with Image.open(directory / str(record.image)) as picture:
-        return picture.width
-
-
 def stored_picture(
-    directory: Path, record: Record
+    run: RunDirectory, record: Record
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     """[side, side, 3]"""
-    with Image.open(directory / str(record.image)) as picture:
+    with run.picture(record) as picture:
         return np.asarray(picture.convert("RGB"))
 
 
@@ -140,23 +133,20 @@ def load_cases(
     return pairs
 
 
-def changed_origin(origin: Origin, dataset: Dataset, metrics: Sequence[Metric]) -> list[Problem]:
+def changed_since(run: RunDirectory, judges: Judges) -> list[Problem]:
     """Is it the dataset, are they the judges, that the run was made with?"""
-    now = {
-        "dataset": {"name": dataset.name, "fingerprint": dataset.fingerprint},
-        "judges": {type(m).__name__: m.fingerprint for m in metrics if m.fingerprint},
-    }
-    return [
-        Problem("", f"the {what} recorded: {getattr(origin, what)}; now: {value}")
-        for what, value in now.items()
-        if getattr(origin, what) != value
-    ]
+    before, now = run.origin.judges, judges_of(judges.metrics)
+    problems = [Problem("", f"the judges recorded: {before}; now: {now}")] if before != now else []
+    if run.inputs is None:
+        return [*problems, Problem("", f"its dataset can't be compared: {UNRECORDED}")]
+    inputs = identity_of(judges.config, judges.dataset)
+    return problems + [Problem("", said) for said in changes(run.inputs, inputs)]
 
 
-def _judges(directory: Path, overrides: Sequence[str], side: int, device: str) -> Judges:
-    config = stored_config(directory, overrides)
+def _judges(run: RunDirectory, overrides: Sequence[str], side: int, device: str) -> Judges:
+    config = stored_config(run.path, overrides)
     dataset = build(config, "dataset", later=("side",))(side=side)
-    return Judges(dataset, metrics_of(config)(), torch.device(device))
+    return Judges(config, dataset, metrics_of(config)(), torch.device(device))
 
 
 def _unrecorded(origin: Origin, records: Sequence[Record]) -> list[Problem]:
@@ -170,7 +160,7 @@ def _unrecorded(origin: Origin, records: Sequence[Record]) -> list[Problem]:
 
 
 def _compare_batch(
-    directory: Path,
+    run: RunDirectory,
     records: Sequence[Record],
     judges: Judges,
     tolerance: Tolerance,
@@ -179,7 +169,7 @@ def _compare_batch(
     pairs = load_cases(judges.dataset, records, found.problems)
     if not pairs:
         return
-    pictures = np.stack([stored_picture(directory, record) for record, _ in pairs])
+    pictures = np.stack([stored_picture(run, record) for record, _ in pairs])
     edited = from_uint8(pictures).to(judges.device)
     scores = score(judges.metrics, [case for _, case in pairs], edited)
     found.scored += len(pairs)

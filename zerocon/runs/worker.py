@@ -1,12 +1,15 @@
 """What a worker does: cases through encode, invert, edit, decode and score, into records.
 
 A case that fails becomes a failed record; its batch-mates are edited all the same. A batch
-that does not fit into the memory is halved, and so are those after it.
+that does not fit into the memory is halved, and so are those after it. What can't work for any
+case (a setting, a model that does not load, a full disk) is raised and ends the run.
 """
 
 from __future__ import annotations
 
 import gc
+import os
+import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,25 +23,29 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from zerocon.backbones.base import Backbone
+from zerocon.backbones.base import Backbone, BackboneError
 from zerocon.config.settings import RunSettings
-from zerocon.core.cases import Case, CaseError, Dataset
+from zerocon.core.cases import Case, CaseError, Dataset, DatasetError
 from zerocon.core.checks import ConfigError
 from zerocon.core.conditions import Conditions, Draws
+from zerocon.core.memory import NO_MEMORY, Memory
 from zerocon.core.pictures import case_pictures, from_uint8, to_uint8
 from zerocon.core.prompts import words_of
+from zerocon.core.records import Record
 from zerocon.directions.base import with_sources
-from zerocon.ledger.cache import Cache, allow
+from zerocon.ledger.cache import Cache, memory_of
 from zerocon.ledger.claims import AUTO
-from zerocon.ledger.records import Record, save_image
+from zerocon.ledger.records import save_image
 from zerocon.metrics.base import Metric, Pictures, full_precision
+from zerocon.runs.batches import BatchSize
 from zerocon.runs.costs import Costs
 from zerocon.runs.inverting import KIND, Inverter
 
 KEPT_FREE = 0.2  # share of the free memory that an automatic batch size leaves alone
 
-Pics = dict[str, Image.Image]
-Done = tuple[Record, Pics]
+ENDS_THE_RUN = (ConfigError, BackboneError, DatasetError)
+
+Done = tuple[Record, dict[str, Image.Image]]
 
 
 @dataclass(frozen=True)
@@ -52,10 +59,15 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Batch:
-    """Cases ready to edit, and records of those that can't be."""
+    """Cases ready to edit together, which of them are wanted, and records of the broken ones."""
 
+    wanted: frozenset[str]
     cases: list[Case] = field(default_factory=list[Case])
     broken: list[Record] = field(default_factory=list[Record])
+
+
+class StoppedError(Exception):
+    """The run was interrupted while its pictures were read or stored."""
 
 
 @dataclass(frozen=True)
@@ -76,16 +88,16 @@ def edit(
     settings: RunSettings,
     backbone: Backbone,
     cases: Sequence[Case],
-    invert: Inverter | None = None,
+    memory: Memory = NO_MEMORY,
     costs: Costs | None = None,
 ) -> Tensor:
     """The edited pictures of a batch, [case, 3, side, side]."""
-    invert = invert or inverter_of(settings)
+    invert = Inverter(settings.inversion, settings.config["inversion"], memory)
     costs = costs or Costs()
     clean = backbone.encode(torch.stack([case.image for case in cases]))
     # The direction finds what is edited between the prompts as they were given.
-    target = settings.direction(backbone, cases)
-    cases = with_sources(settings.direction, cases)
+    target = settings.direction(backbone, cases, memory)
+    cases = with_sources(settings.direction, cases, memory)
     conditions = Conditions(
         source=backbone.embed([case.source_prompt for case in cases]),
         target=target,
@@ -103,10 +115,6 @@ def edit(
     return backbone.decode(latents)
 
 
-def inverter_of(settings: RunSettings, cache: Cache | None = None) -> Inverter:
-    return Inverter(settings.inversion, settings.config["inversion"], cache)
-
-
 def score(metrics: Sequence[Metric], cases: Sequence[Case], edited: Tensor) -> dict[str, Tensor]:
     """Every metric's columns, [case] each; computed where `edited` is."""
     pictures = Pictures.of(cases, edited)
@@ -116,42 +124,60 @@ def score(metrics: Sequence[Metric], cases: Sequence[Case], edited: Tensor) -> d
 
 
 class Editor:
-    """A run's models, ready to edit whatever cases they are given: `load`, `compute`, `store`."""
+    """A run's models, ready to edit whatever cases they are given: `load`, `compute`, `store`.
+
+    Cases are edited in the batches they come in. Those that are not wanted, because they are
+    recorded already, are computed as part of their batch and then left out.
+    """
 
     def __init__(self, settings: RunSettings, loaded: Loaded) -> None:
         self.settings, self.loaded, self.costs = settings, loaded, Costs()
-        most = settings.runner.cache_bytes
-        allow(most)
-        self.cache = Cache(KIND, most) if most else None
-        self._invert = inverter_of(settings, self.cache)
-        self._limit = settings.runner.batch_size  # halved when the memory is too small
+        runner = settings.runner
+        self.memory = memory_of(runner.cache_bytes)
+        self._shape = int(runner.batch_size) if runner.deterministic else None
+        self._fits = BatchSize(settings.directory, runner.batch_size, loaded.backbone.device)
+        self._stopping = threading.Event()
+        if runner.deterministic:
+            only_deterministic()
 
-    def __call__(self, case_ids: Sequence[str]) -> list[Done]:
-        return list(self.store(self.compute(self.load(case_ids))))
+    def stop(self) -> None:
+        """Have other threads stop reading and storing pictures at the next one."""
+        self._stopping.set()
 
-    def load(self, case_ids: Sequence[str]) -> Batch:
-        batch = Batch()
-        for case_id in case_ids:
+    def load(self, case_ids: Sequence[str], wanted: frozenset[str]) -> Batch:
+        """Read the wanted cases; the others of the batch only when one of these can be edited."""
+        found: dict[str, Case] = {}
+        broken: list[Record] = []
+        for case_id in sorted(case_ids, key=lambda one: one not in wanted):
+            if case_id not in wanted and not found:
+                break
+            self._go_on()
             try:
-                batch.cases.append(self.loaded.dataset.load(case_id))
+                found[case_id] = self.loaded.dataset.load(case_id)
             except CaseError as error:
-                batch.broken.append(Record(case=case_id, status="failed", error=str(error)))
-        return batch
+                if case_id in wanted:
+                    broken.append(Record(case=case_id, status="failed", error=str(error)))
+        return Batch(wanted, [found[case_id] for case_id in case_ids if case_id in found], broken)
 
     def compute(self, batch: Batch) -> list[Edited | Record]:
-        """The batch edited and scored, in as many parts as the memory asks for."""
+        """The batch's wanted cases edited and scored, in as many parts as the memory asks for."""
         finished: list[Edited | Record] = list(batch.broken)
         left = batch.cases
         while left:
             part = left[: self._size(left)]
-            done = self._edited(part)
-            finished += done
-            left = left[len(part) :] if done else left
+            if not any(case.id in batch.wanted for case in part):
+                left = left[len(part) :]
+                continue
+            done = self._edited(part, batch.wanted)
+            if done is not None:
+                finished += done
+                left = left[len(part) :]
         return finished
 
     def store(self, finished: Sequence[Edited | Record]) -> Iterator[Done]:
         """Each picture on the disk, then its record."""
         for one in finished:
+            self._go_on()
             if isinstance(one, Record):
                 yield one, {}
                 continue
@@ -163,12 +189,16 @@ class Editor:
             record = Record(**one.record, image=path, sha256=sha256)
             yield record, case_pictures(one.case) | {"edited": picture}
 
-    def _size(self, cases: Sequence[Case]) -> int:
-        if self._limit == "auto":
-            self._limit = self._measured(cases[0])
-        return int(self._limit)
+    def _go_on(self) -> None:
+        if self._stopping.is_set():
+            raise StoppedError
 
-    def _measured(self, case: Case) -> int:
+    def _size(self, cases: Sequence[Case]) -> int:
+        if not self._fits.known:
+            self._fits.measured(self._room(cases[0]))
+        return self._fits.cases
+
+    def _room(self, case: Case) -> int:
         """How many cases fit into the free memory, going by what one takes."""
         device = self.loaded.backbone.device
         if device.type != "cuda":
@@ -181,28 +211,33 @@ class Editor:
         free = torch.cuda.mem_get_info(device)[0] * (1 - KEPT_FREE)
         return max(1, min(AUTO, int(free / taken)))
 
-    def _edited(self, cases: list[Case]) -> list[Edited]:
-        """The cases edited; nothing when they are too many, and fewer are to be tried."""
+    def _edited(self, cases: list[Case], wanted: frozenset[str]) -> list[Edited] | None:
+        """The wanted cases edited; None when the batch is too large, and less is to be tried."""
         try:
-            return self._edit_and_score(cases)
-        except ConfigError:
-            raise  # a setting that no case can be edited with
+            return [one for one in self._edit_and_score(cases) if one.case.id in wanted]
+        except ENDS_THE_RUN:
+            raise
         except Exception as error:  # noqa: BLE001 - one bad case must not end the run; it is recorded
-            if len(cases) == 1:
-                return [_failed(cases[0], error)]
-            too_many = is_out_of_memory(error)
-        if too_many:  # decided outside: the error holds on to the memory
-            self._limit = len(cases) // 2
+            too_large = is_out_of_memory(error)
+            failed = _failed(cases[0], error)
+            _check_deterministic(error, too_large, self._shape)
+        # Decided outside of the handler: the error holds on to the memory.
+        if len(cases) == 1:
+            return [failed]
+        if too_large:
+            self._fits.halve(len(cases))
             _free_memory()
-            return []
-        return [edited for case in cases for edited in self._edited([case])]  # whose fault was it?
+            return None
+        alone = [case for case in cases if case.id in wanted]  # whose fault was it?
+        return [edited for case in alone for edited in self._edited([case], wanted) or ()]
 
     def _edit_and_score(self, cases: Sequence[Case]) -> list[Edited]:
         started = time.perf_counter()
         backbone = self.loaded.backbone
-        pictures = to_uint8(edit(self.settings, backbone, cases, self._invert, self.costs))
+        batch = _filled(cases, self._shape)
+        pictures = to_uint8(edit(self.settings, backbone, batch, self.memory, self.costs))
         # Scored as they are stored, so that the numbers can be had again from the files.
-        scores = score(self.loaded.metrics, cases, from_uint8(pictures).to(backbone.device))
+        scores = score(self.loaded.metrics, batch, from_uint8(pictures).to(backbone.device))
         seconds = round((time.perf_counter() - started) / len(cases), 4)
         return [
             Edited(
@@ -219,12 +254,39 @@ class Editor:
         ]
 
     def spent(self) -> dict[str, Any]:
-        """What this editor's work cost so far, as `sessions.jsonl` tells it."""
-        counts = self.cache.counts if self.cache else None
-        return self.costs.told(self.loaded.backbone) | {
+        """What this editor's work cost so far, as `sessions.jsonl` holds it."""
+        counts = self.memory.counts(KIND) if isinstance(self.memory, Cache) else None
+        return self.costs.summary(self.loaded.backbone) | {
             "inversions_found": counts.found if counts else 0,
             "inversions_damaged": counts.damaged if counts else 0,
         }
+
+
+def only_deterministic() -> None:
+    """Have torch use deterministic algorithms only, and raise where there is none."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs for it
+    torch.use_deterministic_algorithms(mode=True)
+    torch.backends.cudnn.benchmark = False  # it would choose its algorithms by their speed
+
+
+def _filled(cases: Sequence[Case], shape: int | None) -> list[Case]:
+    """The cases and, where every batch has one shape, copies of the last up to it."""
+    missing = max(0, (shape or 0) - len(cases))
+    return [*cases, *[cases[-1]] * missing]
+
+
+def _check_deterministic(error: Exception, too_large: bool, shape: int | None) -> None:
+    """ConfigError when `runner.deterministic` is what no case can be edited with."""
+    if shape is None:
+        return
+    if too_large:
+        advice = f"try runner.batch_size={shape // 2}" if shape > 1 else "use a smaller model"
+        raise ConfigError(
+            f"{shape} cases do not fit into the memory together, and with "
+            f"runner.deterministic=true a batch is not halved: {advice}"
+        ) from None
+    if "deterministic" in str(error):  # torch names the operation
+        raise ConfigError(f"runner.deterministic=true can't be kept: {error}") from None
 
 
 def is_out_of_memory(error: Exception) -> bool:

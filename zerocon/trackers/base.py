@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from zerocon.ledger.records import Record
+from zerocon.core.records import Record
 
 log = logging.getLogger(__name__)
 

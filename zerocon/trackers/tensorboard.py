@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from zerocon.ledger.records import Record
+from zerocon.core.records import Record
 from zerocon.trackers.base import Images, TrackerError
 
 

@@ -13,7 +13,7 @@ from uuid import uuid4
 from PIL import Image
 
 from zerocon.core.checks import in_range
-from zerocon.ledger.records import Record
+from zerocon.core.records import Record
 from zerocon.trackers.base import Images, TrackerError
 
 Mode = Literal["offline", "online", "disabled"]

@@ -12,8 +12,8 @@ from rich.console import Console
 from zerocon.config.experiments import Experiment
 from zerocon.config.search_space import Search
 from zerocon.core.text import printable
-from zerocon.ledger.origin import FILE
 from zerocon.ledger.records import read_records
+from zerocon.ledger.run_directory import ORIGIN as FILE
 from zerocon.reports.comparison import same_cases
 from zerocon.reports.evaluation import evaluation_of
 from zerocon.reports.frontier.curves import Strand, frontier_of

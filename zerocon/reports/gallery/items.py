@@ -11,7 +11,7 @@ from itertools import takewhile
 
 from PIL import Image, ImageChops, ImageFilter
 
-from zerocon.ledger.records import Record
+from zerocon.core.records import Record
 
 OUTLINE = (255, 0, 150)
 _LARGEST = 256  # bigger pictures are shown smaller: a gallery holds thousands

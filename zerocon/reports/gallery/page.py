@@ -14,8 +14,8 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
+from zerocon.core.records import Record
 from zerocon.ledger.atomic import write_atomic
-from zerocon.ledger.records import Record
 from zerocon.reports.gallery.items import GalleryItem, changed_words, data_uri, is_small, shown
 from zerocon.reports.gallery.sheet import contact_sheet
 from zerocon.reports.layout import ARROWS, NOTHING

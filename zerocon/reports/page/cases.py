@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from zerocon.ledger.records import Record
+from zerocon.core.records import Record
 from zerocon.reports.gallery.items import GalleryItem, reduced
 from zerocon.reports.gallery.items import shown as seen
 from zerocon.reports.gallery.page import edit_name, prompts

@@ -6,10 +6,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from zerocon.ledger.provenance import NOT_IN_NAME
-from zerocon.ledger.records import Record
-from zerocon.ledger.sessions import read_sessions
-from zerocon.ledger.status import status_of
+from zerocon.core.naming import NOT_IN_NAME
+from zerocon.core.records import Record
+from zerocon.ledger.run_directory import RunDirectory
 from zerocon.reports.evaluation import evaluation_of
 from zerocon.reports.layout import NOTHING
 from zerocon.reports.page.markup import cell, details, head, notes, pairs, table
@@ -45,7 +44,7 @@ def asked(variants: Variants) -> str:
 
 def _progress(variants: Variants) -> str:
     """Name the runs that are unfinished or still running."""
-    states = [(label, status_of(r.directory)) for label, r in _named(variants)]
+    states = [(label, RunDirectory(r.directory).status()) for label, r in _named(variants)]
     return notes(
         [f"{label} is {s.words()}" for label, s in states if s.left or s.state == "running"]
     )
@@ -117,7 +116,7 @@ def _amount(value: float | None) -> str:
 
 
 def _costs(run: Run, records: Sequence[Record]) -> list[float | None]:
-    sessions = read_sessions(run.directory)
+    sessions = RunDirectory(run.directory).sessions()
     of_cases = sum(record.seconds for record in records)
     if not sessions:
         return [of_cases, *[None] * (len(_COSTS) - 1)]

@@ -13,8 +13,9 @@ from string import Template
 from matplotlib import rc_context
 
 from zerocon.core.checks import ConfigError, in_range
+from zerocon.core.records import Record
 from zerocon.ledger.atomic import write_atomic
-from zerocon.ledger.records import FILE_NAME, Record, read_records
+from zerocon.ledger.records import FILE_NAME, read_records
 from zerocon.reports.comparison import same_cases
 from zerocon.reports.evaluation import Evaluation, differences, evaluations
 from zerocon.reports.frontier.curves import frontier_of, strands

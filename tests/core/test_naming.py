@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from zerocon.core.naming import content_of, digest, digest_of_settings
+
+
+def test_the_digest_is_the_contents() -> None:
+    config = {"method": {"steps": 50, "name": "pnp"}, "seed": 0}
+    assert digest(config) == digest({"seed": 0, "method": {"name": "pnp", "steps": 50}})
+    assert digest(config) != digest(config | {"seed": 1})
+    assert digest({"a": (1, 2)}) == digest({"a": [1, 2]})
+    # A run's directory is named by it: a change here makes every finished run unfindable.
+    assert digest(config) == "3c2144dea8"
+    with pytest.raises(TypeError):
+        digest({"path": Path()})
+
+
+def test_a_whole_number_is_one_setting_with_or_without_a_point() -> None:
+    assert digest({"guidance": 4}) == digest({"guidance": 4.0})
+    assert digest({"sides": [1, 2.0]}) == digest({"sides": [1.0, 2]})
+    assert digest({"guidance": 4.5}) != digest({"guidance": 4})
+    assert digest({"on": True}) != digest({"on": 1})
+
+
+def test_moving_a_file_renames_no_run() -> None:
+    def named(target: str) -> str:
+        return digest({"method": {"_target_": target, "steps": 50}})
+
+    assert named("zerocon.methods.ddim.DDIM") == named("zerocon.methods.DDIM")
+    assert named("zerocon.guidance.Losses") == named("zerocon.losses.terms.Losses")
+    assert named("zerocon.methods.DDIM") != named("zerocon.methods.DDS")
+    assert named("mine.DDIM") != named("zerocon.methods.DDIM")
+    assert named("mine.a.DDIM") != named("mine.b.DDIM")
+
+
+def test_settings_that_change_no_number_are_not_in_the_name() -> None:
+    config = {"name": "a", "seed": 0, "dataset": {"root": "x", "limit": 2}, "runner": {"root": "y"}}
+    assert content_of(config) == {"name": "a", "seed": 0, "dataset": {"limit": 2}}
+    moved = config | {"name": "b", "dataset": {"root": "z", "limit": 2}}
+    assert digest_of_settings(moved) == digest_of_settings(config)
+    assert digest_of_settings(config | {"seed": 1}) != digest_of_settings(config)
