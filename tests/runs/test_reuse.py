@@ -69,7 +69,9 @@ def test_what_other_code_or_models_made_is_not_taken(
     assert sum(edits) == 4
 
 
-def test_records_of_a_run_that_lost_a_picture_are_not_taken(tmp_path: Path, edits: list[int]) -> None:
+def test_records_of_a_run_that_lost_a_picture_are_not_taken(
+    tmp_path: Path, edits: list[int]
+) -> None:
     first = runner.execute(small(tmp_path, "name=one")).directory
     next((first / "images").iterdir()).unlink()
     runner.execute(small(tmp_path, "name=two"))

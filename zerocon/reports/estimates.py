@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from zerocon.reports.frontier.curves import mean_of_runs
-from zerocon.reports.statistics import Floats, bootstrap_means
+from zerocon.reports.statistics import Floats, bootstrap_means, mean_of_runs
 from zerocon.reports.store import Cells
 from zerocon.reports.summary import RESAMPLES, Group, Summary
 

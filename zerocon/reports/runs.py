@@ -203,3 +203,12 @@ def natural(text: str) -> list[tuple[int, float, str]]:
     except ValueError:
         parts = re.findall(r"\d+|\D+", text)
         return [(1, int(p), "") if p.isdecimal() else (2, 0, p) for p in parts]
+
+
+def short_names(settings: Sequence[str]) -> dict[str, str]:
+    """The last part of each name where that is unique, else the whole name."""
+    last = [name.rpartition(".")[2] for name in settings]
+    return {
+        name: short if last.count(short) == 1 else name
+        for name, short in zip(settings, last, strict=True)
+    }

@@ -233,3 +233,10 @@ def holm(p: Floats) -> Floats:
     steps = p[order] * np.arange(len(order), 0, -1)
     corrected[order] = np.minimum(1, np.maximum.accumulate(steps))
     return corrected
+
+
+def mean_of_runs(values: Floats) -> Floats:
+    """[run, case] -> [case]"""
+    there = np.isfinite(values)
+    total = np.where(there, values, 0.0).sum(0)
+    return np.divide(total, there.sum(0), out=np.full_like(total, np.nan), where=there.any(0))

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from zerocon.core.checks import ConfigError
 from zerocon.reports.frontier.plot import Curve
 from zerocon.reports.runs import Run, check_field, natural, varying
-from zerocon.reports.statistics import Floats, percentiles, resampling
+from zerocon.reports.statistics import Floats, mean_of_runs, percentiles, resampling
 from zerocon.reports.store import Cells
 from zerocon.reports.summary import LEVEL, RESAMPLES, Column
 
@@ -226,13 +226,6 @@ def points_of(curves: Sequence[Strand], cells: Cells, columns: tuple[Column, Col
     positions = [members for curve in curves for members in curve.points.values()]
     x, y = (np.stack([mean_of_runs(v[members]) for members in positions]) for v in values)
     return Points(x, y, columns)
-
-
-def mean_of_runs(values: Floats) -> Floats:
-    """[run, case] -> [case]"""
-    there = np.isfinite(values)
-    total = np.where(there, values, 0.0).sum(0)
-    return np.divide(total, there.sum(0), out=np.full_like(total, np.nan), where=there.any(0))
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,8 @@ from zerocon.reports.frontier.curves import Strand, frontier_of
 from zerocon.reports.frontier.plot import draw
 from zerocon.reports.frontier.table import chosen, front_of
 from zerocon.reports.layout import UNLIMITED, Cell, Grid, label, listed, ranks_of, value, wrapped
-from zerocon.reports.page.variants import short_names
 from zerocon.reports.render import markdown_text, write
-from zerocon.reports.runs import Run, columns_of, find_runs
+from zerocon.reports.runs import Run, columns_of, find_runs, short_names
 from zerocon.reports.summary import Column, Group, summarize
 from zerocon.reports.table import TERMINAL
 

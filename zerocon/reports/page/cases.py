@@ -18,8 +18,8 @@ from zerocon.reports.gallery.items import shown as seen
 from zerocon.reports.gallery.page import edit_name, prompts
 from zerocon.reports.page.album import Album, Open, album
 from zerocon.reports.page.markup import notes, number, uri
-from zerocon.reports.page.variants import Variants, short_names
-from zerocon.reports.runs import Run
+from zerocon.reports.page.variants import Variants
+from zerocon.reports.runs import Run, short_names
 from zerocon.reports.summary import Column
 
 MOST_VARIANTS = 24  # side by side

@@ -16,7 +16,8 @@ from zerocon.reports.estimates import Estimate, estimates, gathered
 from zerocon.reports.frontier.plot import COLORS, MARKERS
 from zerocon.reports.layout import label
 from zerocon.reports.page.markup import worded
-from zerocon.reports.page.variants import Variants, numeric, short_names
+from zerocon.reports.page.variants import Variants, numeric
+from zerocon.reports.runs import short_names
 from zerocon.reports.statistics import Floats
 from zerocon.reports.summary import Column
 

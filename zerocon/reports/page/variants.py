@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from zerocon.core.text import printable
 from zerocon.reports.frontier.curves import is_number
-from zerocon.reports.runs import NO_VALUE, Run, check_field, natural, varying
+from zerocon.reports.runs import NO_VALUE, Run, check_field, natural, short_names, varying
 
 SEED, METHOD = "seed", "method"
 MOST_SWEPT = 2  # settings that a plot can show
@@ -78,15 +78,6 @@ def _by_settings(run: Run, settings: Sequence[str]) -> str:
     short = short_names(settings)
     parts = [("" if name == METHOD else short[name], run.field(name)) for name in settings]
     return ", ".join(f"{name} {value}".strip() for name, value in parts if value != NO_VALUE)
-
-
-def short_names(settings: Sequence[str]) -> dict[str, str]:
-    """The last part of each name where that is unique, else the whole name."""
-    last = [name.rpartition(".")[2] for name in settings]
-    return {
-        name: short if last.count(short) == 1 else name
-        for name, short in zip(settings, last, strict=True)
-    }
 
 
 def numeric(values: Sequence[str]) -> bool:
