@@ -198,7 +198,8 @@ def test_the_world_of_each_dataset(tmp_path: Path) -> None:
     assert worlds.pop("shapes") == "shapes"
     assert set(worlds.values()) == {"photographs"}
     as_files = PieBench(tmp_path / "shapes", 16)  # ShapesPIE opened as what its format is
-    assert as_files.world == "shapes"
+    assert as_files.world == PieBench.world_of(tmp_path / "shapes") == "shapes"
+    assert PieBench.world_of(tmp_path / "pie_bench") == "photographs"
     assert Folder(tmp_path / "folder", 16, "a", "b", world="shapes").world == "shapes"
     assert Pairs(tmp_path / "pairs", 16, world="shapes").world == "shapes"
 
@@ -220,3 +221,14 @@ def test_700_remembered_pictures_are_checked_in_well_under_a_second(
     again = Folder(root, 64, "a cat", "a dog").identity(RememberedDigests(tmp_path / "digests"))
     assert time.process_time() - begun < 1
     assert (again, read) == (first, [])
+
+
+@pytest.mark.timeout(20)
+def test_the_world_of_a_broken_dataset_is_told_without_a_hang(tmp_path: Path) -> None:
+    assert PieBench.world_of(tmp_path) == "photographs"
+    with (tmp_path / "mapping_file.json").open("wb") as file:
+        file.truncate(2**40)
+    assert PieBench.world_of(tmp_path) == "photographs"
+    (tmp_path / "mapping_file.json").unlink()
+    os.mkfifo(tmp_path / "mapping_file.json")
+    assert PieBench.world_of(tmp_path) == "photographs"

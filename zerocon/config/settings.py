@@ -126,6 +126,7 @@ def settings_from(cfg: DictConfig) -> RunSettings:
 
 def settings_of(config: dict[str, Any], worlds: Worlds = "run") -> RunSettings:
     """`worlds`: what must be of one world: all of a `run`, what makes an `edit`, or `any`."""
+    dataset = dataset_of(config)
     mixture = "" if worlds == "any" else worlds_mixed_in(config, scored=worlds == "run")
     runner, directory = runner_settings(config), directory_of(config)
     inversion: Inversion = build(config, "inversion")()
@@ -136,7 +137,7 @@ def settings_of(config: dict[str, Any], worlds: Worlds = "run") -> RunSettings:
         name=str(config["name"]),
         seed=config["seed"],
         backbone=build(config, "backbone")(),
-        dataset=dataset_of(config),
+        dataset=dataset,
         direction=direction,
         inversion=inversion,
         method=method,

@@ -19,6 +19,7 @@ from zerocon.datasets.base import (
     gather,
     listed,
     optional_text,
+    read_bytes,
     read_json,
     text,
 )
@@ -87,10 +88,12 @@ class PieBench(FileDataset):
 
     @classmethod
     def world_of(cls, root: str | Path, **_: object) -> World:
-        """ShapesPIE is written in this format, too; its entries describe scenes."""
-        file = Path(root) / MAPPING_FILE
-        drawn = file.is_file() and b'"source_scene"' in file.read_bytes()
-        return "shapes" if drawn else cls.world
+        """The world of the dataset in a folder, told without opening it; as `_has_scenes`."""
+        try:
+            data = read_bytes(MAPPING_FILE, Path(root), "")
+        except DatasetError:
+            return cls.world  # opening the dataset will say what is wrong
+        return "shapes" if b'"source_scene"' in data else cls.world
 
     def source_path(self, case_id: str) -> str | None:
         return text(self.entry(case_id), "image_path")

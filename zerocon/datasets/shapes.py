@@ -62,7 +62,7 @@ class ShapesPIE(PieBench):
         return {**super()._files(entry), "ground truth": _truth(entry)}
 
     @classmethod
-    def world_of(cls, **_: object) -> World:
+    def world_of(cls, root: str | Path | None = None, **_: object) -> World:  # noqa: ARG003 - as its base
         return cls.world
 
     def _case(self, case_id: str, entry: Row) -> Case:
