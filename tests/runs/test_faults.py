@@ -360,9 +360,7 @@ def workers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def by_processes(root: Path) -> RunSettings:
-    settings = settings_at(root, "runner.executor=processes", "runner.workers=3")
-    object.__setattr__(settings, "dataset", lambda side: ToyDataset(COUNT))
-    return settings
+    return settings_at(root, "runner.executor=processes", "runner.workers=3")
 
 
 @pytest.mark.usefixtures("workers")

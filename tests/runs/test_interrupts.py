@@ -18,7 +18,6 @@ from tests.runs.toy_runs import (
     COUNT,
     FORK,
     ToyCrew,
-    ToyDataset,
     ToyEditor,
     settings_at,
     toy_origin,
@@ -180,9 +179,7 @@ def by_workers(monkeypatch: pytest.MonkeyPatch, root: Path, prepared: Any) -> Ru
     monkeypatch.setattr(processes, "get_context", lambda _: FORK)
     monkeypatch.setattr(processes, "prepared", prepared)
     monkeypatch.setattr(runner, "start_crew", crews.start_crew)
-    settings = settings_at(root, "runner.executor=processes", "runner.workers=2")
-    object.__setattr__(settings, "dataset", lambda side: ToyDataset(COUNT))
-    return settings
+    return settings_at(root, "runner.executor=processes", "runner.workers=2")
 
 
 def ready_worker(settings: RunSettings, count: int) -> tuple[Any, Any]:

@@ -125,7 +125,9 @@ def use_toys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def settings_at(root: Path, *more: str) -> RunSettings:
     root.mkdir(parents=True, exist_ok=True)
-    return compose_settings([f"runner.root={root}", "runner.batch_size=4", *more])
+    settings = compose_settings([f"runner.root={root}", "runner.batch_size=4", *more])
+    object.__setattr__(settings, "dataset", lambda side: ToyDataset(ToyCrew.count))
+    return settings
 
 
 def in_child(settings: RunSettings) -> Any:
