@@ -14,7 +14,7 @@ from PIL import Image
 from zerocon.core.checks import ConfigError
 from zerocon.core.records import Record
 from zerocon.trackers.base import Guarded, NoTracker
-from zerocon.trackers.wandb import WandbTracker
+from zerocon.trackers.wandb import SCRATCH, WandbTracker
 
 CASES = [
     Record(case="a", status="ok", metrics={"psnr": 20.0, "ssim": math.nan, "mse": math.inf}),
@@ -113,6 +113,19 @@ def test_the_guard_lets_an_interrupt_through() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         Guarded(Interrupted()).fail("stopped")
+
+
+def test_the_pictures_of_killed_processes_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    for process in (gone.pid, os.getpid()):
+        (tmp_path / f"{SCRATCH}{process}-x").mkdir()
+    WandbTracker()
+    assert not (tmp_path / f"{SCRATCH}{gone.pid}-x").exists()
+    assert (tmp_path / f"{SCRATCH}{os.getpid()}-x").exists()
 
 
 def test_settings_are_checked() -> None:

@@ -6,11 +6,10 @@ Running it again continues it. A case that fails becomes a failed record and the
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import wraps
 from pathlib import Path
 from threading import Thread
 
@@ -58,17 +57,13 @@ class Outcome:
     failed: int
 
 
-def _says_how_far(run: Callable[[RunSettings], Outcome]) -> Callable[[RunSettings], Outcome]:
-    """Ctrl-C ends the run with words: how many cases are recorded, and how to go on."""
-
-    @wraps(run)
-    def watched(settings: RunSettings) -> Outcome:
-        try:
-            return run(settings)
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(how_far(settings.directory)) from None
-
-    return watched
+@contextmanager
+def saying_how_far(directory: Path) -> Generator[None]:
+    """Ctrl-C ends the run with words: how many cases are recorded."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(how_far(directory)) from None
 
 
 def how_far(directory: Path) -> str:
@@ -82,9 +77,13 @@ def how_far(directory: Path) -> str:
     return f"interrupted: {status.recorded} of {status.cases} cases are recorded in {directory}"
 
 
-@_says_how_far
 def execute(settings: RunSettings) -> Outcome:
     """Do what is left of the run (or of this shard of it), then print and write its results."""
+    with saying_how_far(settings.directory):
+        return _executed(settings)
+
+
+def _executed(settings: RunSettings) -> Outcome:
     runner, config = settings.runner, settings.config
     run = RunDirectory(settings.directory)
     if must_begin_anew(run, config, runner.on_code_change):
@@ -203,10 +202,10 @@ def work(settings: RunSettings, run: RunDirectory, crew: Crew, tracker: Tracker)
                 progress.advance(task, len(noted))
 
             chunks = chunks_left(log, claims, ids, shard.places(len(ids)), runner.chunk_size)
-            crew.run(_announced(chunks, claims), record)
+            crew.run(announced(chunks, claims, CONSOLE), record)
 
 
-def _announced(chunks: Iterator[Chunk | Waiting], claims: Claims) -> Chunks:
+def announced(chunks: Iterator[Chunk | Waiting], claims: Claims, console: Console) -> Chunks:
     """Say once who holds what is left when nothing could be done for some seconds."""
     idle_since, said = time.monotonic(), False
     for chunk in chunks:
@@ -215,7 +214,7 @@ def _announced(chunks: Iterator[Chunk | Waiting], claims: Claims) -> Chunks:
             idle_since = time.monotonic()
         elif not said and time.monotonic() - idle_since > SAY_AFTER:
             holder = claims.holder(chunk.start, chunk.stop)
-            CONSOLE.print(
+            console.print(
                 f"waiting for cases {chunk.start + 1} to {chunk.stop}, which {holder} works on; "
                 "they are done here if it ends without them",
                 highlight=False,

@@ -16,7 +16,7 @@ Images = Mapping[str, Image.Image]  # "source", "edited", "truth": what there is
 
 
 class Tracker(Protocol):
-    """Told what happens in a run, in this order; `finish` or `fail` ends it."""
+    """Gets the events of a run in this order: start, each case, then finish or fail."""
 
     def start(self, config: Mapping[str, Any], name: str, group: str) -> None: ...
 
@@ -44,7 +44,7 @@ class NoTracker:
 
 
 class Guarded:
-    """The one place where a tracker's errors end: it warns once and is silent from then on."""
+    """A tracker whose errors never reach the run: it warns once and is left out from then on."""
 
     def __init__(self, tracker: Tracker) -> None:
         self._tracker: Tracker = tracker

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,6 +20,9 @@ from zerocon.trackers.base import Images, TrackerError
 
 Mode = Literal["offline", "online", "disabled"]
 
+SCRATCH = "zerocon-wandb-"  # then the process that the folder belongs to
+_LINUX = sys.platform.startswith("linux")  # where /proc tells which processes there are
+
 PICTURES = ("source", "edited", "truth")
 TEXTS = ("case", "status", "error", "edit_name", "source_prompt", "target_prompt", "instruction")
 
@@ -25,10 +30,10 @@ TEXTS = ("case", "status", "error", "edit_name", "source_prompt", "target_prompt
 class WandbTracker:
     """Weights & Biases: config, numbers of each case, a table with pictures, summary.
 
-    Offline, everything goes to `dir`/wandb, to be sent from there by `wandb sync` whenever one
-    likes (not after moving it: wandb notes where the table's pictures lie).
-    `patience` bounds, in seconds, each wait for a server that does not answer; what was not
-    sent by then stays in `dir`/wandb, too.
+    Offline, everything goes to `dir`/wandb and can be sent from there by `wandb sync` at any
+    time (but not after the folder was moved: wandb notes where the table's pictures are).
+    `patience` limits, in seconds, each wait for a server that does not answer; what was not
+    sent by then stays in `dir`/wandb as well.
     """
 
     def __init__(
@@ -43,7 +48,8 @@ class WandbTracker:
         self.mode: Mode = mode
         self._run: Any = None
         self._rows: list[dict[str, Any]] = []
-        self._scratch = TemporaryDirectory(prefix="zerocon-wandb-")
+        self._scratch = TemporaryDirectory(prefix=f"{SCRATCH}{os.getpid()}-")
+        _clear_scratch_of_killed(Path(self._scratch.name).parent)
 
     def start(self, config: Mapping[str, Any], name: str, group: str) -> None:
         import wandb
@@ -92,7 +98,7 @@ class WandbTracker:
         self._scratch.cleanup()
 
     def _picture(self, image: Image.Image | None) -> Any:
-        """On the disk until the table is sent: a long run's pictures would fill the memory."""
+        """Kept on the disk until the table is sent: a long run's pictures would fill the memory."""
         import wandb
 
         if image is None:
@@ -109,8 +115,16 @@ class WandbTracker:
         return wandb.Table(columns=columns, data=data, allow_mixed_types=True)
 
 
+def _clear_scratch_of_killed(folder: Path) -> None:
+    """Remove the pictures that trackers of processes left behind that are not there any more."""
+    for scratch in folder.glob(f"{SCRATCH}*"):
+        process = scratch.name.removeprefix(SCRATCH).partition("-")[0]
+        if _LINUX and process.isdigit() and not Path(f"/proc/{process}").exists():
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
 def _settings(patience: float) -> Any:
-    """Quiet, and never waiting for long: wandb's defaults try again for hours."""
+    """Quiet, and without long waits: wandb's defaults try again for hours."""
     import wandb
 
     return wandb.Settings(
