@@ -7,15 +7,16 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
 
 from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
 from zerocon.config.settings import RunSettings, compose_settings
 from zerocon.core.checks import ConfigError
+from zerocon.core.records import RecordError
 from zerocon.ledger.records import read_records
 from zerocon.reports.table import print_table
 from zerocon.runs import crews, runner, worker
@@ -103,7 +104,7 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(
 
     by_one = small(tmp_path, pie, "runner.batch_size=1")
     monkeypatch.setattr(worker, "edit", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="interrupted: 1 of 3 cases are recorded in"):
         runner.execute(by_one)
     monkeypatch.setattr(worker, "edit", edit)
     assert len(read_records(by_one.directory)) == 1
@@ -117,18 +118,44 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(
         )
 
 
-def pixels(file: Path) -> NDArray[np.int16]:
-    return np.asarray(Image.open(file)).astype(np.int16)
-
-
 def test_a_missing_picture_is_made_again(settings: RunSettings) -> None:
+    """With its whole batch, so it is bit for bit what it was; the others are left alone."""
     directory = runner.execute(settings).directory
-    victim = next((directory / "images").iterdir())
-    before = pixels(victim)
-    victim.unlink()
+    pictures = sorted((directory / "images").iterdir())
+    before = [(file.read_bytes(), file.stat().st_mtime_ns) for file in pictures]
+    pictures[0].unlink()
     runner.execute(settings)
-    # Alone, it is what it was in its batch up to rounding.
-    assert np.abs(pixels(victim) - before).max() <= 1
+    after = [(file.read_bytes(), file.stat().st_mtime_ns) for file in pictures]
+    assert after[0][0] == before[0][0]
+    assert after[1:] == before[1:]
+
+
+def test_a_finished_run_is_shown_without_writing(settings: RunSettings) -> None:
+    """So it can be shown from a disk that is full or read-only."""
+    directory = runner.execute(settings).directory
+    before = state_of(directory)
+    directory.chmod(0o555)
+    assert runner.execute(settings).done == 3
+    assert state_of(directory) == before
+
+
+def state_of(directory: Path) -> list[tuple[Path, int]]:
+    return sorted((path, path.stat().st_mtime_ns) for path in directory.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda file: file.write_bytes(b"no record\n"), r"records\.jsonl, line 1: "),
+        (lambda file: file.write_bytes(b'{"schema": 2}\n'), "line 1: schema is 2; this version"),
+        (lambda file: (file.unlink(), file.mkdir()), r"records\.jsonl"),
+    ],
+)
+def test_spoilt_records_end_the_run_in_words(settings: RunSettings, spoil: Any, says: str) -> None:
+    file = runner.execute(settings).directory / "records.jsonl"
+    spoil(file)
+    with pytest.raises(RecordError, match=says):
+        runner.execute(settings)
 
 
 def test_a_broken_case_becomes_a_failed_record(tmp_path: Path, pie: Path) -> None:

@@ -215,6 +215,29 @@ def test_the_same_pictures_again_are_not_scored_again(
     assert len(after) == 2  # other pictures are another run
 
 
+def test_a_case_is_always_scored_in_the_same_batch(
+    pie: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from zerocon.runs import score as scoring
+
+    for seed, case_id in enumerate(IDS):
+        put(tmp_path / "flat" / f"{case_id}.png", photo(seed + 5))
+    _, (directory,) = run(pie, tmp_path / "flat", tmp_path, "runner.batch_size=2")
+    expected = (directory / "records.jsonl").read_bytes()
+    lines = expected.splitlines(keepends=True)
+    (directory / "records.jsonl").write_bytes(lines[0])
+    score, batches = scoring.score, list[list[str]]()
+
+    def noted(metrics: Any, cases: Any, edited: Any) -> Any:
+        batches.append([case.id for case in cases])
+        return score(metrics, cases, edited)
+
+    monkeypatch.setattr(scoring, "score", noted)
+    assert run(pie, tmp_path / "flat", tmp_path, "runner.batch_size=2")[0] == 0
+    assert batches == [list(IDS[:2]), [IDS[2]]]
+    assert (directory / "records.jsonl").read_bytes() == expected
+
+
 def test_one_rule_for_every_shape(tmp_path: Path) -> None:
     a, b = Image.new("RGB", (8, 8), "red"), Image.new("RGB", (8, 8), "blue")
     row, note = last_square(strip(a, a, a, b), published=False)
