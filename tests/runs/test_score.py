@@ -207,7 +207,7 @@ def test_the_same_pictures_again_are_not_scored_again(
     for case_id in IDS[1:]:
         put(tmp_path / "flat" / f"{case_id}.png", photo(6))
     _, before = run(pie, tmp_path / "flat", tmp_path)
-    monkeypatch.setattr("zerocon.runs.scoring.score", lambda *_: pytest.fail("scored again"))
+    monkeypatch.setattr("zerocon.runs.score.score", lambda *_: pytest.fail("scored again"))
     assert run(pie, tmp_path / "flat", tmp_path) == (0, before)
     monkeypatch.undo()
     put(tmp_path / "flat" / f"{IDS[0]}.png", photo(55))
