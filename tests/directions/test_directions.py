@@ -258,7 +258,7 @@ PERFECT = Perfect()
 
 @pytest.fixture
 def perfect(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(captioned, "named", lambda _: lambda: PERFECT)
+    monkeypatch.setattr(captioned, "load_captioner", lambda: PERFECT)
 
 
 def shown(edit_type: int, number: int = 0, *, source: bool = True) -> tuple[Case, str, str]:

@@ -237,7 +237,8 @@ def folder_of(root: Path, seed: int) -> Path:
 def of_folder(tmp_path: Path, root: Path, *more: str) -> list[str]:
     return [
         *("dataset=folder", f"dataset.root={root}", "dataset.source=a cat", "dataset.target=a dog"),
-        *(f"runner.root={tmp_path / 'runs'}", "method=word_swap", "backbone.device=cpu", *more),
+        *("dataset.world=shapes", f"runner.root={tmp_path / 'runs'}", "method=word_swap"),
+        *("backbone.device=cpu", *more),
     ]
 
 
