@@ -46,8 +46,9 @@ from zerocon.ledger.claims import Chunk, Claims, Shard, chunks_left
 from zerocon.ledger.records import RecordLog, read_records
 from zerocon.ledger.run_directory import RunDirectory
 from zerocon.runs import crews, processes, results, runner, worker
-from zerocon.runs.crews import LocalCrew, Task, WorkQueue
+from zerocon.runs.crews import LocalCrew
 from zerocon.runs.inputs import inputs_of
+from zerocon.runs.work_queue import Task, WorkQueue
 from zerocon.runs.worker import Editor, Loaded
 from zerocon.trackers.base import NoTracker
 

@@ -21,7 +21,7 @@ from zerocon.config.settings import RunSettings, settings_of
 from zerocon.core.checks import ConfigError
 from zerocon.core.quiet import quiet, quiet_models
 from zerocon.ledger.origin import Origin
-from zerocon.runs.crews import PATIENCE, Chunks, Recorder, Task, WorkQueue
+from zerocon.runs.work_queue import PATIENCE, Chunks, Recorder, Task, WorkQueue
 from zerocon.runs.worker import Done
 
 STILLBORN = 3  # workers in a row that die before their models are loaded end the run

@@ -12,8 +12,8 @@ from typing import Any
 
 from zerocon.config.settings import RunSettings, settings_of
 from zerocon.core.checks import ConfigError
-from zerocon.runs.crews import PATIENCE, Chunks, Recorder, Task, WorkQueue
 from zerocon.runs.processes import STILLBORN, Finished, Ready, WorkerError, prepared, worked
+from zerocon.runs.work_queue import PATIENCE, Chunks, Recorder, Task, WorkQueue
 
 
 def _ray() -> Any:

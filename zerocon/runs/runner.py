@@ -30,7 +30,7 @@ from zerocon.ledger.origin import Origin
 from zerocon.ledger.records import RecordLog
 from zerocon.ledger.run_directory import RunDirectory
 from zerocon.runs.costs import note_session
-from zerocon.runs.crews import GRACE, Chunks, Crew, start_crew
+from zerocon.runs.crews import start_crew
 from zerocon.runs.inputs import check, check_finished, code_difference, inputs_of
 from zerocon.runs.results import (
     LATER,
@@ -44,6 +44,7 @@ from zerocon.runs.results import (
     with_inputs,
 )
 from zerocon.runs.reuse import same_run, take_records
+from zerocon.runs.work_queue import GRACE, Chunks, Crew
 from zerocon.runs.worker import Done
 from zerocon.trackers.base import Guarded, Tracker
 

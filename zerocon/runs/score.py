@@ -25,7 +25,6 @@ from zerocon.ledger.identity import identity_of
 from zerocon.ledger.origin import Origin, environment
 from zerocon.ledger.run_directory import RunDirectory
 from zerocon.metrics.base import Metric
-from zerocon.runs.crews import PATIENCE
 from zerocon.runs.inputs import check
 from zerocon.runs.outputs import Outputs, Rules, edited_picture
 from zerocon.runs.results import (
@@ -38,6 +37,7 @@ from zerocon.runs.results import (
     write_reports,
 )
 from zerocon.runs.runner import Outcome, announced, saying_how_far
+from zerocon.runs.work_queue import PATIENCE
 from zerocon.runs.worker import ENDS_THE_RUN, score
 
 CONSOLE = Console()
