@@ -13,7 +13,8 @@ import torch
 from tests.tiny import tiny_backbone, tiny_parts
 from zerocon.backbones.loading import Parts
 from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
-from zerocon.ledger.cache import DEFAULT, GIB, allow
+from zerocon.core.limits import DEFAULT, GIB
+from zerocon.ledger.cache import allow
 
 # Tests run on as many workers as there are cores; more threads would only wait for each other.
 torch.set_num_threads(1)

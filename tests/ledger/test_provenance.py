@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from zerocon.ledger.provenance import digest, git_state, installed, provenance
+from zerocon.core.naming import digest
+from zerocon.ledger.provenance import git_state, installed, provenance
 
 
 def git(directory: Path, *arguments: str) -> None:

@@ -27,7 +27,8 @@ from rich.console import Console
 from zerocon.config.settings import RunSettings, compose_settings
 from zerocon.core.cases import Case
 from zerocon.core.checks import ConfigError
-from zerocon.ledger.claims import Chunk, Claims, Shard, chunks_left
+from zerocon.core.shards import Shard
+from zerocon.ledger.claims import Chunk, Claims, chunks_left
 from zerocon.ledger.origin import Origin
 from zerocon.ledger.records import Record, RecordLog, read_records, save_image
 from zerocon.ledger.status import status_of

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from zerocon.commands.options import add_composing
 from zerocon.core.quiet import quiet_models
 
 
@@ -20,11 +21,14 @@ def add(commands: Any) -> None:
     direction.add_argument(
         "overrides", nargs="*", help="as for run.py, such as direction=sentences backbone=shapes"
     )
+    add_composing(direction)
     direction.set_defaults(handler=_direction)
 
 
 def _direction(options: argparse.Namespace) -> None:
-    from zerocon.config.settings import build, compose_config, plain, worlds_mixed_in
+    from zerocon.config.bind import build
+    from zerocon.config.compose import compose_config, plain
+    from zerocon.config.settings import worlds_mixed_in
     from zerocon.core.cases import CaseError
     from zerocon.core.checks import ConfigError
     from zerocon.directions.inspect import inspected, print_report, save_direction, without_effect

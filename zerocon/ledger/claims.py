@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 from collections.abc import Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,13 +18,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from zerocon.core.checks import ConfigError
 from zerocon.ledger.atomic import sweep
 from zerocon.ledger.records import RecordLog
 
 FILE = "claims"
 AT_WORK = 2**40  # a place that no case has: whoever works on the run holds it together
-AUTO = 32  # cases in a chunk when the batch size is found automatically
 
 
 @dataclass(frozen=True)
@@ -35,31 +32,6 @@ class Chunk:
     start: int
     stop: int
     case_ids: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Part `number` of `count`, from 1: a contiguous share of a run's cases."""
-
-    number: int = 1
-    count: int = 1
-
-    @classmethod
-    def read(cls, text: str) -> Shard:
-        found = re.fullmatch(r"(\d+)/(\d+)", text)
-        if not found or not 1 <= int(found[1]) <= int(found[2]):
-            raise ConfigError(f"runner.shard is {text!r}; it must be like 3/8: part 3 of 8")
-        return cls(int(found[1]), int(found[2]))
-
-    def places(self, total: int) -> range:
-        return range(
-            total * (self.number - 1) // self.count,
-            total * self.number // self.count,
-        )
-
-    def of(self, ids: Sequence[str]) -> Sequence[str]:
-        places = self.places(len(ids))
-        return ids[places.start : places.stop]
 
 
 class Claims:

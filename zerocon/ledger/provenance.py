@@ -1,20 +1,14 @@
-"""Where a run's numbers come from, and the name that its settings give it."""
+"""Which code, packages and machine made a run's numbers."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import platform
 import subprocess
-from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from zerocon.ledger.code import code_digest
-
-# Settings that change where or how fast a run is done, but none of its numbers.
-NOT_IN_NAME = ("runner", "tracker", "backbone.device", "dataset.root", "hydra")
 
 PACKAGES = (
     "zerocon",
@@ -29,12 +23,6 @@ PACKAGES = (
     "numpy",
     "pillow",
 )
-
-
-def digest(config: Mapping[str, Any]) -> str:
-    """A short name for the content of a config; the order of its keys does not matter."""
-    text = json.dumps(config, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 def provenance(device: str, dtype: str, seed: int) -> dict[str, Any]:

@@ -16,9 +16,9 @@ from typing import Any, cast
 import yaml
 
 from zerocon.core.checks import ConfigError
+from zerocon.core.naming import NOT_IN_NAME
 from zerocon.core.text import printable
 from zerocon.ledger.origin import FILE, Origin
-from zerocon.ledger.provenance import NOT_IN_NAME
 from zerocon.ledger.records import IMAGES
 from zerocon.reports.summary import Column
 

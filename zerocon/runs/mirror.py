@@ -10,10 +10,11 @@ from typing import Any
 
 from PIL import Image
 
-from zerocon.config.settings import build, stored_config
+from zerocon.config.bind import build
+from zerocon.config.settings import stored_config
+from zerocon.core.naming import digest
 from zerocon.ledger.atomic import write_atomic
 from zerocon.ledger.origin import Origin
-from zerocon.ledger.provenance import digest
 from zerocon.ledger.records import FILE_NAME, read_records
 from zerocon.reports.summary import summarize
 from zerocon.trackers.base import Tracker

@@ -18,9 +18,9 @@ from zerocon.config.settings import RunSettings
 from zerocon.core.cases import CaseError, Dataset
 from zerocon.core.checks import ConfigError
 from zerocon.core.pictures import case_pictures
+from zerocon.core.shards import Shard
 from zerocon.core.text import printable
 from zerocon.ledger.atomic import write_atomic
-from zerocon.ledger.claims import Shard
 from zerocon.ledger.code import code_digest
 from zerocon.ledger.origin import FILE, Origin
 from zerocon.ledger.provenance import git_state, provenance

@@ -17,8 +17,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from zerocon.config.settings import RunSettings
+from zerocon.core.shards import Shard
 from zerocon.core.text import printable
-from zerocon.ledger.claims import Chunk, Claims, Shard, chunks_left
+from zerocon.ledger.claims import Chunk, Claims, chunks_left
 from zerocon.ledger.origin import Origin
 from zerocon.ledger.records import Record, RecordLog
 from zerocon.ledger.status import status_of

@@ -13,22 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from zerocon.backbones.base import BackboneError
+from zerocon.config.compose import compose_config, plain
 from zerocon.config.experiments import Experiment
 from zerocon.config.search_space import Search
 from zerocon.config.settings import (
     RunSettings,
-    compose_config,
     compose_settings,
-    content_of,
-    plain,
     runner_settings,
     settings_of,
 )
 from zerocon.core.cases import DatasetError
 from zerocon.core.checks import ConfigError
+from zerocon.core.naming import NOT_IN_NAME, content_of, digest
 from zerocon.core.text import printable
 from zerocon.ledger.origin import Origin
-from zerocon.ledger.provenance import NOT_IN_NAME, digest
 from zerocon.ledger.records import RecordError, read_records
 from zerocon.reports.summary import summarize
 from zerocon.runs.runner import CONSOLE, execute
@@ -119,7 +117,7 @@ class _Asked:
             raise ConfigError(f"the experiment {experiment.name} searches nothing")
         for key in search.space:
             _check_key(key, more)
-        config = plain(compose_config(_overrides(experiment, (), more)))
+        config = plain(compose_config(more, foreign=_listed(experiment, ())))
         if runner_settings(config).shard != "1/1":
             raise ConfigError("a search needs whole runs: leave runner.shard out")
         if config["dataset"].get("split") == "test":
@@ -140,7 +138,7 @@ class _Asked:
         return self.root / FOLDER / f"{self.experiment.name}-{digest(what)}"
 
     def settings(self, trial: Trial) -> RunSettings:
-        return compose_settings(_overrides(self.experiment, trial.overrides, self.more))
+        return compose_settings(self.more, foreign=_listed(self.experiment, trial.overrides))
 
     def _check(self) -> None:
         """Every end of the space, one at a time beside the usual settings."""
@@ -148,7 +146,9 @@ class _Asked:
         for key, dimension in self.search.space.items():
             for value in dimension.ends:
                 try:
-                    compose_settings(_overrides(self.experiment, [f"{key}={value}"], self.more))
+                    compose_settings(
+                        self.more, foreign=_listed(self.experiment, [f"{key}={value}"])
+                    )
                 except ConfigError as error:
                     raise ConfigError(f"search.space has {key}={value}, but {error}") from error
 
@@ -168,8 +168,9 @@ class _Asked:
         return {key: _at(self.config, key) for key in self.search.space}
 
 
-def _overrides(experiment: Experiment, own: Sequence[str], more: Sequence[str]) -> list[str]:
-    return [*experiment.overrides, *own, f"name={experiment.name}", *more]
+def _listed(experiment: Experiment, own: Sequence[str]) -> list[str]:
+    """What the experiment's file says of a run; what the command line says comes after it."""
+    return [*experiment.overrides, *own, f"name={experiment.name}"]
 
 
 def _check_key(key: str, more: Sequence[str]) -> None:

@@ -25,11 +25,11 @@ from zerocon.config.settings import RunSettings
 from zerocon.core.cases import Case, CaseError, Dataset
 from zerocon.core.checks import ConfigError
 from zerocon.core.conditions import Conditions, Draws
+from zerocon.core.limits import AUTO
 from zerocon.core.pictures import case_pictures, from_uint8, to_uint8
 from zerocon.core.prompts import words_of
 from zerocon.directions.base import with_sources
 from zerocon.ledger.cache import Cache, allow
-from zerocon.ledger.claims import AUTO
 from zerocon.ledger.records import Record, save_image
 from zerocon.metrics.base import Metric, Pictures, full_precision
 from zerocon.runs.costs import Costs

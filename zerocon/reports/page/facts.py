@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from zerocon.ledger.provenance import NOT_IN_NAME
+from zerocon.core.naming import NOT_IN_NAME
 from zerocon.ledger.records import Record
 from zerocon.ledger.sessions import read_sessions
 from zerocon.ledger.status import status_of
