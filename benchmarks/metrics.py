@@ -24,9 +24,10 @@ from typing import Any
 
 import torch
 
-from zerocon.app import quiet
-from zerocon.config.settings import compose_config, metrics_of, plain
+from zerocon.config.bind import metrics_of
+from zerocon.config.compose import compose_config, plain
 from zerocon.core.cases import Case
+from zerocon.core.quiet import quiet
 from zerocon.datasets.shapes import ShapesPIE
 from zerocon.metrics.base import Metric
 from zerocon.runs.worker import score

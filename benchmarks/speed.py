@@ -15,9 +15,9 @@ from collections.abc import Callable
 
 import torch
 
-from zerocon.app import quiet
 from zerocon.backbones.shapes import Shapes
 from zerocon.core.conditions import Conditions, Draws
+from zerocon.core.quiet import quiet
 from zerocon.inversions.ddim import DDIMInversion
 from zerocon.methods.ddim import DDIM
 

@@ -24,7 +24,7 @@ from typing import Any
 from zerocon.ledger.run_directory import RunDirectory
 
 ROOT = Path(__file__).parent.parent
-IMPORTS = "import zerocon.app, hydra"  # what a finished run needs
+IMPORTS = "import zerocon.commands.run, zerocon.runs.results, hydra"  # what a finished run needs
 
 
 def timed(command: Sequence[str], folder: Path) -> float:

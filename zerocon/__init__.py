@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from zerocon.core.registry import register
+
 if TYPE_CHECKING:
     from zerocon.api import edit
 
 __version__ = "0.1.0"
-__all__ = ["edit"]
+__all__ = ["edit", "register"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,47 +1,58 @@
-"""The `zerocon` command: what is not a run. Each subcommand is a file of `zerocon/commands`."""
+"""The `zerocon` command. Each subcommand is a file of `zerocon/commands`."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import pkgutil
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
+from zerocon import __version__
 from zerocon import commands as commands_package
+from zerocon.commands.words import status_of_error
 from zerocon.core.quiet import quiet
-from zerocon.core.text import printable_lines
 
 Handler = Callable[[argparse.Namespace], None]
 
-_ERRORS = {
-    "zerocon.backbones.base": "BackboneError",
-    "zerocon.core.cases": "DatasetError",
-    "zerocon.core.checks": "ConfigError",
-    "zerocon.ledger.records": "RecordError",
-}
+
+def main(arguments: Sequence[str] | None = None, program: str = "zerocon") -> None:
+    """Do what the arguments say. Whatever goes wrong ends here, in words and an exit status."""
+    status = guarded(list(sys.argv[1:] if arguments is None else arguments), program)
+    if status:
+        sys.exit(status)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    quiet()
-    options = parsed(arguments)
-    handler: Handler = options.handler
+def guarded(arguments: Sequence[str], program: str) -> int:
+    """The exit status."""
     try:
-        handler(options)
-    except Exception as error:
-        if not isinstance(error, _explained()):
-            raise
-        sys.stderr.write(f"zerocon: {printable_lines(error)}\n")
-        sys.exit(2)
+        quiet()
+        return _status(arguments, program)
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - raised again if not explained
+        return status_of_error(error, program)
 
 
-def _explained() -> tuple[type[Exception], ...]:
-    """What says in plain words what is wrong, of the modules that are loaded.
+def _status(arguments: Sequence[str], program: str) -> int:
+    if arguments[:1] == ["run"]:
+        from zerocon.commands.run import main as run
 
-    A module that is not loaded raised nothing, and most commands need no torch.
-    """
-    loaded = {name: sys.modules[name] for name in _ERRORS if name in sys.modules}
-    return OSError, *(getattr(module, _ERRORS[name]) for name, module in loaded.items())
+        return run(arguments[1:], program if program != "zerocon" else "zerocon run")
+    options = parsed(arguments)
+    if getattr(options, "plugins", None):
+        from zerocon.core.registry import use_plugins
+
+        use_plugins(options.plugins)
+    if getattr(options, "config_dirs", None):
+        from zerocon.config.compose import in_folders
+
+        options.overrides = [*in_folders(options.config_dirs), *options.overrides]
+    handler: Handler = options.handler
+    handler(options)
+    return 0
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -58,9 +69,12 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="zerocon", description=__doc__)
+    top.add_argument("--version", action="version", version=f"zerocon {__version__}")
     commands = top.add_subparsers(required=True, metavar="command")
     for module in sorted(m.name for m in pkgutil.iter_modules(commands_package.__path__)):
-        import_module(f"{commands_package.__name__}.{module}").add(commands)
+        add = getattr(import_module(f"{commands_package.__name__}.{module}"), "add", None)
+        if add is not None:  # else it serves the others
+            add(commands)
     return top
 
 

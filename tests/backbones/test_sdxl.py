@@ -14,7 +14,9 @@ from tests.tiny import eps, tiny_parts
 from zerocon.backbones.base import BackboneError
 from zerocon.backbones.loading import fingerprint_of
 from zerocon.backbones.sdxl import SDXL, SDXLBackbone, XLParts
-from zerocon.config.settings import CONF, build, compose_config, method_of, plain
+from zerocon.config.bind import build, method_of
+from zerocon.config.compose import compose_config, plain
+from zerocon.config.places import CONF
 from zerocon.core.cases import Case
 from zerocon.core.conditions import Conditions, Draws
 from zerocon.core.forward import predict

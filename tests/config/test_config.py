@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from zerocon.app import combinations, preflight
-from zerocon.config.settings import CONF, compose_settings
+from zerocon.cli import guarded
+from zerocon.config.compose import sweep
+from zerocon.config.places import CONF
+from zerocon.config.settings import compose_settings
 from zerocon.core.checks import ConfigError
 from zerocon.methods.dds import DDS
 from zerocon.methods.p2p import P2P
@@ -154,10 +156,8 @@ def test_what_changes_numbers_changes_the_name(override: str) -> None:
 
 
 def test_every_run_of_a_sweep_is_checked_first(capsys: pytest.CaptureFixture[str]) -> None:
-    runs = list(combinations(["method.guidance=1,2,3", "seed=range(0,2)"]))
+    runs = list(sweep(["method.guidance=1,2,3", "seed=range(0,2)"]))
     assert len(runs) == 6
     assert ("method.guidance=3", "seed=1") in runs
-    with pytest.raises(SystemExit) as stop:
-        preflight(["-m", "method.guidance=1,2,300"])
-    assert stop.value.code == 2
+    assert guarded(["run", "-m", "method.guidance=1,2,300"], "run.py") == 2
     assert "method.guidance is 300" in capsys.readouterr().err

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from zerocon.config.compose import compose_config
 from zerocon.config.search_space import Choices, Range, Search, spelt
-from zerocon.config.settings import compose_config
 from zerocon.core.checks import ConfigError
 
 

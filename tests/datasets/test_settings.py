@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from zerocon.config.settings import compose_config, compose_settings, plain
+from zerocon.config.compose import compose_config, plain
+from zerocon.config.settings import compose_settings
 from zerocon.core.checks import ConfigError
 
 NOWHERE = "dataset.root=/nowhere/at/all"

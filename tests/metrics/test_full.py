@@ -10,7 +10,8 @@ import torch
 from metric_pictures import noise
 from torch import Tensor
 
-from zerocon.config.settings import compose_config, metrics_of, plain
+from zerocon.config.bind import metrics_of
+from zerocon.config.compose import compose_config, plain
 from zerocon.core.cases import Case
 from zerocon.datasets.shapes import ShapesPIE
 from zerocon.metrics.base import Column, Metric, Pictures

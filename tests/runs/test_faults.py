@@ -41,8 +41,9 @@ from zerocon.config.settings import RunSettings
 from zerocon.core.cases import Case, CaseError
 from zerocon.core.checks import ConfigError
 from zerocon.core.records import Record, RecordError
+from zerocon.core.shards import Shard
 from zerocon.ledger import code, records
-from zerocon.ledger.claims import Chunk, Claims, Shard, chunks_left
+from zerocon.ledger.claims import Chunk, Claims, chunks_left
 from zerocon.ledger.records import RecordLog, read_records
 from zerocon.ledger.run_directory import RunDirectory
 from zerocon.runs import crews, processes, results, runner, worker

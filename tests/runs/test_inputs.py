@@ -22,9 +22,11 @@ from rich.console import Console
 from safetensors.torch import save_file
 
 from tests.runs.toy_crew import ToyCrew
-from zerocon.app import preflight
+from zerocon.cli import guarded
+from zerocon.commands.run import asked_of, preflight
 from zerocon.config.settings import RunSettings, compose_settings
 from zerocon.core.checks import ConfigError
+from zerocon.core.registry import use_plugins
 from zerocon.ledger import code
 from zerocon.ledger.identity import InputsChangedError
 from zerocon.ledger.run_directory import RunDirectory
@@ -247,9 +249,7 @@ def test_another_folders_pictures_do_not_get_the_first_ones_table(
 ) -> None:
     cats, dogs = folder_of(tmp_path / "cats", 1), folder_of(tmp_path / "dogs", 2)
     runner.execute(compose_settings(of_folder(tmp_path, cats)))
-    with pytest.raises(SystemExit) as stop:
-        preflight(of_folder(tmp_path, dogs))
-    assert stop.value.code == 2
+    assert guarded(["run", *of_folder(tmp_path, dogs)], "run.py") == 2
     said = capsys.readouterr()
     assert "psnr" not in said.out
     assert "the picture of case a changed; the picture of case b changed" in said.err
@@ -259,7 +259,7 @@ def test_another_folders_pictures_do_not_get_the_first_ones_table(
         runner.execute(compose_settings(of_folder(tmp_path, dogs)))
     # The same pictures elsewhere are the same dataset.
     shutil.copytree(cats, tmp_path / "moved")
-    assert preflight(of_folder(tmp_path, tmp_path / "moved")) == 0
+    assert preflight(asked_of(of_folder(tmp_path, tmp_path / "moved"))) == 0
     assert "psnr" in capsys.readouterr().out
 
 
@@ -269,7 +269,7 @@ def test_a_finished_run_is_shown_without_its_dataset_and_says_so(
     cats = folder_of(tmp_path / "cats", 1)
     runner.execute(compose_settings(of_folder(tmp_path, cats)))
     shutil.rmtree(cats)
-    assert preflight(of_folder(tmp_path, cats)) == 0
+    assert preflight(asked_of(of_folder(tmp_path, cats))) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "psnr" in said
     assert "could not be checked whether all inputs are those of this run" in said
@@ -369,9 +369,11 @@ def test_inputs_that_change_while_they_are_used(
 
 
 OWN = """
+from zerocon.core.registry import register
 from zerocon.methods.ddim import DDIM
 from {helper} import PROMPT
 
+@register("method")
 class Mine(DDIM):
     pass
 """
@@ -386,6 +388,8 @@ def test_a_method_of_ones_own_that_changed(
     files["class"].write_text(OWN.format(helper=helper))
     files["what it imports"].write_text("PROMPT = 'target'\n")
     monkeypatch.syspath_prepend(str(world.folder))
+    monkeypatch.setenv("ZEROCON_PLUGINS", "")
+    use_plugins([name])
 
     def settings(*more: str) -> RunSettings:
         return world.settings(f"method._target_={name}.Mine", *more)

@@ -18,8 +18,11 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 from wandb import wandb_agent
 
-from zerocon.app import exit_status, preflight
-from zerocon.config.settings import CONF, compose_config, compose_settings, directory_of, plain
+from zerocon.cli import guarded
+from zerocon.commands.run import asked_of, exit_status, preflight
+from zerocon.config.compose import compose_config, plain
+from zerocon.config.places import CONF
+from zerocon.config.settings import compose_settings, directory_of
 from zerocon.core.records import Record
 from zerocon.ledger.origin import Origin
 from zerocon.ledger.records import RecordLog
@@ -78,8 +81,9 @@ def test_slurm_gets_a_job_array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_a_sweep_is_checked_before_it_is_launched(
     launcher: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit):
-        preflight(["-m", f"hydra/launcher={launcher}", "method.steps=2,lots"])
+    assert (
+        guarded(["run", "-m", f"hydra/launcher={launcher}", "method.steps=2,lots"], "run.py") == 2
+    )
     assert "method.steps is 'lots'" in capsys.readouterr().err
 
 
@@ -106,7 +110,8 @@ def test_what_was_done_elsewhere_tells_the_exit_status(
     recorded(tmp_path, 4, ok[0])
 
     def status(steps: str, here: tuple[int, ...] = ()) -> int:
-        return exit_status(["-m", f"runner.root={tmp_path}", f"method.steps={steps}"], here)
+        asked = asked_of(["-m", f"runner.root={tmp_path}", f"method.steps={steps}"])
+        return exit_status(asked, here)
 
     assert [status("2"), status("2,3"), status("3,4"), status("5")] == [0, 1, 2, 2]
     said = [line.partition(": ")[2] for line in capsys.readouterr().out.splitlines()]
@@ -119,8 +124,8 @@ def test_what_was_done_elsewhere_tells_the_exit_status(
         "it did not begin; its job's output says why",
     ]
     assert status("2,3", here=(0, 0)) == 0
-    assert exit_status(["method.steps=5"], ()) == 0  # no sweep: it tells itself
-    assert exit_status(["-m", "--cfg", "job", "method.steps=5"], ()) == 0
+    assert exit_status(asked_of(["method.steps=5"]), ()) == 0  # no sweep: it tells itself
+    assert exit_status(asked_of(["-m", "--cfg", "job", "method.steps=5"]), ()) == 0
 
 
 def test_a_finished_sweep_is_reported_without_hydra(
@@ -131,14 +136,18 @@ def test_a_finished_sweep_is_reported_without_hydra(
     recorded(tmp_path, 3, *ok)
     recorded(tmp_path, 4, ok[0], Record(case="b", status="failed", error="no"))
     root = f"runner.root={tmp_path}"
-    assert preflight(["-m", root, "method.steps=2,3"]) == 0
+    assert preflight(asked_of(["-m", root, "method.steps=2,3"])) == 0
     said = capsys.readouterr().out
     assert "method.steps=2" in said
     assert said.count("2 cases, 0 failed") == 2
-    assert preflight(["-m", root, "method.steps=2,4", "runner.retry_failed=false"]) == 1
-    assert preflight(["-m", root, "method.steps=2,4"]) is None  # the failed case is tried again
-    assert preflight(["-m", root, "method.steps=2,5"]) is None
-    assert preflight(["-m", root, "method.steps=2", "hydra.verbose=true"]) is None  # Hydra's to do
+    assert preflight(asked_of(["-m", root, "method.steps=2,4", "runner.retry_failed=false"])) == 1
+    assert (
+        preflight(asked_of(["-m", root, "method.steps=2,4"])) is None
+    )  # the failed case is tried again
+    assert preflight(asked_of(["-m", root, "method.steps=2,5"])) is None
+    assert (
+        preflight(asked_of(["-m", root, "method.steps=2", "hydra.verbose=true"])) is None
+    )  # Hydra's to do
 
 
 def started_by_the_agent(sweep: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -168,7 +177,7 @@ def test_the_wandb_sweep_starts_what_it_should(
     command = started_by_the_agent(sweep, monkeypatch)
     assert command[:3] == ["/usr/bin/env", "python", "run.py"]
     assert (ROOT / command[2]).is_file()
-    preflight(command[3:])
+    preflight(asked_of(command[3:]))
     for values in zip(*(one["values"][:2] for one in sweep["parameters"].values()), strict=True):
         point = [f"{name}={value}" for name, value in zip(sweep["parameters"], values, strict=True)]
         settings = compose_settings([*command[3:], *point])

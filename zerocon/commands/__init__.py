@@ -1,1 +1,1 @@
-"""The `zerocon` command's subcommands: one file each, with an `add(commands)`."""
+"""The subcommands of `zerocon`: one file each, with an `add(commands)`; and what they share."""

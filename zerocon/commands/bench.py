@@ -6,6 +6,7 @@ import argparse
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from zerocon.commands.options import add_composing
 from zerocon.core.quiet import quiet_models
 
 if TYPE_CHECKING:
@@ -41,11 +42,13 @@ def add(commands: Any) -> None:
     )
     bench.add_argument("methods", nargs="*", help="default: all of conf/method")
     bench.add_argument("--overrides", nargs="*", default=[], help="as for run.py")
+    add_composing(bench)
     bench.set_defaults(handler=_bench)
 
 
 def _bench(options: argparse.Namespace) -> None:
-    from zerocon.config.settings import CONF, compose_settings
+    from zerocon.config.places import CONF
+    from zerocon.config.settings import compose_settings
     from zerocon.core.checks import one_of
 
     known = sorted(file.stem for file in (CONF / "method").glob("*.yaml"))

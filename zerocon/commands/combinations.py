@@ -15,7 +15,7 @@ def add(commands: Any) -> None:
 
 
 def _combinations(options: argparse.Namespace) -> None:
-    from zerocon.config.combinations import every_method, refusals, tables
+    from zerocon.config.compatibility import every_method, refusals, tables
 
     rows = every_method()
     print(tables(rows))

@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import Any
 
+from zerocon.commands.options import add_composing
 from zerocon.core.text import printable, printable_lines
 
 
@@ -15,12 +16,14 @@ def add(commands: Any) -> None:
     check = commands.add_parser("check", help="load every case, list what is wrong with which")
     check.add_argument("overrides", nargs="+", help="dataset=pie_bench dataset.root=…, as run.py")
     check.add_argument("--side", type=int, help="pixels; default: the dataset's own")
+    add_composing(check)
     check.set_defaults(handler=_check)
 
 
 def _check(options: argparse.Namespace) -> None:
     """Exit status 0: all well; 1: some cases can't be used; 2: the dataset can't."""
-    from zerocon.config.settings import build, compose_config, plain
+    from zerocon.config.bind import build
+    from zerocon.config.compose import compose_config, plain
     from zerocon.datasets.check import Report, check_cases
 
     only(options.overrides, ("dataset",))
@@ -44,7 +47,7 @@ def only(overrides: list[str], groups: tuple[str, ...]) -> None:
 
     for override in overrides:
         name = override.lstrip("+~").partition("=")[0].partition(".")[0]
-        if name not in groups:
+        if name not in groups and not override.startswith("hydra.searchpath="):
             raise ConfigError(
                 f"{override!r} has no effect here; only settings of {', '.join(groups)} have"
             )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from zerocon.commands.options import add_composing
 from zerocon.core.checks import ConfigError
 from zerocon.core.quiet import quiet_models
 
@@ -34,15 +35,19 @@ def add(commands: Any) -> None:
     direction.add_argument(
         "overrides", nargs="*", help="as for run.py, such as direction=sentences backbone=shapes"
     )
+    add_composing(direction)
     direction.set_defaults(handler=_direction)
 
 
 def _direction(options: argparse.Namespace) -> None:
-    from zerocon.config.settings import build, compose_config, plain, worlds_mixed_in
+    from zerocon.config.bind import build
+    from zerocon.config.compose import compose_config, plain
+    from zerocon.config.settings import worlds_mixed_in
     from zerocon.core.cases import CaseError
+    from zerocon.core.limits import DEFAULT, GIB
     from zerocon.directions.inspect import direction_file, inspected
     from zerocon.ledger.atomic import write_atomic
-    from zerocon.ledger.cache import DEFAULT, GIB, memory_of
+    from zerocon.ledger.cache import memory_of
 
     config = plain(compose_config(options.overrides))
     check_effect(options.overrides)

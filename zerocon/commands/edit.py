@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zerocon.commands.options import add_composing
 from zerocon.core.quiet import quiet_models
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ def add(commands: Any) -> None:
     edit.add_argument("--target", required=True, help="what it should become")
     edit.add_argument("--out", type=Path, help="default: beside the picture, with -edited")
     edit.add_argument("overrides", nargs="*", help="as for run.py, such as method=zerocon")
+    add_composing(edit)
     edit.set_defaults(handler=_edit)
 
 

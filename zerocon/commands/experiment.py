@@ -10,6 +10,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zerocon.commands.options import add_composing
 from zerocon.core.quiet import quiet_models
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def add(commands: Any) -> None:
     experiment.add_argument(
         "--trials", type=int, metavar="N", help="of a search: as many in all, done ones included"
     )
+    add_composing(experiment)
     experiment.set_defaults(handler=_experiment)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zerocon.commands.options import add_plugins
 from zerocon.commands.table import add_metrics, add_runs, names
 from zerocon.core.text import printable
 
@@ -36,6 +37,7 @@ def add(commands: Any) -> None:
     report.add_argument(
         "--megabytes", type=float, default=5.0, help="the page's largest size (default: 5)"
     )
+    add_plugins(report)
     report.set_defaults(handler=_report)
 
 

@@ -9,16 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
+from zerocon.commands.options import add_plugins
 from zerocon.core.text import printable
 
 if TYPE_CHECKING:
-    from zerocon.runs.reproduce import Again, Reproduction
+    from rich.table import Table
 
-CONSOLE = Console()
+    from zerocon.runs.reproduce import Again, Reproduction
 
 
 def add(commands: Any) -> None:
@@ -34,27 +31,34 @@ def add(commands: Any) -> None:
         default=40.0,
         help="a picture this close to the stored one, in dB, is the same (default: %(default)s)",
     )
+    add_plugins(reproduce)
     reproduce.set_defaults(handler=_reproduce)
 
 
 def _reproduce(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
     from zerocon.core.quiet import quiet_models
     from zerocon.runs.reproduce import reproduce
 
+    console = Console()
     quiet_models()
     found = reproduce(options.run, options.overrides, cases=options.cases)
     for change in found.changed:
-        CONSOLE.print(printable(f"not as it was: {change}"), highlight=False, markup=False)
+        console.print(printable(f"not as it was: {change}"), highlight=False, markup=False)
     for problem in found.problems:
-        CONSOLE.print(printable(problem), highlight=False, markup=False)
-    CONSOLE.print(_pictures(found.cases))
-    CONSOLE.print(_numbers(found.cases))
-    CONSOLE.print(_in_words(found, options.psnr), highlight=False)
+        console.print(printable(problem), highlight=False, markup=False)
+    console.print(_pictures(found.cases))
+    console.print(_numbers(found.cases))
+    console.print(_in_words(found, options.psnr), highlight=False)
     if found.problems or any(case.psnr < options.psnr for case in found.cases):
         sys.exit(1)
 
 
 def _pictures(cases: Sequence[Again]) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
     table = Table("case", "pixels that differ", "largest, of 255", "PSNR, dB")
     for case in cases:
         table.add_row(
@@ -68,6 +72,9 @@ def _pictures(cases: Sequence[Again]) -> Table:
 
 def _numbers(cases: Sequence[Again]) -> Table:
     """Each metric's means over the cases, and the case that differs most."""
+    from rich.markup import escape
+    from rich.table import Table
+
     table = Table("metric", "recorded, mean", "now, mean", "largest difference")
     for name in cases[0].metrics if cases else ():
         pairs = [case.metrics[name] for case in cases]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from zerocon.commands.dataset import native_side, only
+from zerocon.commands.options import add_composing
 from zerocon.core.naming import content_of, digest
 from zerocon.core.quiet import quiet_models
 
@@ -39,19 +40,15 @@ def add(commands: Any) -> None:
     score.add_argument(
         "overrides", nargs="*", help="of dataset, metrics, runner and mixed_worlds: dataset.root=…"
     )
+    add_composing(score)
     score.set_defaults(handler=_score)
 
 
 def _score(options: argparse.Namespace) -> None:
     """Exit status 0: every case has its numbers; 1: some failed; 2: nothing could be scored."""
-    from zerocon.config.settings import (
-        build,
-        compose_config,
-        metrics_of,
-        plain,
-        runner_settings,
-        worlds_mixed_in,
-    )
+    from zerocon.config.bind import build, metrics_of
+    from zerocon.config.compose import compose_config, plain
+    from zerocon.config.settings import runner_settings, worlds_mixed_in
 
     overrides = _overrides(options)
     config = plain(compose_config(overrides))
@@ -94,7 +91,7 @@ def _score(options: argparse.Namespace) -> None:
 
 
 def _overrides(options: argparse.Namespace) -> list[str]:
-    from zerocon.config.settings import CONF
+    from zerocon.config.places import CONF
 
     only(options.overrides, ("dataset", "metrics", "runner", "mixed_worlds"))
     chosen = [f"dataset={options.dataset}"]

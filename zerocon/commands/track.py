@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from zerocon.commands.options import add_composing
+
 
 def add(commands: Any) -> None:
     track = commands.add_parser("track", help="upload runs to a tracker after they ended")
@@ -17,11 +19,12 @@ def add(commands: Any) -> None:
         "--set", dest="overrides", action="append", default=[], metavar="SETTING=VALUE",
         help="the tracker, as for run.py; default: tracker=wandb tracker.mode=online",
     )  # fmt: skip
+    add_composing(sync)
     sync.set_defaults(handler=_sync)
 
 
 def _sync(options: argparse.Namespace) -> None:
-    from zerocon.config.settings import compose_config, plain
+    from zerocon.config.compose import compose_config, plain
     from zerocon.core.text import printable
     from zerocon.ledger.run_directory import RunDirectory
     from zerocon.reports.runs import find_runs

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zerocon.commands.options import add_plugins
 from zerocon.core.text import printable
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def add(commands: Any) -> None:
     )
     verify.add_argument("--batch", type=int, default=16, help="pictures at a time")
     verify.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where to compute")
+    add_plugins(verify)
     verify.set_defaults(handler=_verify)
 
 

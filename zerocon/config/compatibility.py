@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
 
-from zerocon.directions.base import Direction
-from zerocon.directions.word_swap import WordSwap
-from zerocon.inversions.base import FittedToGuidance, Inversion, Provided
-from zerocon.methods.base import Method
+from omegaconf import OmegaConf
+
+from zerocon.config.bind import TARGET, build, method_of
+from zerocon.config.compose import compose_config, plain
+from zerocon.config.places import CONF
+from zerocon.core.checks import ConfigError
+from zerocon.core.registry import find
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from zerocon.directions.base import Direction
+    from zerocon.inversions.base import Inversion, Provided
+    from zerocon.methods.base import Method
 
 # Of each thing that an inversion provides: why a method may have no use for it.
 _UNUSED: dict[Provided, str] = {
@@ -37,6 +49,8 @@ def objection(method: Method, inversion: Inversion, direction: Direction) -> Obj
 
 
 def _about_inversion(method: Method, inversion: Inversion) -> str | None:
+    from zerocon.inversions.base import FittedToGuidance
+
     name, inverter = _name(method), _name(inversion)
     if "trajectory" in method.uses and "trajectory" not in inversion.provides:
         return f"{name} samples from an inverted trajectory, and {inverter} makes none"
@@ -53,6 +67,8 @@ def _about_inversion(method: Method, inversion: Inversion) -> str | None:
 
 
 def _about_direction(method: Method, direction: Direction) -> str | None:
+    from zerocon.directions import WordSwap
+
     name, way = _name(method), _name(direction)
     if "target" not in method.uses and not isinstance(direction, WordSwap):
         return f"{name} samples under the source prompt here, so {way} would have no effect"
@@ -67,3 +83,95 @@ def _about_direction(method: Method, direction: Direction) -> str | None:
 def _name(choice: object) -> str:
     """Its class's; what the class declares for all settings can be asked of the class itself."""
     return choice.__name__ if isinstance(choice, type) else type(choice).__name__
+
+
+def check_pairing(
+    config: Mapping[str, Any], method: Method, inversion: Inversion, direction: Direction
+) -> None:
+    """Refuse what makes no sense together, and say what would."""
+    trouble = objection(method, inversion, direction)
+    if trouble is not None:
+        choices = partners(config, trouble.group, method, inversion, direction)
+        works = [name for name, why in choices.items() if not why]
+        advice = f"; what works: {trouble.group}={', '.join(works)}" if works else ""
+        raise ConfigError(f"{trouble.reason}{advice}")
+
+
+def partners(
+    config: Mapping[str, Any], group: str, method: Method, inversion: Any, direction: Any
+) -> dict[str, str]:
+    """Every choice of a group that could stand in this config, and what speaks against it."""
+    reasons: dict[str, str] = {}
+    for file in sorted((CONF / group).glob("*.yaml")):
+        choice = declared(config, group, file)
+        trio = (choice, direction) if group == "inversion" else (inversion, choice)
+        trouble = objection(method, *trio)
+        # What the other group's choice is wrong about is no objection to this one.
+        theirs = trouble is not None and trouble.group == group
+        reasons[file.stem] = trouble.reason if trouble and theirs else ""
+    return reasons
+
+
+def declared(config: Mapping[str, Any], group: str, file: Path) -> Any:
+    """A choice of a group at its own settings; of one that needs more settings, its class."""
+    whole = OmegaConf.merge({"method": config["method"]}, {group: OmegaConf.load(file)})
+    filled = plain(cast("DictConfig", whole))
+    if "???" in filled[group].values():
+        return find(group, filled[group][TARGET])
+    return build(filled, group)()
+
+
+@dataclass(frozen=True)
+class Fits:
+    """Every choice beside a method at its usual settings, and what speaks against it."""
+
+    method: str
+    inversions: dict[str, str]
+    directions: dict[str, str]
+
+
+def every_method() -> list[Fits]:
+    return [fits(file.stem) for file in sorted((CONF / "method").glob("*.yaml"))]
+
+
+def fits(name: str) -> Fits:
+    from zerocon.directions import WordSwap
+
+    config = plain(compose_config([f"method={name}"]))
+    method, inversion = method_of(config), build(config, "inversion")()
+    return Fits(
+        name,
+        partners(config, "inversion", method, inversion, WordSwap()),
+        partners(config, "direction", method, inversion, WordSwap()),
+    )
+
+
+def tables(rows: Sequence[Fits]) -> str:
+    """The valid pairs in Markdown: of methods and inversions, of methods and directions."""
+    inversions = {row.method: row.inversions for row in rows}
+    directions = {row.method: row.directions for row in rows}
+    return "\n\n".join("\n".join(_table(pairs)) for pairs in (inversions, directions))
+
+
+def _table(pairs: dict[str, dict[str, str]]) -> Iterator[str]:
+    head = ["method", *next(iter(pairs.values()))]
+    yield _row(head)
+    yield _row(["---"] * len(head))
+    for method, reasons in pairs.items():
+        yield _row([method, *("–" if why else "yes" for why in reasons.values())])
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def refusals(rows: Sequence[Fits]) -> Iterator[str]:
+    """Why each of the others is refused, a line a reason."""
+    for row in rows:
+        by_reason: dict[str, list[str]] = {}
+        for group, reasons in (("inversion", row.inversions), ("direction", row.directions)):
+            for choice, why in reasons.items():
+                if why:
+                    by_reason.setdefault(why, []).append(f"{group}={choice}")
+        for why, choices in by_reason.items():
+            yield f"{row.method} with {', '.join(choices)}: {why}"

@@ -3,37 +3,28 @@
 A file says its `question`, what was `expected`, its `cost`, the `overrides` that all its
 runs share, and its `runs`, each a name with overrides of its own, or the name of a curve with the
 runs along it; or a `sweep`, settings with their values, of which every combination is a run; or
-a `search` (zerocon/search.py), which chooses each run's settings by how the earlier runs did.
-`columns` are the metrics that answer the question, with their `intervals` if it says so, and
+a `search` (see `search_space.py`), which chooses each run's settings by how the earlier runs
+did. `columns` are the metrics that answer the question, with their `intervals` if it says so, and
 `plot` is what `zerocon frontier` draws of them.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from zerocon.config.bind import typed
+from zerocon.config.compose import MOST_RUNS
+from zerocon.config.files import read_mapping
+from zerocon.config.places import EXPERIMENTS as FOLDER
 from zerocon.config.search_space import Search
 from zerocon.config.settings import RunSettings, compose_settings
 from zerocon.core.checks import ConfigError
-
-
-def _short(key: str) -> str:
-    return key.rpartition(".")[2]
-
-
-def _word(value: Any) -> str:
-    """A value as a part of a run's name."""
-    return re.sub(r"[^\w.+-]+", "-", str(value)).strip("-")
-
-
-FOLDER = Path(__file__).parent.parent.parent / "experiments"
 
 
 @dataclass(frozen=True)
@@ -78,7 +69,7 @@ class Experiment:
     ) -> list[RunSettings]:
         """The settings of every run (or of those named), checked before the first one starts."""
         return [
-            compose_settings([*self.overrides, *own, f"name={name}", *more])
+            compose_settings(more, foreign=[*self.overrides, *own, f"name={name}"])
             for name, own in self.all_runs().items()
             if only is None or name in only
         ]
@@ -86,6 +77,9 @@ class Experiment:
     def _swept(self) -> dict[str, list[str]]:
         if not self.sweep:
             return {}
+        count = math.prod(map(len, self.sweep.values()))
+        if count > MOST_RUNS:
+            raise ConfigError(f"the sweep has {count:,} runs; at most {MOST_RUNS:,} are done")
         combinations = itertools.product(*self.sweep.values())
         settled = [dict(zip(self.sweep, values, strict=True)) for values in combinations]
         return {
@@ -96,18 +90,33 @@ class Experiment:
         }
 
 
+def _short(key: str) -> str:
+    return key.rpartition(".")[2]
+
+
+def _word(value: Any) -> str:
+    """A value as a part of a run's name."""
+    return re.sub(r"[^\w.+-]+", "-", str(value)).strip("-")
+
+
 def names(folder: Path = FOLDER) -> list[str]:
     return sorted(file.stem for file in folder.glob("*.yaml"))
 
 
 def read_experiment(name: str, folder: Path = FOLDER) -> Experiment:
-    file = folder / f"{name}.yaml"
+    """The experiment of that name; or, with a name like my/file.yaml, of that file.
+
+    Its overrides may come from a stranger: they are checked when they are composed.
+    """
+    is_path = name.endswith(".yaml")
+    file = Path(name) if is_path else folder / f"{name}.yaml"
     if not file.is_file():
-        raise ConfigError(f"there is no experiment {name!r}; there are: {', '.join(names(folder))}")
+        known = "" if is_path else f"; there are: {', '.join(names(folder))}"
+        raise ConfigError(f"there is no experiment {name!r}{known}")
     try:
-        content = yaml.safe_load(file.read_text("utf-8"))
+        content = read_mapping(file)
         if "search" in content:
             content["search"] = Search.read(content["search"])
-        return Experiment(name=name, **content)
-    except (TypeError, yaml.YAMLError, ConfigError) as error:
+        return typed(Experiment, {"name": file.stem, **content}, "experiment")()
+    except ConfigError as error:
         raise ConfigError(f"{file} is no experiment: {error}") from error

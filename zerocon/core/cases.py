@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from torch import Tensor
-
-from zerocon.core.hashing import FileHasher
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import numpy as np
     from numpy.typing import NDArray
+    from torch import Tensor
+
+    from zerocon.core.hashing import FileHasher
 
 World = Literal["shapes", "photographs"]  # what a dataset's pictures are of, and judges know
 

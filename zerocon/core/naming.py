@@ -5,16 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 # Settings that change where or how fast a run is done, but none of its numbers.
 NOT_IN_NAME = ("runner", "tracker", "backbone.device", "dataset.root", "hydra")
-
-
-def digest(content: Mapping[str, Any]) -> str:
-    """A short name for settings. Neither the order of the keys nor `4` or `4.0` matter."""
-    text = json.dumps(_plain(content), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:10]
+_ONE_NUMBER = 2.0**53  # a whole float up to here stands for one whole number
 
 
 def content_of(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -25,6 +20,12 @@ def content_of(config: Mapping[str, Any]) -> dict[str, Any]:
         if field and isinstance(content.get(group), Mapping):
             content[group] = {k: v for k, v in content[group].items() if k != field}
     return content
+
+
+def digest(content: Mapping[str, Any]) -> str:
+    """A short name for settings. Neither the order of the keys nor `4` or `4.0` matter."""
+    text = json.dumps(_named(canonical(content)), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 def digest_of_settings(config: Mapping[str, Any]) -> str:
@@ -42,15 +43,24 @@ def class_name(target: str) -> str:
     return f"zerocon.{target.rpartition('.')[2]}"
 
 
-def _plain(value: Any) -> Any:
-    """The same value in one form only."""
+def canonical(value: Any) -> Any:
+    """Every whole number without a point, inside lists and mappings too."""
+    if isinstance(value, float):
+        return int(value) if value.is_integer() and abs(value) <= _ONE_NUMBER else value
+    if isinstance(value, Mapping):
+        return {k: canonical(v) for k, v in cast("Mapping[str, Any]", value).items()}
+    if isinstance(value, (list, tuple)):
+        return [canonical(item) for item in cast("list[Any]", value)]
+    return value
+
+
+def _named(value: Any) -> Any:
+    """Every class by its name alone."""
     if isinstance(value, Mapping):
         return {
-            key: class_name(inner) if key == "_target_" else _plain(inner)
-            for key, inner in value.items()
+            key: class_name(str(inner)) if key == "_target_" else _named(inner)
+            for key, inner in cast("Mapping[str, Any]", value).items()
         }
-    if isinstance(value, (list, tuple)):
-        return [_plain(inner) for inner in value]
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
+    if isinstance(value, list):
+        return [_named(item) for item in cast("list[Any]", value)]
     return value

@@ -1,4 +1,4 @@
-"""Digests of source files, found without running them."""
+"""Source files: their digests, and which others they import, found without running them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import ast
 import hashlib
 import inspect
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from functools import cache
-from importlib.machinery import PathFinder
 from pathlib import Path
-from typing import Any, cast
 
 PACKAGE = Path(__file__).parent.parent
 
@@ -51,65 +49,24 @@ def _lies_in(module: str, places: set[Path]) -> bool:
     return file is not None and any(place in Path(file).parents for place in places)
 
 
-def sources_of(config: Mapping[str, Any]) -> list[Path]:
-    """The source files of all classes outside the package that a config names."""
-    outside = {name for name in _classes(config) if name.partition(".")[0] != PACKAGE.name}
-    return sorted({file for name in outside for file in sources_of_class(name)})
+def with_imports(module: str, file: Path) -> set[Path]:
+    """A module's file and all files beside it that it imports, directly or not.
 
-
-def _classes(node: object) -> Iterator[str]:
-    if isinstance(node, Mapping):
-        for key, value in cast("Mapping[str, Any]", node).items():
-            if key == "_target_":
-                yield str(value)
-            else:
-                yield from _classes(value)
-    elif isinstance(node, (list, tuple)):
-        for value in cast("list[Any]", node):
-            yield from _classes(value)
-
-
-def sources_of_class(target: str) -> list[Path]:
-    """The file of a class given by its dotted path, and the files beside it that it imports.
-
-    Nothing is imported or run. Modules that lie elsewhere (installed packages) are not followed;
-    an empty list if the class's module can't be found.
+    Of an installed package only its own files; what else is installed is not followed.
     """
-    first, root = _module_file(target.rpartition(".")[0]), _root_of(target.partition(".")[0])
-    if first is None or root is None:
-        return []
-    found, left = set[Path](), {first}
+    root = file.parents[module.count(".") + (file.name == "__init__.py")]
+    installed = {"site-packages", "dist-packages"} & {*root.parts}
+    top = module.partition(".")[0] if installed else ""
+    found, left = set[Path](), {file}
     while left:
-        file = left.pop()
-        found.add(file)
-        left |= set(_imported(file, root)) - found
-    return sorted(found)
+        one = left.pop()
+        found.add(one)
+        left |= {f for f in _imported(one, root) if not top or _is_of(f, root, top)} - found
+    return found
 
 
-def _module_file(module: str) -> Path | None:
-    """The file of a module, or of the nearest module around it."""
-    places: list[str] | None = None
-    file: Path | None = None
-    name = ""
-    for part in module.split("."):
-        name = f"{name}.{part}" if name else part
-        spec = PathFinder.find_spec(name, places)
-        if spec is None:
-            break
-        if spec.origin is not None:
-            file = Path(spec.origin)
-        places = list(spec.submodule_search_locations or [])
-    return file if file is not None and file.suffix == ".py" else None
-
-
-def _root_of(package: str) -> Path | None:
-    """The folder that a top-level module or package lies in."""
-    spec = PathFinder.find_spec(package)
-    if spec is None:
-        return None
-    if spec.submodule_search_locations:
-        return Path(next(iter(spec.submodule_search_locations))).parent
-    return Path(spec.origin).parent if spec.origin else None
+def _is_of(file: Path, root: Path, top: str) -> bool:
+    return file.relative_to(root).parts[0].removesuffix(".py") == top
 
 
 def _imported(file: Path, root: Path) -> Iterator[Path]:

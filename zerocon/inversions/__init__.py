@@ -1,1 +1,39 @@
 """From a picture's latent to the trajectory that leads back to it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from zerocon.core.registry import offer
+
+if TYPE_CHECKING:
+    from zerocon.inversions.ddim import DDIMInversion
+    from zerocon.inversions.direct import DirectInversion
+    from zerocon.inversions.edit_friendly import EditFriendlyInversion
+    from zerocon.inversions.negative_prompt import NegativePromptInversion
+    from zerocon.inversions.none import NoInversion
+    from zerocon.inversions.null_text import NullTextInversion
+    from zerocon.inversions.regularized import RegularizedInversion
+
+__all__ = [
+    "DDIMInversion",
+    "DirectInversion",
+    "EditFriendlyInversion",
+    "NegativePromptInversion",
+    "NoInversion",
+    "NullTextInversion",
+    "RegularizedInversion",
+]
+
+__getattr__ = offer(
+    __name__,
+    inversion={
+        "DDIMInversion": "ddim",
+        "DirectInversion": "direct",
+        "EditFriendlyInversion": "edit_friendly",
+        "NegativePromptInversion": "negative_prompt",
+        "NoInversion": "none",
+        "NullTextInversion": "null_text",
+        "RegularizedInversion": "regularized",
+    },
+)

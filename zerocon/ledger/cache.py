@@ -26,8 +26,6 @@ from zerocon.ledger.atomic import PARTIAL, sweep, write_atomic
 if TYPE_CHECKING:
     from torch import Tensor
 
-GIB = 2**30
-DEFAULT = 10.0  # GiB that the folder may take
 _ABANDONED = 3600.0  # seconds after which a half-written file has no writer any more
 _SCAN_EVERY = 20  # the folder is measured each time a twentieth of its limit was written
 

@@ -14,7 +14,6 @@ import fcntl
 import logging
 import os
 import platform
-import re
 import struct
 import sys
 from collections.abc import Generator, Sequence
@@ -24,7 +23,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from zerocon.core.checks import ConfigError
 from zerocon.core.records import RecordError
 from zerocon.ledger.atomic import sweep
 from zerocon.ledger.locks import wait_until
@@ -32,7 +30,6 @@ from zerocon.ledger.records import RecordLog, in_words
 
 FILE = "claims"
 AT_WORK = 2**40  # a place that no case has: all processes that work on the run share its lock
-AUTO = 32  # cases in a chunk when the batch size is found automatically
 _LINUX = sys.platform.startswith("linux")
 _FLOCK = struct.Struct("@hhqqi4x")  # Linux's `struct flock`: type, whence, start, length, process
 _MOST_REGISTERED = 2**20  # bytes of the file's text that are read
@@ -55,31 +52,6 @@ class Chunk:
     stop: int
     case_ids: tuple[str, ...]
     left: frozenset[str]
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Part `number` of `count`, from 1: a contiguous share of a run's cases."""
-
-    number: int = 1
-    count: int = 1
-
-    @classmethod
-    def read(cls, text: str) -> Shard:
-        found = re.fullmatch(r"(\d+)/(\d+)", text)
-        if not found or not 1 <= int(found[1]) <= int(found[2]):
-            raise ConfigError(f"runner.shard is {text!r}; it must be like 3/8: part 3 of 8")
-        return cls(int(found[1]), int(found[2]))
-
-    def places(self, total: int) -> range:
-        return range(
-            total * (self.number - 1) // self.count,
-            total * self.number // self.count,
-        )
-
-    def of(self, ids: Sequence[str]) -> Sequence[str]:
-        places = self.places(len(ids))
-        return ids[places.start : places.stop]
 
 
 class Claims:

@@ -7,7 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from zerocon.core.source_code import PACKAGE, digest_of_files, sources_of
+from zerocon.core.registry import sources_of
+from zerocon.core.source_code import PACKAGE, digest_of_files
 
 # The rooms whose code makes a run's numbers, and the files elsewhere that do.
 ROOMS = ("core", "backbones", "directions", "inversions", "losses", "methods", "datasets",

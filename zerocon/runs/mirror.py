@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from zerocon.config.settings import build
+from zerocon.config.bind import build
 from zerocon.core.naming import digest
 from zerocon.ledger.records import FILE_NAME
 from zerocon.ledger.run_directory import RunDirectory

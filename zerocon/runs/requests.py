@@ -7,7 +7,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from zerocon.config.settings import build, stored_config
+from zerocon.config.bind import build
+from zerocon.config.settings import stored_config
 from zerocon.core.cases import CaseError, Dataset
 from zerocon.core.checks import ConfigError
 from zerocon.core.pictures import case_pictures

@@ -16,8 +16,8 @@ from zerocon.core.cases import CaseError, Dataset
 from zerocon.core.checks import ConfigError
 from zerocon.core.pictures import case_pictures
 from zerocon.core.records import Record
+from zerocon.core.shards import Shard
 from zerocon.core.text import printable
-from zerocon.ledger.claims import Shard
 from zerocon.ledger.code import code_digests
 from zerocon.ledger.identity import Identity, InputsChangedError
 from zerocon.ledger.origin import Origin, environment

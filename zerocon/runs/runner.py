@@ -21,8 +21,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from zerocon.config.settings import RunSettings
 from zerocon.core.checks import ConfigError
 from zerocon.core.records import Record, RecordError
+from zerocon.core.shards import Shard
 from zerocon.core.text import printable
-from zerocon.ledger.claims import Chunk, Claims, Shard, Waiting, chunks_left
+from zerocon.ledger.claims import Chunk, Claims, Waiting, chunks_left
 from zerocon.ledger.code import code_digests
 from zerocon.ledger.identity import Identity, InputsChangedError
 from zerocon.ledger.locks import SAY_AFTER

@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from zerocon.backbones.base import BackboneError
+from zerocon.config.compose import compose_config, plain
 from zerocon.config.experiments import Experiment
 from zerocon.config.search_space import Search
 from zerocon.config.settings import (
     RunSettings,
-    build,
-    compose_config,
     compose_settings,
-    plain,
+    dataset_of,
     runner_settings,
     settings_of,
 )
@@ -73,7 +72,7 @@ def run_search(experiment: Experiment, more: Sequence[str] = (), most: int | Non
 def _check_inputs(asked: _Asked) -> None:
     """Refuse to compare trials of different inputs: those of the search's beginning are kept."""
     file = asked.folder / INPUTS
-    now = inputs_of(asked.config, build(asked.config, "dataset", later=("side",)))
+    now = inputs_of(asked.config, dataset_of(asked.config))
     if not file.exists() and not (asked.folder / JOURNAL).exists():
         write_atomic(file, now.to_json())
     before = Identity.from_json(file.read_bytes()) if file.exists() else None
@@ -136,7 +135,7 @@ class _Asked:
             raise ConfigError(f"the experiment {experiment.name} searches nothing")
         for key in search.space:
             _check_key(key, more)
-        config = plain(compose_config(_overrides(experiment, (), more)))
+        config = plain(compose_config(more, foreign=_listed(experiment, ())))
         if runner_settings(config).shard != "1/1":
             raise ConfigError("a search needs whole runs: leave runner.shard out")
         if config["dataset"].get("split") == "test":
@@ -157,7 +156,7 @@ class _Asked:
         return self.root / FOLDER / f"{self.experiment.name}-{digest(what)}"
 
     def settings(self, trial: Trial) -> RunSettings:
-        return compose_settings(_overrides(self.experiment, trial.overrides, self.more))
+        return compose_settings(self.more, foreign=_listed(self.experiment, trial.overrides))
 
     def _check(self) -> None:
         """Every end of the space, one at a time beside the usual settings."""
@@ -165,7 +164,9 @@ class _Asked:
         for key, dimension in self.search.space.items():
             for value in dimension.ends:
                 try:
-                    compose_settings(_overrides(self.experiment, [f"{key}={value}"], self.more))
+                    compose_settings(
+                        self.more, foreign=_listed(self.experiment, [f"{key}={value}"])
+                    )
                 except ConfigError as error:
                     raise ConfigError(f"search.space has {key}={value}, but {error}") from error
 
@@ -185,8 +186,9 @@ class _Asked:
         return {key: _at(self.config, key) for key in self.search.space}
 
 
-def _overrides(experiment: Experiment, own: Sequence[str], more: Sequence[str]) -> list[str]:
-    return [*experiment.overrides, *own, f"name={experiment.name}", *more]
+def _listed(experiment: Experiment, own: Sequence[str]) -> list[str]:
+    """What the experiment's file says of a run; what the command line says comes after it."""
+    return [*experiment.overrides, *own, f"name={experiment.name}"]
 
 
 def _check_key(key: str, more: Sequence[str]) -> None:

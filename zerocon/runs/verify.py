@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from zerocon.config.settings import build, metrics_of, stored_config
+from zerocon.config.bind import build, metrics_of
+from zerocon.config.settings import stored_config
 from zerocon.core.cases import Case, CaseError, Dataset
 from zerocon.core.checks import in_range
 from zerocon.core.pictures import from_uint8

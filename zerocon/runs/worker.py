@@ -28,13 +28,13 @@ from zerocon.config.settings import RunSettings
 from zerocon.core.cases import Case, CaseError, Dataset, DatasetError
 from zerocon.core.checks import ConfigError
 from zerocon.core.conditions import Conditions, Draws
+from zerocon.core.limits import AUTO
 from zerocon.core.memory import NO_MEMORY, Memory
 from zerocon.core.pictures import case_pictures, from_uint8, to_uint8
 from zerocon.core.prompts import words_of
 from zerocon.core.records import Record
 from zerocon.directions.base import with_sources
 from zerocon.ledger.cache import Cache, memory_of
-from zerocon.ledger.claims import AUTO
 from zerocon.ledger.records import save_image
 from zerocon.metrics.base import Metric, Pictures, full_precision
 from zerocon.runs.batches import BatchSize

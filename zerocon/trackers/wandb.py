@@ -43,13 +43,19 @@ class WandbTracker:
         dir: str = "outputs",  # noqa: A002 (wandb's own word for it)
         patience: float = 20.0,
     ) -> None:
-        in_range("tracker.patience", patience, 1)
+        self.check_settings({"patience": patience})
         self.project, self.directory, self.patience = project, Path(dir), patience
         self.mode: Mode = mode
         self._run: Any = None
         self._rows: list[dict[str, Any]] = []
         self._scratch = TemporaryDirectory(prefix=f"{SCRATCH}{os.getpid()}-")
         _clear_scratch_of_killed(Path(self._scratch.name).parent)
+
+    @classmethod
+    def check_settings(cls, settings: Mapping[str, Any]) -> None:
+        """Before there is any tracker."""
+        if "patience" in settings:
+            in_range("tracker.patience", settings["patience"], 1)
 
     def start(self, config: Mapping[str, Any], name: str, group: str) -> None:
         import wandb

@@ -8,17 +8,18 @@ import pytest
 import torch
 
 from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
-from zerocon.config.combinations import every_method, fits, refusals, tables
-from zerocon.config.settings import (
-    CONF,
-    build,
-    compose_config,
-    compose_settings,
+from zerocon.config.bind import build, method_of
+from zerocon.config.compatibility import (
     declared,
-    method_of,
+    every_method,
+    fits,
     partners,
-    plain,
+    refusals,
+    tables,
 )
+from zerocon.config.compose import compose_config, plain
+from zerocon.config.places import CONF
+from zerocon.config.settings import compose_settings
 from zerocon.core.cases import Case
 from zerocon.core.checks import ConfigError
 from zerocon.core.conditions import Conditions, Draws

@@ -1,0 +1,71 @@
+"""Bad command lines end in words, with status 2, before any model is loaded."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from zerocon.cli import guarded
+
+ROOT = Path(__file__).parents[2]
+FILE = ROOT / "tests" / "data" / "bad_overrides.txt"
+LINES = [
+    line.rpartition(" ## ")[::2]
+    for line in FILE.read_text("utf-8").splitlines()
+    if line.strip() and not line.startswith("#")
+]
+AS_PROCESSES = [LINES[0], LINES[-1], *(line for line in LINES if "100000000" in line[0])]
+
+
+def words(said: str) -> list[str]:
+    return [line for line in said.splitlines() if line.strip()]
+
+
+def is_loaded(*_: object, **__: object) -> None:
+    raise AssertionError("a model is loaded")
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    from zerocon.backbones.shapes import Shapes
+    from zerocon.runs import runner
+
+    monkeypatch.setattr(Shapes, "load", is_loaded)
+    monkeypatch.setattr(runner, "execute", is_loaded)
+
+
+def test_there_are_many() -> None:
+    assert len(LINES) >= 150
+    assert len({line for line, _ in LINES}) == len(LINES)
+
+
+@pytest.mark.parametrize(("line", "word"), LINES)
+def test_it_ends_in_words(line: str, word: str, capfd: pytest.CaptureFixture[str]) -> None:
+    try:
+        status = guarded(["run", *shlex.split(line)], "run.py")
+    except SystemExit as stop:
+        status = int(str(stop.code))
+    out, err = capfd.readouterr()
+    assert status == 2, out + err
+    assert not out
+    assert 1 <= len(words(err)) <= 2, err
+    assert err.startswith("run.py: ")
+    assert len(err) < 1500
+    assert word in err
+    assert not re.search(r"Traceback|Exception|\bself\b", err)
+
+
+@pytest.mark.parametrize(("line", "word"), AS_PROCESSES)
+def test_it_ends_in_words_as_a_process(line: str, word: str) -> None:
+    command = [sys.executable, "run.py", *shlex.split(line)]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 2
+    assert word in done.stderr
+    assert "Traceback" not in done.stderr

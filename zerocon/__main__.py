@@ -1,0 +1,5 @@
+"""`python -m zerocon`."""
+
+from zerocon.cli import main
+
+main()

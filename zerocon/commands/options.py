@@ -1,0 +1,23 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+
+def add_plugins(command: Any) -> None:
+    """For commands that read a stored config: which modules define the classes it may name."""
+    command.add_argument(
+        "--plugin", dest="plugins", action="append", default=[], metavar="MODULE",
+        help="import this module of yours, whose classes a config may then name (repeatable)",
+    )  # fmt: skip
+
+
+def add_composing(command: Any) -> None:
+    """For commands that compose `conf/`: plugins, and folders with choices of one's own."""
+    add_plugins(command)
+    command.add_argument(
+        "--config-dir", dest="config_dirs", action="append", default=[], type=Path, metavar="DIR",
+        help="look for choices in this folder too, as DIR/method/mine.yaml (repeatable)",
+    )  # fmt: skip

@@ -1,0 +1,290 @@
+"""`zerocon run`, and its twin `python run.py`: one run, or a sweep.
+
+Around Hydra: every run of the command is composed and checked before the first one starts, and
+what is finished already is reported without another look by Hydra.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zerocon.commands.words import status_of_error
+from zerocon.core.checks import ConfigError
+from zerocon.core.text import printable
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+    from rich.console import Console
+
+MOST_CHECKED = 64  # runs of a sweep that are checked before it starts
+
+
+def add(commands: Any) -> None:
+    """For the list of commands; `zerocon.cli` hands the arguments to `main` as they are."""
+    commands.add_parser("run", help="one run, or a sweep: as python run.py", add_help=False)
+
+
+def main(arguments: Sequence[str], program: str) -> int:
+    """What `run.py` does with its arguments; the exit status."""
+    plugins, rest = _without_plugins(arguments)
+    from zerocon.core.registry import use_plugins
+
+    use_plugins(plugins)
+    asked = asked_of(rest, program)
+    if asked.help:
+        print(help_text(asked, program))
+        return 0
+    if asked.only_tells:
+        return _hydra(rest, program)[0]
+    status = preflight(asked)
+    if status is not None:
+        return status
+    refused, statuses = _hydra(rest, program)
+    return refused or exit_status(asked, statuses)
+
+
+def _without_plugins(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Hydra has no `--plugin`."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--plugin", action="append", default=[])
+    options, rest = parser.parse_known_args(arguments)
+    return options.plugin, rest
+
+
+class Asked:
+    """A command line, as Hydra reads it."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        from zerocon.config.compose import in_folders
+
+        folders = [Path(options.config_dir)] if options.config_dir else []
+        self.overrides: list[str] = [*in_folders(folders), *options.overrides]
+        self.given: list[str] = options.overrides
+        self.folders = folders
+        self.multirun: bool = options.multirun
+        self.help: bool = options.help
+        tells = ("help", "hydra_help", "cfg", "info", "shell_completion", "experimental_rerun")
+        self.only_tells = any(getattr(options, name) for name in tells)
+        # Hydra composes something else then; it is checked when it is run.
+        self.elsewhere = bool(options.config_name or options.config_path)
+
+    @property
+    def is_plain(self) -> bool:
+        """Nothing is said to Hydra itself but that this is a sweep."""
+        return not any(o.lstrip("+~").startswith("hydra") for o in self.given)
+
+
+def asked_of(arguments: Sequence[str], program: str = "run.py") -> Asked:
+    from hydra._internal.utils import get_args_parser
+
+    parser = get_args_parser()
+    parser.prog = program
+    return Asked(parser.parse_args(list(arguments)))
+
+
+def help_text(asked: Asked, program: str) -> str:
+    """All choices and all settings. Hydra's own help takes some seconds to find them."""
+    import yaml
+
+    from zerocon.config.compose import compose_config, plain
+    from zerocon.config.places import CONF
+
+    choices = "\n".join(_choices([CONF, *asked.folders]))
+    settings = plain(compose_config(asked.overrides))
+    shown = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+    return HELP.format(program=program, choices=choices, settings=shown)
+
+
+HELP = """\
+usage: {program} [-m] [--plugin MODULE] [--config-dir DIR] [group=choice …] [setting=value …]
+
+  -m, --multirun    a run for each combination of values, as method.steps=10,50
+  --plugin MODULE   import this module of yours, whose classes a config may then name (repeatable)
+  --config-dir DIR  look for choices in this folder too, as DIR/method/mine.yaml
+  --hydra-help      the other options, which are Hydra's
+
+The choices of each group:
+
+{choices}
+
+The settings, with the choices made so far:
+
+{settings}"""
+
+
+def _choices(folders: Sequence[Path]) -> Iterator[str]:
+    groups: dict[str, set[str]] = {}
+    for file in (file for folder in folders for file in sorted(folder.glob("*/*.yaml"))):
+        groups.setdefault(file.parent.name, set()).add(file.stem)
+    for group, names in sorted(groups.items()):
+        sign = "+" if group == "experiment" else ""
+        yield f"  {sign}{group}={', '.join(sorted(names))}"
+
+
+def preflight(asked: Asked) -> int | None:
+    """Compose every run that the command asks for; ConfigError in words if one can't be.
+
+    When all of them are finished they are reported here; the exit status then, else nothing.
+    """
+    if asked.elsewhere:
+        return None
+    runs = _checked(asked)
+    if runs is None or not asked.is_plain:
+        return None
+    return max(_told(overrides, config) for overrides, config in runs)
+
+
+def _checked(asked: Asked) -> list[tuple[Sequence[str], dict[str, Any]]] | None:
+    """The configs of the command's runs if all are finished; the first others are checked."""
+    from zerocon.config.compose import compose_config, parse, plain, sweep
+    from zerocon.config.settings import check_top, settings_of
+
+    if not asked.multirun:
+        for override in parse(asked.overrides):
+            if override.is_sweep_override():
+                raise ConfigError(
+                    f"{override.input_line} is a sweep: say -m for one run after another, or "
+                    "quote it if it is one value"
+                )
+    finished: list[tuple[Sequence[str], dict[str, Any]]] = []
+    every = True
+    for number, combination in enumerate(sweep(asked.overrides)):
+        if number >= MOST_CHECKED and not every:
+            break
+        config = plain(compose_config(combination))
+        check_top(config)
+        # A run that is complete was checked when it began; building it again would take time.
+        if _is_complete(config):
+            finished.append((combination, config))
+        else:
+            settings_of(config)
+            every = False
+    return finished if every else None
+
+
+def _told(overrides: Sequence[str], config: dict[str, Any]) -> int:
+    """Report a finished run; its exit status."""
+    from rich.console import Console
+
+    console = Console()
+    if overrides:
+        said = printable(" ".join(overrides))
+        console.print(said, highlight=False, soft_wrap=True, markup=False)
+    return 1 if _reported(config, console) else 0
+
+
+def _hydra(arguments: Sequence[str], program: str) -> tuple[int, list[int]]:
+    """Let Hydra do it: the status that Hydra itself ends with, and those of the runs done here."""
+    import hydra
+
+    from zerocon.config.places import CONF
+
+    STATUSES.clear()
+    before, sys.argv = sys.argv, [program, *arguments]
+    try:
+        hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(task)()
+    except SystemExit as stop:  # Hydra's 1 is for what it could not compose
+        return (2 if stop.code else 0), STATUSES
+    finally:
+        sys.argv = before
+    return 0, STATUSES
+
+
+STATUSES: list[int] = []  # of the runs that this process did
+
+
+def task(cfg: DictConfig) -> None:
+    """One run, as Hydra's launchers call it, here or in another process."""
+    STATUSES.append(run_one(cfg))
+
+
+def run_one(cfg: DictConfig) -> int:
+    """Execute one run; the exit status: 0 all well, 1 a case failed, 2 it could not start."""
+    from zerocon.core.quiet import quiet
+
+    quiet()
+    try:
+        return 1 if _failures(cfg) else 0
+    except Exception as error:  # noqa: BLE001 - raised again if it is not explained
+        return status_of_error(error, sys.argv[0])
+
+
+def _failures(cfg: DictConfig) -> int:
+    """Do the run, or what is left of it, and report; how many cases failed."""
+    from rich.console import Console
+
+    from zerocon.config.compose import plain
+    from zerocon.config.settings import check_top, settings_of
+
+    config = plain(cfg)
+    check_top(config)
+    if _is_complete(config):
+        return _reported(config, Console())
+    # Imported late: all that a finished run needs is its records.
+    from zerocon.core.quiet import quiet_models
+    from zerocon.runs.runner import execute
+
+    settings = settings_of(config)
+    quiet_models()
+    return execute(settings).failed
+
+
+def exit_status(asked: Asked, here: Sequence[int]) -> int:
+    """The worst of the runs'; those that a launcher did elsewhere are known by their records."""
+    from zerocon.config.compose import compose_config, sweep
+
+    if not asked.multirun or here or asked.only_tells or asked.elsewhere:
+        return max(here, default=0)
+    return max(_elsewhere(compose_config(c)) for c in sweep(asked.overrides))
+
+
+def _elsewhere(cfg: DictConfig) -> int:
+    """Say how far a run is that another process did; its exit status."""
+    from rich.console import Console
+
+    from zerocon.config.compose import plain
+    from zerocon.config.settings import directory_of, runner_settings
+    from zerocon.ledger.run_directory import RunDirectory
+    from zerocon.runs.results import is_complete
+
+    config = plain(cfg)
+    run, shard = RunDirectory(directory_of(config)), runner_settings(config).shard
+    status = run.status()
+    said = status.words() if status.cases else "it did not begin; its job's output says why"
+    Console().print(printable(f"{run}: {said}"), highlight=False, soft_wrap=True, markup=False)
+    if not is_complete(run, retry_failed=False, shard=shard):
+        return 2
+    return 1 if status.failed else 0
+
+
+def _is_complete(config: dict[str, Any]) -> bool:
+    from zerocon.config.settings import directory_of, runner_settings
+    from zerocon.ledger.run_directory import ORIGIN, RunDirectory
+
+    runner, directory = runner_settings(config), directory_of(config)
+    if not (directory / ORIGIN).exists():  # it has not begun
+        return False
+    from zerocon.runs.results import is_complete, must_begin_anew
+
+    run = RunDirectory(directory)
+    if must_begin_anew(run, config, runner.on_code_change):
+        return False
+    return is_complete(run, retry_failed=runner.retry_failed, shard=runner.shard)
+
+
+def _reported(config: dict[str, Any], console: Console) -> int:
+    """Print a finished run's table, if its inputs are still the same; how many cases failed."""
+    from zerocon.config.settings import dataset_of, directory_of, runner_settings
+    from zerocon.ledger.code import code_digests
+    from zerocon.ledger.run_directory import RunDirectory
+    from zerocon.runs.inputs import check_finished
+    from zerocon.runs.results import report
+
+    runner, run = runner_settings(config), RunDirectory(directory_of(config))
+    unchecked = check_finished(run, config, dataset_of(config), runner.on_code_change)
+    code = code_digests(config)
+    return report(run, console, per_type=runner.per_type, unchecked=unchecked, code=code)[1]

@@ -1,0 +1,71 @@
+"""YAML files that may come from a stranger: read as plain data, within bounds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+
+from zerocon.core.checks import ConfigError
+
+MOST_BYTES = 200_000
+MOST_NODES = 100_000  # aliases can make a small file a very large value
+
+
+def read_mapping(file: Path) -> dict[str, Any]:
+    """The mapping that a YAML file holds. Nothing in it is run, resolved or looked up."""
+    try:
+        if not file.is_file():  # a pipe would be waited for
+            raise ConfigError(f"{file} is no file")
+        if file.stat().st_size > MOST_BYTES:
+            raise ConfigError(f"{file} has more than {MOST_BYTES:,} bytes, too many for settings")
+        # Not by the C parser: deep nesting makes it overflow the stack and the process die.
+        content = yaml.safe_load(file.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"{file} can't be read: {error.strerror or error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} is no YAML: {' '.join(str(error).split())}") from error
+    except (RecursionError, ValueError) as error:  # as of a date on February 30
+        raise ConfigError(f"{file} can't be read as YAML: {error}") from error
+    if not isinstance(content, dict) or not content:
+        said = "is empty" if content is None else "holds no settings by name"
+        raise ConfigError(f"{file} {said}")
+    _check_size(file, content)
+    return cast("dict[str, Any]", content)
+
+
+def check_inert(file: Path, content: object) -> None:
+    """ConfigError if any text would be resolved to something else, such as ${oc.env:HOME}."""
+    for text in _texts(content):
+        if "${" in text:
+            raise ConfigError(
+                f"{file} holds the interpolation {text[:80]!r}; a run's settings are stored "
+                "resolved, so this file was not written by a run and is not used"
+            )
+
+
+def _check_size(file: Path, content: object) -> None:
+    left, count = [content], 0
+    while left:
+        node = left.pop()
+        count += 1
+        if count > MOST_NODES:
+            raise ConfigError(f"{file} holds over {MOST_NODES:,} values, too many for settings")
+        left += _inside(node)
+
+
+def _inside(node: object) -> list[object]:
+    if isinstance(node, dict):
+        return [x for pair in cast("dict[object, object]", node).items() for x in pair]
+    return list(cast("list[object]", node)) if isinstance(node, (list, tuple, set)) else []
+
+
+def _texts(content: object) -> list[str]:
+    texts, left = list[str](), [content]
+    while left:
+        node = left.pop()
+        if isinstance(node, str):
+            texts.append(node)
+        left += _inside(node)
+    return texts
