@@ -29,8 +29,14 @@ Load = Callable[[Path], object]
 
 def vit_folder(folder: Path) -> Path:
     torch.manual_seed(0)
-    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2}
-    config = ViTConfig(**small, num_attention_heads=2, image_size=32, patch_size=8)
+    config = ViTConfig(
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=32,
+        patch_size=8,
+    )
     ViTModel(config, add_pooling_layer=True).save_pretrained(folder)
     return folder
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SWITCH = "mixed_worlds"
 DOCS = "docs/metrics.md"
-WORDS: Mapping[World, str] = {"shapes": "the shapes world", "photographs": "photographs"}
+WORDS: Mapping[str, str] = {"shapes": "the shapes world", "photographs": "photographs"}
 
 # What to set for a part of the other world, by the setting that decides.
 _ADVICE: Mapping[str, Mapping[World, str]] = {
@@ -91,8 +91,12 @@ def _refusal(strange: Sequence[Part], pictures: Mapping[str, World]) -> str:
 def _pictures(choices: Choices) -> dict[str, World]:
     """The worlds of the backbone and of the dataset, as far as they are known."""
     makers = {"backbone": choices.backbone, "dataset": choices.dataset}
-    found = {group: _world_of(maker) for group, maker in makers.items() if maker is not None}
-    return {group: world for group, world in found.items() if world is not None}
+    found: dict[str, World] = {}
+    for group, maker in makers.items():
+        world = None if maker is None else _world_of(maker)
+        if world is not None:
+            found[group] = world
+    return found
 
 
 def _parts(choices: Choices) -> Iterator[Part]:
@@ -118,7 +122,8 @@ def _world_of(maker: Maker) -> World | None:
 def _about_pictures(pictures: Mapping[str, World]) -> str:
     worlds = {*pictures.values()}
     if len(pictures) > 1 and len(worlds) == 1:
-        return f"the {' and the '.join(pictures)} are of {WORDS[worlds.pop()]}"
+        (world,) = worlds
+        return f"the {' and the '.join(pictures)} are of {WORDS[world]}"
     return " and ".join(f"the {group} is of {WORDS[w]}" for group, w in pictures.items())
 
 
