@@ -40,6 +40,11 @@ def toys(monkeypatch: pytest.MonkeyPatch) -> None:
     use_toys(monkeypatch)
 
 
+def limit() -> float:
+    """The promise is made for an idle machine; on a busy one everything takes longer."""
+    return SECONDS * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 def long(*_: Any, **__: Any) -> Any:
     time.sleep(LONG)
 
@@ -136,16 +141,20 @@ def interrupted(settings: RunSettings, ready: Callable[[], bool], wait: float = 
     os.killpg(child.pid, signal.SIGINT)
     child.join(LONG)
     assert child.exitcode == 130
-    assert time.monotonic() - began < SECONDS
+    assert time.monotonic() - began < limit()
     assert no_process_of(child.pid)
     return ours.recv()
 
 
 def no_process_of(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return True
+    """None is left after a moment, in which helpers of Python's notice that their parent ended."""
+    until = time.monotonic() + limit()
+    while time.monotonic() < until:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.01)
     return False
 
 
@@ -215,10 +224,7 @@ def test_workers_end_when_their_parent_is_killed(
         time.sleep(0.01)
     child.kill()
     child.join()
-    began = time.monotonic()
-    while not no_process_of(child.pid):
-        assert time.monotonic() - began < SECONDS
-        time.sleep(0.01)
+    assert no_process_of(child.pid)
 
 
 @pytest.mark.slow
@@ -244,7 +250,7 @@ def test_the_command_ends_with_130_and_one_line(executor: str, tmp_path: Path) -
     began = time.monotonic()
     os.killpg(run.pid, signal.SIGINT)
     _, said = run.communicate(timeout=60)
-    assert time.monotonic() - began < SECONDS
+    assert time.monotonic() - began < limit()
     assert run.returncode == 130
     (line,) = said.strip().splitlines()
     assert "of 20 cases are recorded in" in line
@@ -264,7 +270,7 @@ def test_the_command_ends_so_from_its_start_on(seconds: float, tmp_path: Path) -
     began = time.monotonic()
     os.killpg(run.pid, signal.SIGINT)
     _, said = run.communicate(timeout=60)
-    assert time.monotonic() - began < SECONDS
+    assert time.monotonic() - began < limit()
     assert run.returncode == 130
     assert "Traceback" not in said
     assert said.strip().endswith("; the same command continues")

@@ -18,7 +18,7 @@ from zerocon.runs.work_queue import PATIENCE, Chunks, Recorder, Task, WorkQueue
 
 def _ray() -> Any:
     try:
-        import ray  # pyright: ignore[reportMissingImports]
+        import ray
     except ImportError:
         raise ConfigError(
             "runner.executor=ray needs Ray, which is not installed: pip install 'zerocon[ray]'; "
