@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import zerocon
@@ -43,6 +45,84 @@ def test_without_a_source_the_caption_takes_its_place(photo: Path) -> None:
     assert automatic.tobytes() != empty.tobytes()
 
 
+def test_step_by_step_is_the_same_as_in_one_call(photo: Path) -> None:
+    backbone = zerocon.load("shapes")
+    told: dict[str, Any] = {"source": SOURCE, "target": TARGET, "overrides": FEW}
+    once = zerocon.edit(photo, **told, backbone=backbone)
+    edit = zerocon.prepare(photo, **told, backbone=backbone)
+    trajectory = edit.invert()
+    assert trajectory.latents.shape == (3, *edit.clean.shape)
+    latent = edit.sample(trajectory)
+    assert latent.shape == edit.clean.shape
+    assert edit.picture(latent).tobytes() == once.tobytes()
+    # From another latent than the inverted one.
+    elsewhere = edit.sample(trajectory.starting_from(torch.randn_like(trajectory.start)))
+    assert (elsewhere - latent).abs().max() > 0.1
+    assert torch.equal(trajectory.starting_from(trajectory.start).latents, trajectory.latents)
+
+
+def test_activations_are_read_and_replaced(photo: Path) -> None:
+    backbone = zerocon.load("shapes")
+    edit = zerocon.prepare(
+        photo, source=SOURCE, target=TARGET, method="word_swap", overrides=FEW, backbone=backbone
+    )
+    trajectory = edit.invert()
+    with zerocon.record(backbone.taps, "up.1.2.cross", "probs") as seen:
+        plain = edit.sample(trajectory)
+    assert seen["up.1.2.cross"]["target"].shape[0] == 1
+
+    def nothing(_site: object, rows: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {"target": torch.zeros_like(rows["target"])}
+
+    with zerocon.replace(backbone.taps, "cross", "output", nothing):
+        other = edit.sample(trajectory)
+    assert (plain - other).abs().max() > 0.1
+    assert torch.equal(edit.sample(trajectory), plain)
+
+
+def test_settings_are_composed_and_checked() -> None:
+    settings = zerocon.compose(["method=pnp", "method.steps=7"])
+    assert type(settings.method).__name__ == "PnP"
+    assert settings.method.steps == 7
+    with pytest.raises(ConfigError, match="no setting of a backbone"):
+        zerocon.load("shapes", "method.steps=3")
+
+
+def test_blend_words_keep_the_rest_of_the_picture(photo: Path) -> None:
+    told: dict[str, Any] = {"source": SOURCE, "target": TARGET, "method": "p2p"}
+    steps = ["method.steps=4", "method.blend_start=0", "method.blend_threshold=0.9"]
+    backbone = zerocon.load("shapes")
+    whole, kept = (
+        np.asarray(zerocon.edit(photo, **told, overrides=steps, backbone=backbone, blend=words))
+        for words in (None, ("circle", "circle"))
+    )
+    assert not np.array_equal(whole, kept)
+
+
+@pytest.mark.parametrize(
+    ("method", "more", "blend", "said"),
+    [
+        ("p2p", [], ("house", "circle"), "'house' does not stand in the source prompt"),
+        ("p2p", [], ("circle", "house"), "'house' does not stand in the target prompt"),
+        ("zerocon", [], ("circle", "circle"), "no effect with ZeroCon"),
+        ("p2p", ["method.local_blend=false"], ("circle", "circle"), "no effect with P2P"),
+        ("masactrl", ["method.masked=true"], None, "needs the words that the edit is about"),
+    ],
+)
+def test_blend_words_that_would_do_nothing_are_refused(
+    photo: Path, method: str, more: list[str], blend: tuple[str, str] | None, said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        zerocon.prepare(
+            photo,
+            source=SOURCE,
+            target=TARGET,
+            method=method,
+            blend=blend,
+            overrides=[*FEW, *more],
+        )
+
+
 def test_from_the_command_line(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["edit", str(photo), "--source", SOURCE, "--target", TARGET, "method=zerocon", *FEW])
     edit = Image.open(photo.with_name("photo-edited.png"))
@@ -51,6 +131,11 @@ def test_from_the_command_line(photo: Path, capsys: pytest.CaptureFixture[str]) 
     assert both.size == (130, 64)
     assert np.array_equal(np.array(both)[:, -64:], np.array(edit))
     assert "photo-edited.png" in capsys.readouterr().out
+    swapped = ["--source", SOURCE, "--target", TARGET, "method=p2p", *FEW]
+    main(["edit", str(photo), *swapped])
+    assert "--blend OLD NEW" in capsys.readouterr().out
+    main(["edit", str(photo), "--blend", "circle", "circle", *swapped])
+    assert "--blend" not in capsys.readouterr().out
 
 
 def test_what_is_missing_is_said(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:

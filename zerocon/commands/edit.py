@@ -18,6 +18,13 @@ def add(commands: Any) -> None:
     edit.add_argument("image", type=Path)
     edit.add_argument("--source", default="", help="what it shows; default: its caption")
     edit.add_argument("--target", required=True, help="what it should become")
+    edit.add_argument(
+        "--blend",
+        nargs=2,
+        metavar=("OLD", "NEW"),
+        help="the words that the edit is about, in the source and in the target prompt "
+        "(for Prompt-to-Prompt's local blend and MasaCtrl's mask)",
+    )
     edit.add_argument("--out", type=Path, help="default: beside the picture, with -edited")
     edit.add_argument("overrides", nargs="*", help="as for run.py, such as method=zerocon")
     add_composing(edit)
@@ -25,24 +32,32 @@ def add(commands: Any) -> None:
 
 
 def _edit(options: argparse.Namespace) -> None:
-    from zerocon.api import edited, request, settings_of_edit
+    from zerocon.api import Edit, check_blend, request, settings_of_edit
     from zerocon.core.cases import CaseError
     from zerocon.core.checks import ConfigError
     from zerocon.core.pictures import case_pictures
+    from zerocon.runs.worker import prepare
 
     out: Path = options.out or options.image.with_name(f"{options.image.stem}-edited.png")
+    if not options.image.is_file():
+        raise ConfigError(f"there is no picture {options.image}")
     settings = settings_of_edit(options.source, options.overrides)
     quiet_models()
     backbone = settings.backbone.load()
+    blend = tuple(options.blend) if options.blend else None
     try:
-        case = request(options.image, backbone.side, options.source, options.target)
+        case = request(options.image, backbone.side, options.source, options.target, blend)
     except CaseError as error:
         raise ConfigError(str(error)) from error
-    picture = edited(settings, backbone, case)
+    check_blend(settings, backbone, case)
+    made = Edit(settings, backbone, case, prepare(settings, backbone, [case]))
+    picture = made.picture(made.sample())
     both = out.with_name(f"{out.stem}-side-by-side.png")
     picture.save(out)
     side_by_side(case_pictures(case)["source"], picture).save(both)
     print(f"{out} is the edit, {both} has the source beside it")
+    if blend is None and getattr(settings.method, "local_blend", False):
+        print("The whole picture was edited; --blend OLD NEW keeps what is not about these words.")
 
 
 def side_by_side(source: Image.Image, edited: Image.Image) -> Image.Image:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import torch
@@ -53,6 +53,10 @@ class Trajectory:
     @property
     def start(self) -> Tensor:
         return self.latents[-1]
+
+    def starting_from(self, z: Tensor) -> Self:
+        """The same way back, but from the latents `z`, [case, channel, y, x]."""
+        return replace(self, latents=torch.cat([self.latents[:-1], z[None].to(self.latents)]))
 
     def starts(self, *branches: str) -> Branches:
         """These branches where sampling starts."""

@@ -34,6 +34,7 @@ from zerocon.core.pictures import case_pictures, from_uint8, to_uint8
 from zerocon.core.prompts import words_of
 from zerocon.core.records import Record
 from zerocon.directions.base import with_sources
+from zerocon.inversions.base import Trajectory
 from zerocon.ledger.cache import Cache, memory_of
 from zerocon.ledger.records import save_image
 from zerocon.metrics.base import Metric, Pictures, full_precision
@@ -84,16 +85,19 @@ def load(settings: RunSettings) -> Loaded:
     return Loaded(backbone, settings.dataset(side=backbone.side), settings.metrics())
 
 
-def edit(
-    settings: RunSettings,
-    backbone: Backbone,
-    cases: Sequence[Case],
-    memory: Memory = NO_MEMORY,
-    costs: Costs | None = None,
-) -> Tensor:
-    """The edited pictures of a batch, [case, 3, side, side]."""
-    invert = Inverter(settings.inversion, settings.config["inversion"], memory)
-    costs = costs or Costs()
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A batch as an inversion and a sampler are given it."""
+
+    cases: Sequence[Case]  # with the direction's own source prompts, if it writes some
+    clean: Tensor  # the encoded pictures
+    conditions: Conditions
+    draws: Draws
+
+
+def prepare(
+    settings: RunSettings, backbone: Backbone, cases: Sequence[Case], memory: Memory = NO_MEMORY
+) -> Prepared:
     clean = backbone.encode(torch.stack([case.image for case in cases]))
     # The direction finds what is edited between the prompts as they were given.
     target = settings.direction(backbone, cases, memory)
@@ -104,12 +108,31 @@ def edit(
         negative=backbone.embed([""] * len(cases)),
         words=[words_of(backbone, case) for case in cases],
     )
-    method = settings.method
-    draws = Draws(settings.seed, [case.id for case in cases])
+    return Prepared(cases, clean, conditions, Draws(settings.seed, [case.id for case in cases]))
+
+
+def invert(
+    settings: RunSettings, backbone: Backbone, batch: Prepared, memory: Memory = NO_MEMORY
+) -> Trajectory:
+    inverter = Inverter(settings.inversion, settings.config["inversion"], memory)
+    steps = settings.method.steps
+    return inverter(backbone, batch.cases, batch.clean, batch.conditions, steps, batch.draws)
+
+
+def edit(
+    settings: RunSettings,
+    backbone: Backbone,
+    cases: Sequence[Case],
+    memory: Memory = NO_MEMORY,
+    costs: Costs | None = None,
+) -> Tensor:
+    """The edited pictures of a batch, [case, 3, side, side]."""
+    costs = costs or Costs()
+    batch = prepare(settings, backbone, cases, memory)
     with costs.of("inversion", backbone):
-        trajectory = invert(backbone, cases, clean, conditions, method.steps, draws)
+        trajectory = invert(settings, backbone, batch, memory)
     with costs.of("editing", backbone):
-        latents = method(backbone, trajectory, conditions, draws)
+        latents = settings.method(backbone, trajectory, batch.conditions, batch.draws)
     if not latents.isfinite().all():
         raise FloatingPointError("the edited latent has values that are not finite")
     return backbone.decode(latents)
