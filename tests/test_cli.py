@@ -15,7 +15,7 @@ from zerocon.backbones.base import BackboneError
 from zerocon.cli import main
 from zerocon.core.cases import CaseError, DatasetError
 from zerocon.core.checks import ConfigError
-from zerocon.ledger.records import RecordError
+from zerocon.core.records import RecordError
 from zerocon.trackers.base import TrackerError
 
 ROOT = Path(__file__).parents[1]

@@ -17,9 +17,10 @@ from zerocon.config.experiments import read_experiment
 from zerocon.config.settings import compose_settings, stored_config, stored_settings
 from zerocon.core.checks import ConfigError
 from zerocon.core.naming import digest
+from zerocon.core.records import Record
 from zerocon.core.registry import find, register, sources_of, use_plugins
 from zerocon.ledger.origin import Origin
-from zerocon.ledger.records import Record, RecordLog, save_image
+from zerocon.ledger.run_directory import RunDirectory
 
 
 @pytest.fixture
@@ -44,11 +45,12 @@ def run(tmp_path: Path) -> Path:
     directory = tmp_path / "outputs" / "run-0000000000"
     directory.mkdir(parents=True)
     named = {"name": "made up", "fingerprint": "0"}
-    Origin("run", ["a"], [], "masked", named, named, {}, False, {}).write(directory)
-    image, checksum = save_image(directory, "a", Image.new("RGB", (64, 64)))
-    with RecordLog(directory) as log:
+    begun = RunDirectory(directory)
+    begun.write_origin(Origin("run", ["a"], [], "masked", named, named, {}, False, {}))
+    image, checksum = begun.save_picture("a", Image.new("RGB", (64, 64)))
+    with begun.log() as log:
         log.append_all([Record(case="a", status="ok", image=image, sha256=checksum)])
-    (directory / "config.yaml").write_text(yaml.safe_dump(config))
+    begun.write_config(config)
     return directory
 
 
@@ -308,8 +310,9 @@ def test_the_sources_of_ones_own_classes_are_known(plugin: Path) -> None:
 def test_a_class_is_registered_as_something() -> None:
     with pytest.raises(ConfigError, match="no such kind; there are: backbone"):
         register("sampler")
+    mine = type("Mine", (), {"__module__": "zerocon.methods"})
     with pytest.raises(ConfigError, match="zerocon's own names are taken"):
-        register("method", "zerocon.methods.Mine")(dict)
+        register("method")(mine)
 
 
 def test_one_number_is_one_setting() -> None:

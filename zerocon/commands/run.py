@@ -278,13 +278,15 @@ def _is_complete(config: dict[str, Any]) -> bool:
 
 def _reported(config: dict[str, Any], console: Console) -> int:
     """Print a finished run's table, if its inputs are still the same; how many cases failed."""
-    from zerocon.config.settings import dataset_of, directory_of, runner_settings
+    from zerocon.config.bind import build
+    from zerocon.config.settings import directory_of, runner_settings
     from zerocon.ledger.code import code_digests
     from zerocon.ledger.run_directory import RunDirectory
     from zerocon.runs.inputs import check_finished
     from zerocon.runs.results import report
 
     runner, run = runner_settings(config), RunDirectory(directory_of(config))
-    unchecked = check_finished(run, config, dataset_of(config), runner.on_code_change)
+    make = build(config, "dataset", later=("side",))
+    unchecked = check_finished(run, config, make, runner.on_code_change)
     code = code_digests(config)
     return report(run, console, per_type=runner.per_type, unchecked=unchecked, code=code)[1]

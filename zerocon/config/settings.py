@@ -141,7 +141,7 @@ def settings_from(cfg: DictConfig) -> RunSettings:
 def settings_of(config: dict[str, Any], worlds: Worlds = "run") -> RunSettings:
     """`worlds`: what must be of one world: all of a `run`, what makes an `edit`, or `any`."""
     check_top(config)
-    dataset = dataset_of(config)
+    dataset = build(config, "dataset", later=("side",))
     mixture = "" if worlds == "any" else worlds_mixed_in(config, scored=worlds == "run")
     runner, directory = runner_settings(config), directory_of(config)
     inversion: Inversion = build(config, "inversion")()
@@ -242,20 +242,6 @@ def stored_settings(directory: Path, overrides: Sequence[str] = ()) -> RunSettin
         raise ConfigError(f"{directory} holds scores of pictures that were made elsewhere")
     # What is stored was made; the tables say so if worlds were mixed.
     return replace(settings_of(config, worlds="any"), directory=directory)
-
-
-def dataset_of(config: Mapping[str, Any]) -> Callable[..., Dataset]:
-    """Call it with `side` to open the dataset. Its settings are checked here, no file is read."""
-    from zerocon.core.cases import DatasetError
-
-    make = build(config, "dataset", later=("side",))
-    check = getattr(getattr(make, "func", None), "check_settings", None)
-    if check is not None:
-        try:
-            check(cast("Any", make).keywords)
-        except DatasetError as error:
-            raise ConfigError(f"dataset.{error}") from error
-    return make
 
 
 def compose_settings(

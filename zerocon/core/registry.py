@@ -85,13 +85,13 @@ def offer(package: str, **kinds: Mapping[str, str]) -> Callable[[str], Any]:
     return __getattr__
 
 
-def register(kind: str, name: str = "") -> Callable[[Class], Class]:
-    """A decorator: the class may be chosen as this kind of thing, by `module.Class` or `name`."""
+def register(kind: str) -> Callable[[Class], Class]:
+    """A decorator: the class may be chosen as this kind of thing, by `module.Class`."""
     if kind not in ROOMS:
         raise ConfigError(f"register({kind!r}): there is no such kind; there are: {_kinds()}")
 
     def registered(choice: Class) -> Class:
-        public = name or f"{choice.__module__}.{choice.__qualname__}"
+        public = f"{choice.__module__}.{choice.__qualname__}"
         if public.startswith(PACKAGE):
             raise ConfigError(f"{public} can't be registered: zerocon's own names are taken")
         _choices[kind][public] = _Known(choice)

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from zerocon.backbones.base import BackboneError
+from zerocon.config.bind import build
 from zerocon.config.compose import compose_config, plain
 from zerocon.config.experiments import Experiment
 from zerocon.config.search_space import Search
 from zerocon.config.settings import (
     RunSettings,
     compose_settings,
-    dataset_of,
     runner_settings,
     settings_of,
 )
@@ -72,7 +72,7 @@ def run_search(experiment: Experiment, more: Sequence[str] = (), most: int | Non
 def _check_inputs(asked: _Asked) -> None:
     """Refuse to compare trials of different inputs: those of the search's beginning are kept."""
     file = asked.folder / INPUTS
-    now = inputs_of(asked.config, dataset_of(asked.config))
+    now = inputs_of(asked.config, build(asked.config, "dataset", later=("side",)))
     if not file.exists() and not (asked.folder / JOURNAL).exists():
         write_atomic(file, now.to_json())
     before = Identity.from_json(file.read_bytes()) if file.exists() else None
