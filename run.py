@@ -3,6 +3,8 @@
 import sys
 
 from zerocon.cli import main
+from zerocon.core.interrupt import end_at_once
 
 if __name__ == "__main__":
+    end_at_once()
     main(["run", *sys.argv[1:]], program="run.py")

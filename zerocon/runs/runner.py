@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from zerocon.config.settings import RunSettings
 from zerocon.core.checks import ConfigError
+from zerocon.core.interrupt import raise_again
 from zerocon.core.records import Record, RecordError
 from zerocon.core.shards import Shard
 from zerocon.core.text import printable
@@ -62,6 +63,7 @@ class Outcome:
 @contextmanager
 def saying_how_far(directory: Path) -> Generator[None]:
     """Ctrl-C ends the run with words: how many cases are recorded."""
+    raise_again()
     try:
         yield
     except KeyboardInterrupt:
