@@ -77,7 +77,8 @@ def test_activations_are_read_and_replaced(photo: Path) -> None:
     with zerocon.replace(backbone.taps, "cross", "output", nothing):
         other = edit.sample(trajectory)
     assert (plain - other).abs().max() > 0.1
-    assert torch.equal(edit.sample(trajectory), plain)
+    # Fused attention again, whose last bits differ from those of recorded probabilities.
+    torch.testing.assert_close(edit.sample(trajectory), plain, rtol=0, atol=1e-3)
 
 
 def test_settings_are_composed_and_checked() -> None:

@@ -100,15 +100,18 @@ def test_a_mistake_of_ours_keeps_its_traceback(
         ends(ZeroDivisionError(), monkeypatch, capsys)
 
 
-def test_ctrl_c_while_it_composes() -> None:
+def test_ctrl_c_while_it_composes(tmp_path: Path) -> None:
     """Of a process, before any run has begun."""
-    command = [sys.executable, "run.py", "-m", "seed=range(0,60)", "runner.root=/nowhere"]
+    command = [sys.executable, "run.py", "-m", "seed=range(0,60)", f"runner.root={tmp_path}"]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     time.sleep(5)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    try:
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130, err
-    assert err.strip() == "run.py: stopped; the same command continues"
+    assert err.strip() == "stopped before it began; the same command continues"
 
 
 @pytest.mark.parametrize("command", [["-m", "zerocon", "--version"], ["-m", "zerocon", "--help"],

@@ -26,6 +26,8 @@ def main(arguments: Sequence[str] | None = None, program: str = "zerocon") -> No
 
 def guarded(arguments: Sequence[str], program: str) -> int:
     """The exit status."""
+    if arguments[:1] == ["run"] and program == "zerocon":
+        program = "zerocon run"
     try:
         quiet()
         return _status(arguments, program)
@@ -40,7 +42,7 @@ def _status(arguments: Sequence[str], program: str) -> int:
     if arguments[:1] == ["run"]:
         from zerocon.commands.run import main as run
 
-        return run(arguments[1:], program if program != "zerocon" else "zerocon run")
+        return run(arguments[1:], program)
     options = parsed(arguments)
     if getattr(options, "plugins", None):
         from zerocon.core.registry import use_plugins

@@ -18,7 +18,7 @@ from zerocon.methods.sdedit import SDEdit
 from zerocon.methods.zerocon import ZeroCon
 
 CHOICES = [
-    f"{folder.name}={file.stem}"
+    f"{'+' if folder.name == 'experiment' else ''}{folder.name}={file.stem}"
     for folder in sorted(CONF.iterdir())
     if folder.is_dir()
     for file in sorted(folder.glob("*.yaml"))
@@ -92,7 +92,7 @@ def test_descents_go_as_far_on_every_backbone(backbone: str, side: int, name: st
 def test_the_default_run() -> None:
     settings = compose_settings(["loss.cut_weight=0.5"])
     assert isinstance(settings.method, ZeroCon)
-    assert settings.method.loss.cut_weight == 0.5
+    assert settings.method.loss.terms["cut"].weight == 0.5
     assert settings.directory.parent == Path("outputs")
 
 

@@ -79,9 +79,9 @@ def test_overrides_say_what_the_file_says(value: object) -> None:
 @pytest.mark.parametrize(
     ("said", "message"),
     [
-        ({"flaot": [0, 1]}, r"loss\.tau is \{'flaot'.*it must be like \{float"),
+        ({"flaot": [0, 1]}, r"loss\.cut\.tau is \{'flaot'.*it must be like \{float"),
         ({"float": [0, 1], "int": [0, 1]}, "it must be like"),
-        ({"float": [0.1]}, r"loss\.tau\.float is \[0\.1\]; it must be two numbers"),
+        ({"float": [0.1]}, r"loss\.cut\.tau\.float is \[0\.1\]; it must be two numbers"),
         ({"float": ["a", 2]}, "must be two numbers"),
         ({"int": [1, 2.5]}, "must be two whole numbers"),
         ({"float": [2, 1]}, "the first must be the smaller one"),
@@ -89,7 +89,10 @@ def test_overrides_say_what_the_file_says(value: object) -> None:
         ({"float": [0, 1], "log": "yes"}, r"log is 'yes'; it must be true or false"),
         ({"float": [0, 1], "step": 2}, r"step is 2; it must lie between 0 and 1"),
         ({"float": [0, 1], "step": 0.3}, r"no whole number of steps of 0\.3 leads from 0 to 1"),
-        ({"float": [0, 1], "setp": 0.3}, r"loss\.tau\.setp: there is no such key; there are float"),
+        (
+            {"float": [0, 1], "setp": 0.3},
+            r"loss\.cut\.tau\.setp: there is no such key; there are float",
+        ),  # noqa: E501
         ({"choices": ["a"]}, "must list two values or more"),
         ({"choices": ["a", "b", "a"]}, "names a value twice"),
     ],

@@ -13,6 +13,7 @@ from zerocon.commands.reproduce import _pictures
 from zerocon.core.records import Record
 from zerocon.core.text import printable, printable_lines
 from zerocon.datasets.check import Report
+from zerocon.ledger.run_directory import RunDirectory
 from zerocon.runs.reproduce import Again
 from zerocon.runs.results import report
 
@@ -109,7 +110,7 @@ def test_the_end_of_a_run_prints_no_control_characters(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hostile_runs(tmp_path)
-    report(tmp_path / "b", Console(), per_type=True)
+    report(RunDirectory(tmp_path / "b"), Console(), per_type=True)
     Console().print(_pictures([Again(HOSTILE, 0, 0.0, 99.0, {})]))
     said = capsys.readouterr().out
     assert "failed" in said

@@ -12,6 +12,7 @@ from PIL import Image
 
 from zerocon.cli import main
 from zerocon.core.records import Record
+from zerocon.core.registry import register
 from zerocon.ledger.origin import Origin
 from zerocon.ledger.records import RecordLog, save_image
 from zerocon.ledger.run_directory import RunDirectory
@@ -23,6 +24,7 @@ TOLD: list[tuple[Any, ...]] = []
 CONFIG = {"_target_": f"{__name__}.Notes"}
 
 
+@register("tracker")
 class Notes(NoTracker):
     """Writes down what it is told."""
 
@@ -36,6 +38,7 @@ class Notes(NoTracker):
         TOLD.append(("finish", summary["metrics"]["psnr"]["mean"], summary["failed"]))
 
 
+@register("tracker")
 class Unreachable(NoTracker):
     def start(self, config: Mapping[str, Any], name: str, group: str) -> None:
         raise OSError("no route to host")

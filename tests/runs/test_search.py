@@ -79,8 +79,9 @@ def composed(overrides: tuple[str, ...]) -> DictConfig:
     return compose_config(overrides)
 
 
-def quickly(overrides: Sequence[str]) -> DictConfig:
+def quickly(overrides: Sequence[str], foreign: Sequence[str] = ()) -> DictConfig:
     """Composed, with the values that differ between trials put in by hand: Hydra takes long."""
+    overrides = [*foreign, *overrides]
     values = tuple(o for o in overrides if re.match(r"(method\.\w+|runner\.root)=", o))
     cfg = composed(tuple(o for o in overrides if o not in values)).copy()
     for key, _, text in (o.partition("=") for o in values):

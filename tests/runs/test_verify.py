@@ -157,7 +157,7 @@ def test_what_does_not_come_out_again_is_told(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = (run / "config.yaml").read_text()
-    (run / "config.yaml").write_text(config.replace("guidance: 4.0", "guidance: 1.0"))
+    (run / "config.yaml").write_text(config.replace("guidance: 4\n", "guidance: 1\n"))
     with pytest.raises(SystemExit) as stop:
         main(["reproduce", str(run), "--cases", "1"])
     assert stop.value.code == 1

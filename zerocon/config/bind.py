@@ -351,9 +351,15 @@ _NAMES: Mapping[Any, str] = {
 
 def unknown(key: str, known: Sequence[str]) -> str:
     """There is no such setting: which may have been meant, and which there are beside it."""
-    near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
-    group = key.rpartition(".")[0]
-    siblings = [k for k in known if k.rpartition(".")[0] == group and not k.endswith(TARGET)]
+    known = [k for k in dict.fromkeys(known) if not k.endswith(TARGET)]
+    group, _, last = key.rpartition(".")
+    # A setting that has moved into a part of its group still ends in the same word.
+    alike = [
+        k for k in known if difflib.SequenceMatcher(None, k.rpartition(".")[2], last).ratio() > 0.8
+    ]
+    inside = [k for k in alike if k.startswith(f"{group.partition('.')[0]}.")]
+    near = inside[:3] or difflib.get_close_matches(key, known, n=3, cutoff=0.5)
+    siblings = [k for k in known if k.rpartition(".")[0] == group]
     said = f"there is no setting {key!r}"
     if near:
         said += f"; did you mean {' or '.join(near)}?"

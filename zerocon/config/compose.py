@@ -26,7 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from zerocon.config.bind import TARGET, unknown
 from zerocon.config.places import CONF
 from zerocon.core.checks import ConfigError, shown
-from zerocon.core.naming import canonical
+from zerocon.core.naming import SHORT_NAMES, canonical
 from zerocon.core.registry import ROOMS, public_name
 
 MOST_RUNS = 10_000  # of one command; more would take years, and Hydra lists them all first
@@ -36,7 +36,7 @@ GROUPS = (
     "tracker",
 )  # fmt: skip
 LOSSES = "zerocon.losses.Losses"
-SHORT_NAMES = ("xa_weight", "cut_weight", "n_patches")  # in conf/loss
+SHORT = {name.removeprefix("loss.") for name in SHORT_NAMES}
 _CHOICE = re.compile(r"[\w.+-]*")
 
 
@@ -107,7 +107,7 @@ def _without_short_names(config: dict[str, Any]) -> dict[str, Any]:
     loss = config.get("loss")
     if not isinstance(loss, dict) or cast("dict[str, Any]", loss).get(TARGET) != LOSSES:
         return config
-    return {**config, "loss": {k: v for k, v in loss.items() if k not in SHORT_NAMES}}
+    return {**config, "loss": {k: v for k, v in loss.items() if k not in SHORT}}
 
 
 def settled(config: dict[str, Any]) -> dict[str, Any]:

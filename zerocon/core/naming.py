@@ -9,6 +9,12 @@ from typing import Any, cast
 
 # Settings that change where or how fast a run is done, but none of its numbers.
 NOT_IN_NAME = ("runner", "tracker", "backbone.device", "dataset.root", "hydra")
+# Settings that can be given by a shorter name; what they fill is what a run stores.
+SHORT_NAMES = {
+    "loss.xa_weight": "loss.xa.weight",
+    "loss.cut_weight": "loss.cut.weight",
+    "loss.n_patches": "loss.cut.n_patches",
+}
 _ONE_NUMBER = 2.0**53  # a whole float up to here stands for one whole number
 
 

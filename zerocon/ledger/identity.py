@@ -7,13 +7,14 @@ compared: the numbers are those of the inputs, or nothing is shown.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from zerocon.core.cases import Dataset
+from zerocon.core.cases import CaseError, Dataset
 from zerocon.core.checks import ConfigError
 from zerocon.core.hashing import FileHasher, RememberedDigests, digest_of
 from zerocon.core.memory import cache_folder
@@ -95,9 +96,26 @@ def digests_of_settings(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _cases(dataset: Dataset, hasher: FileHasher) -> dict[str, Parts]:
-    if not isinstance(dataset, HasParts):
+    if isinstance(dataset, HasParts):
+        return {case_id: dataset.case_parts(case_id, hasher) for case_id in dataset.ids}
+    if hasattr(dataset, "case_digest"):
         return {i: {"content": dataset.case_digest(i, hasher)} for i in dataset.ids}
-    return {case_id: dataset.case_parts(case_id, hasher) for case_id in dataset.ids}
+    return {case_id: _loaded_parts(dataset, case_id) for case_id in dataset.ids}
+
+
+def _loaded_parts(dataset: Dataset, case_id: str) -> Parts:
+    """Of a dataset that has no digests of its own: what it loads."""
+    try:
+        case = dataset.load(case_id)
+    except CaseError as error:
+        return {"error": digest({"error": str(error)})}
+    pictures = {"picture": case.image, "mask": case.mask, "ground truth": case.ground_truth}
+    texts = {"source": case.source_prompt, "target": case.target_prompt, "more": case.instruction}
+    return {"texts": digest(texts)} | {
+        name: hashlib.sha256(picture.numpy().tobytes()).hexdigest()[:16]
+        for name, picture in pictures.items()
+        if picture is not None
+    }
 
 
 def _files(

@@ -16,7 +16,7 @@ from typing import Any, cast
 import yaml
 
 from zerocon.core.checks import ConfigError
-from zerocon.core.naming import NOT_IN_NAME
+from zerocon.core.naming import NOT_IN_NAME, SHORT_NAMES
 from zerocon.core.text import printable
 from zerocon.ledger.origin import Origin
 from zerocon.ledger.records import IMAGES
@@ -54,7 +54,11 @@ class Run:
         return dict(_flat(self.config))
 
     def field(self, name: str) -> str:
-        return shown(self.fields.get(name, NO_VALUE))
+        return shown(self.fields.get(self.stored_name(name), NO_VALUE))
+
+    def stored_name(self, name: str) -> str:
+        """Of a setting that can be given by a shorter name."""
+        return name if name in self.fields else SHORT_NAMES.get(name, name)
 
     @cached_property
     def resolution(self) -> str:
@@ -158,7 +162,7 @@ def columns_of(runs: Sequence[Run], only: Sequence[str] = ()) -> list[Column]:
 def check_field(runs: Sequence[Run], name: str) -> None:
     """Refuse a field that no run has."""
     known = {field for run in runs for field in run.fields}
-    if name not in known:
+    if not {run.stored_name(name) for run in runs} & known:
         raise ConfigError(f"no run's config has a field {name!r}; there is: {', '.join(known)}")
 
 
