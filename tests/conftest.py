@@ -14,6 +14,10 @@ os.environ["WANDB_MODE"] = "offline"
 import pytest
 import torch
 
+from tests import shape_checks
+
+shape_checks.install()  # before the modules that it checks are imported
+
 from tests.tiny import tiny_backbone, tiny_parts
 from zerocon.backbones.loading import Parts
 from zerocon.backbones.stable_diffusion import StableDiffusionBackbone

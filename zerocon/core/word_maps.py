@@ -9,12 +9,17 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
 from zerocon.core.conditions import Words
 from zerocon.core.prompts import TOKENS, places_of
 from zerocon.core.taps import Seen, Site, Taps, record
+
+WordMap = Float[Tensor, "case 1 row column"]
+Latents = Float[Tensor, "case channel y x"]
+Marks = Float[Tensor, "case token"]
 
 
 class LocalBlend:
@@ -42,7 +47,7 @@ class LocalBlend:
             for role, places in zip(("source", "target"), both, strict=True)
         }
         self.sites, self.threshold, self.start = sites, threshold, start
-        self.maps: dict[tuple[str, str], Tensor] = {}  # summed over the steps, [case, 1, y, x]
+        self.maps: dict[tuple[str, str], WordMap] = {}  # summed over the steps
 
     @contextmanager
     def recording(self, taps: Taps) -> Generator[None]:
@@ -56,7 +61,7 @@ class LocalBlend:
             found = word_map(seen.of(key[1]), words, seen.sites[0].grid)
             self.maps[key] = self.maps[key] + found if key in self.maps else found
 
-    def __call__(self, step: int, source: Tensor, edited: Tensor) -> Tensor:
+    def __call__(self, step: int, source: Latents, edited: Latents) -> Latents:
         if step < self.start or not self.maps:
             return edited
         blend, spare = (
@@ -90,16 +95,18 @@ class ForegroundAttention:
         return {role: within(rows[role], kept[:, None]) for role in self.roles}
 
     def _foreground(
-        self, role: str, words: Tensor, ran: Sequence[Site], grid: tuple[int, int]
-    ) -> Tensor:
-        """Where the words get attention, [case, position]."""
+        self, role: str, words: Marks, ran: Sequence[Site], grid: tuple[int, int]
+    ) -> Bool[Tensor, "case position"]:
+        """Where the words get attention."""
         found = word_map([self.seen[site.name][role] for site in ran], words, ran[0].grid)
         low, high = found.amin((2, 3), keepdim=True), found.amax((2, 3), keepdim=True)
         share = (found - low) / (high - low).clamp(min=1e-12)
         return F.interpolate(share, size=grid).flatten(1) >= self.threshold
 
 
-def within(probs: Tensor, kept: Tensor) -> Tensor:
+def within(
+    probs: Float[Tensor, "case head position key"], kept: Bool[Tensor, "case 1 position key"]
+) -> Float[Tensor, "case head position key"]:
     """Attention among the kept positions only; evenly to all where none is kept."""
     limits = torch.finfo(probs.dtype)
     return probs.clamp(min=limits.tiny).log().masked_fill(~kept, limits.min).softmax(-1)
@@ -110,8 +117,8 @@ def _places(phrases: Sequence[Sequence[int]], tokens: Sequence[int]) -> list[int
     return [place for phrase in phrases for place in places_of(phrase, tokens)]
 
 
-def marks(places: Sequence[Sequence[int]], length: int = TOKENS) -> Tensor:
-    """1 at each case's places, [case, token]."""
+def marks(places: Sequence[Sequence[int]], length: int = TOKENS) -> Marks:
+    """1 at each case's places."""
     marked = torch.zeros(len(places), length)
     for row, own in enumerate(places):
         for place in own:
@@ -119,27 +126,33 @@ def marks(places: Sequence[Sequence[int]], length: int = TOKENS) -> Tensor:
     return marked
 
 
-def word_map(maps: Sequence[Tensor], words: Tensor, grid: tuple[int, int]) -> Tensor:
-    """The attention to the marked tokens, mean over heads and layers, [case, 1, y, x]."""
+def word_map(
+    maps: Sequence[Float[Tensor, "case _head position token"]], words: Marks, grid: tuple[int, int]
+) -> WordMap:
+    """The attention to the marked tokens, mean over heads and layers."""
     columns = words[:, None, :, None].to(maps[0])
     found = torch.cat([(m @ columns).squeeze(-1) for m in maps], dim=1).mean(1)  # [case, position]
     return found.unflatten(1, (1, *grid))
 
 
-def blend_mask(source: Tensor, target: Tensor, threshold: float, size: Sequence[int]) -> Tensor:
-    """1 at and beside where either map is large, [case, 1, y, x]; everywhere if both are 0."""
+def blend_mask(
+    source: WordMap, target: WordMap, threshold: float, size: Sequence[int]
+) -> Bool[Tensor, "case 1 y x"]:
+    """True at and beside where either map is large; everywhere if both are 0."""
     nowhere = (source.amax((1, 2, 3)) <= 0) & (target.amax((1, 2, 3)) <= 0)
     near = attended(_widened(source), _widened(target), threshold, size)
     return near | nowhere[:, None, None, None]
 
 
-def attended(source: Tensor, target: Tensor, threshold: float, size: Sequence[int]) -> Tensor:
-    """1 where either map is above the share `threshold` of its maximum, [case, 1, y, x]."""
+def attended(
+    source: WordMap, target: WordMap, threshold: float, size: Sequence[int]
+) -> Bool[Tensor, "case 1 y x"]:
+    """True where either map is above the share `threshold` of its maximum."""
     larger = [F.interpolate(found, size=tuple(size)) for found in (source, target)]
     # A map of zeros has no share (nan), which is not above any threshold.
     shares = [found / found.amax((2, 3), keepdim=True) for found in larger]
     return (shares[0] > threshold) | (shares[1] > threshold)
 
 
-def _widened(found: Tensor) -> Tensor:
+def _widened(found: WordMap) -> WordMap:
     return F.max_pool2d(found, 3, stride=1, padding=1)

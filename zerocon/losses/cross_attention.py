@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from zerocon.core.checks import one_of
 from zerocon.losses.base import Moment, Read, Term, View
 
 Reduction = Literal["sum", "mean"]
+Maps = Float[Tensor, "case _head _position token"]  # of one site; sites differ in head, position
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,20 +35,17 @@ class CrossAttention(Term):
     def reads(self) -> Sequence[Read]:
         return [(self.sites, "probs")]
 
-    def __call__(self, edit: View, reference: View, moment: Moment) -> Tensor:
+    def __call__(self, edit: View, reference: View, moment: Moment) -> Float[Tensor, " case"]:
         (read,) = self.reads
         ours, theirs = ([maps for _, maps in view[read]] for view in (edit, reference))
         return cross_attention_loss(ours, theirs, self.reduction)
 
 
 def cross_attention_loss(
-    edit: Sequence[Tensor], reference: Sequence[Tensor], reduction: Reduction = "sum"
-) -> Tensor:
-    """`Σ_layers mean_heads Σ_{positions,tokens} (M - M_ref)²`, [case].
-
-    Maps are [case, head, position, token].
-    """
-    total = torch.zeros((), device=edit[0].device)
+    edit: Sequence[Maps], reference: Sequence[Maps], reduction: Reduction = "sum"
+) -> Float[Tensor, " case"]:
+    """`Σ_layers mean_heads Σ_{positions,tokens} (M - M_ref)²`."""
+    total = torch.zeros(len(edit[0]), device=edit[0].device)
     for maps, reference_maps in zip(edit, reference, strict=True):
         squares = (maps - reference_maps.detach()).square().sum(-1).mean(1)  # [case, position]
         total = total + (squares.sum(1) if reduction == "sum" else squares.mean(1))

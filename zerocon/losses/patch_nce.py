@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -18,6 +19,7 @@ from zerocon.losses.base import Moment, Read, Term, View
 
 Orientation = Literal["edit", "reference"]
 Grid = tuple[int, int]
+Positions = Float[Tensor, "case position width"]
 
 FEATURES = ("output", "queries", "keys", "values", "features")
 
@@ -69,11 +71,11 @@ class PatchNCE(Term):
     def _maps(self) -> Read:
         return self.attention_sites, "probs"
 
-    def __call__(self, edit: View, reference: View, moment: Moment) -> Tensor:
-        """Summed over sites and patch sizes, [case]."""
+    def __call__(self, edit: View, reference: View, moment: Moment) -> Float[Tensor, " case"]:
+        """Summed over sites and patch sizes."""
         read: Read = (self.sites, self.features)
-        background = self._background(reference, moment)  # [case, 1, y, x]
-        total = torch.zeros(())
+        background = self._background(reference, moment)
+        total = torch.zeros(len(moment.draws.case_ids))
         for number, ((site, ours), (_, theirs)) in enumerate(
             zip(edit[read], reference[read], strict=True)
         ):
@@ -85,13 +87,13 @@ class PatchNCE(Term):
         self,
         site: Site,
         number: int,
-        edit: Tensor,
-        reference: Tensor,
-        background: Tensor | None,
+        edit: Positions,
+        reference: Positions,
+        background: Float[Tensor, "case 1 y x"] | None,
         moment: Moment,
-    ) -> Tensor:
+    ) -> Float[Tensor, " case"]:
         """Summed over patch sizes."""
-        total = torch.zeros((), device=edit.device)
+        total = torch.zeros(len(edit), device=edit.device)
         for size in self.patch_sizes:
             v, v_ref = (pooled(f, size, site.grid) for f in (edit, reference))
             if v.shape[1] < 2:  # one patch has no other to be told from
@@ -104,15 +106,15 @@ class PatchNCE(Term):
             )
         return total
 
-    def _places(self, count: int, where: str, moment: Moment) -> Tensor:
-        """The sampled patches of each case, [case, patch]; all of them if there are no more."""
+    def _places(self, count: int, where: str, moment: Moment) -> Int[Tensor, "case patch"]:
+        """The sampled patches of each case; all of them if there are no more."""
         if count <= self.n_patches:
             return torch.arange(count).expand(len(moment.draws.case_ids), -1)
         purpose = f"patches/{moment.step}/{count if self.shared_patches else where}"
         return moment.draws.permutations(count, self.n_patches, purpose)
 
-    def _background(self, reference: View, moment: Moment) -> Tensor | None:
-        """1 where the words that change get little attention, [case, 1, y, x]."""
+    def _background(self, reference: View, moment: Moment) -> Float[Tensor, "case 1 y x"] | None:
+        """1 where the words that change get little attention."""
         if self.positions == "all" or moment.edited_tokens is None:
             return None
         maps = reference[self._maps]
@@ -126,18 +128,18 @@ class PatchNCE(Term):
 
 
 def patch_nce(
-    edit: Tensor,
-    reference: Tensor,
+    edit: Float[Tensor, "case patch width"],
+    reference: Float[Tensor, "case patch width"],
     tau: float = 0.07,
     query: Orientation = "edit",
-    weight: Tensor | None = None,
-) -> Tensor:
-    """Each patch should resemble the reference's patch at its place, and no other, [case].
+    weight: Float[Tensor, "case patch"] | None = None,
+) -> Float[Tensor, " case"]:
+    """Each patch should resemble the reference's patch at its place, and no other.
 
-    `mean_s -log( exp(v_s·v_s^ref/τ) / Σ_j exp(v_s·v_j^ref/τ) )` over normalised features
-    [case, patch, width]; all patches are of the same picture. `query="edit"` asks for each
-    edited patch which reference patch it is (CUT); `"reference"` asks the other way round
-    (CDS). `weight` [case, patch] says how much each patch counts.
+    `mean_s -log( exp(v_s·v_s^ref/τ) / Σ_j exp(v_s·v_j^ref/τ) )` over normalised features;
+    all patches are of the same picture. `query="edit"` asks for each edited patch which reference
+    patch it is (CUT); `"reference"` asks the other way round (CDS). `weight` says how much each
+    patch counts.
     """
     v = F.normalize(at_least_single(edit), dim=-1)
     v_ref = F.normalize(at_least_single(reference.detach()), dim=-1)
@@ -150,8 +152,8 @@ def patch_nce(
     return (losses * weight).sum(1) / weight.sum(1).clamp(min=1e-6)
 
 
-def pooled(features: Tensor, size: int, grid: Grid) -> Tensor:
-    """Patches of `size` × `size` positions by their mean, [case, position, width]."""
+def pooled(features: Positions, size: int, grid: Grid) -> Float[Tensor, "case patch width"]:
+    """Patches of `size` × `size` positions by their mean."""
     if size == 1:
         return features
     if features.shape[1] != math.prod(grid):
@@ -160,8 +162,8 @@ def pooled(features: Tensor, size: int, grid: Grid) -> Tensor:
     return F.avg_pool2d(laid_out, size).flatten(2).transpose(1, 2)
 
 
-def as_positions(activation: Tensor, what: What) -> Tensor:
-    """Any tapped activation as [case, position, width]: heads joined, grids flattened."""
+def as_positions(activation: Float[Tensor, "case ..."], what: What) -> Positions:
+    """Any tapped activation: heads joined, grids flattened."""
     if what == "output":
         return activation
     if what == "features":  # [case, channel, y, x]
@@ -169,15 +171,21 @@ def as_positions(activation: Tensor, what: What) -> Tensor:
     return activation.transpose(1, 2).flatten(2)  # [case, head, position, width]
 
 
-def _picked(features: Tensor, places: Tensor) -> Tensor:
+def _picked(
+    features: Positions, places: Int[Tensor, "case patch"]
+) -> Float[Tensor, "case patch width"]:
     return features.gather(1, places[:, :, None].expand(-1, -1, features.shape[2]))
 
 
-def _resized(attention: Tensor, grid: Grid, to: Grid) -> Tensor:
+def _resized(
+    attention: Float[Tensor, "case position"], grid: Grid, to: Grid
+) -> Float[Tensor, "case 1 y x"]:
     laid_out = attention.unflatten(1, grid)[:, None]
     return F.interpolate(laid_out, size=to, mode="bilinear", align_corners=False)
 
 
-def _at(background: Tensor, grid: Grid, places: Tensor) -> Tensor:
-    """Each sampled patch's share of background, [case, patch]."""
+def _at(
+    background: Float[Tensor, "case 1 y x"], grid: Grid, places: Int[Tensor, "case patch"]
+) -> Float[Tensor, "case patch"]:
+    """Each sampled patch's share of background."""
     return F.adaptive_avg_pool2d(background, grid).flatten(1).gather(1, places)
