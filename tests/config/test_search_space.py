@@ -92,7 +92,7 @@ def test_overrides_say_what_the_file_says(value: object) -> None:
         (
             {"float": [0, 1], "setp": 0.3},
             r"loss\.cut\.tau\.setp: there is no such key; there are float",
-        ),  # noqa: E501
+        ),
         ({"choices": ["a"]}, "must list two values or more"),
         ({"choices": ["a", "b", "a"]}, "names a value twice"),
     ],
