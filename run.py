@@ -2,9 +2,10 @@
 
 import sys
 
-from zerocon.cli import main
 from zerocon.core.interrupt import end_at_once
 
 if __name__ == "__main__":
-    end_at_once()
+    end_at_once()  # before the other imports, which take a moment
+    from zerocon.cli import main
+
     main(["run", *sys.argv[1:]], program="run.py")

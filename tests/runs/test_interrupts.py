@@ -259,8 +259,9 @@ def test_the_command_ends_with_130_and_one_line(executor: str, tmp_path: Path) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seconds", [0.3, 1.0, 2.0, 4.0])
+@pytest.mark.parametrize("seconds", [1.0, 2.0, 4.0])
 def test_the_command_ends_so_from_its_start_on(seconds: float, tmp_path: Path) -> None:
+    """Not in the first moment, which is the Python interpreter's own."""
     run = subprocess.Popen(
         [sys.executable, "run.py", f"runner.root={tmp_path}", "dataset.limit=2"],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
