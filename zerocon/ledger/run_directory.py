@@ -15,6 +15,7 @@ import yaml
 from PIL import Image
 
 from zerocon.core.checks import ConfigError
+from zerocon.core.plain_yaml import loaded
 from zerocon.core.records import Record
 from zerocon.ledger import records as stored
 from zerocon.ledger.atomic import write_atomic
@@ -27,7 +28,6 @@ from zerocon.ledger.status import Status, is_running, read_sessions, status
 ORIGIN, CONFIG, INPUTS = "run.json", "config.yaml", "inputs.json"
 GALLERY, SHEET, SUMMARY = "gallery.html", "gallery.png", "summary.json"
 SESSIONS, SYNCED = "sessions.jsonl", "synced.json"
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 State = tuple[int, int]  # of a file: size and time of its last change, in nanoseconds
 
@@ -133,7 +133,7 @@ class RunDirectory:
     def _read_config(self) -> dict[str, Any]:
         file = self.path / CONFIG
         try:
-            config = yaml.load(file.read_text(), _LOADER)  # noqa: S506 - a safe loader
+            config = loaded(file.read_text())
         except (OSError, ValueError, yaml.YAMLError) as error:
             raise ConfigError(f"{file} can't be read as a run's config: {error}") from error
         if not isinstance(config, dict):

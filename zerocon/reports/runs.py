@@ -17,6 +17,7 @@ import yaml
 
 from zerocon.core.checks import ConfigError
 from zerocon.core.naming import NOT_IN_NAME, SHORT_NAMES
+from zerocon.core.plain_yaml import loaded
 from zerocon.core.text import printable
 from zerocon.ledger.origin import Origin
 from zerocon.ledger.records import IMAGES
@@ -26,7 +27,6 @@ from zerocon.reports.summary import Column
 
 NO_VALUE = "–"  # of a field that the run's config does not have
 _PNG_HEAD = 24  # bytes up to a PNG's width and height
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Run:
     def config(self) -> Mapping[str, Any]:
         file = self.directory / "config.yaml"
         try:
-            config = yaml.load(file.read_text(), _LOADER)  # noqa: S506 - a safe loader
+            config = loaded(file.read_text())
         except (OSError, yaml.YAMLError) as error:
             raise ConfigError(f"{file} can't be read as a run's config: {error}") from error
         if not isinstance(config, dict):

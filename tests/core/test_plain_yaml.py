@@ -1,0 +1,37 @@
+"""A stranger's YAML ends in words, never in a crash."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from zerocon.core.plain_yaml import loaded
+
+
+def test_settings_are_read() -> None:
+    assert loaded("a: {b: [1, 2.5, x]}\nc:\n  - d: null\n") == {
+        "a": {"b": [1, 2.5, "x"]},
+        "c": [{"d": None}],
+    }
+
+
+@pytest.mark.parametrize("text", ["'[' * 200_000", "'{a: ' * 200_000", "'- ' * 200_000",
+                                  "'? ' * 200_000"])  # fmt: skip
+def test_deep_nesting_is_an_error(text: str) -> None:
+    """In a process of its own, which would be killed."""
+    code = (
+        "import yaml\nfrom zerocon.core.plain_yaml import loaded\n"
+        f"try:\n    loaded({text})\nexcept yaml.YAMLError:\n    print('refused')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "refused\n", done.stderr[-500:]
+
+
+def test_objects_and_endless_texts_are_refused() -> None:
+    with pytest.raises(yaml.YAMLError):
+        loaded("!!python/object/apply:os.system [touch]")
+    with pytest.raises(yaml.YAMLError, match="more than settings ever have"):
+        loaded("a: " + "x" * 5_000_000)
