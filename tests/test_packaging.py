@@ -75,7 +75,8 @@ def test_the_wheel_has_every_file(wheel: Path) -> None:
         f"zerocon/{p.relative_to(ROOT).as_posix()}" for p in (ROOT / "experiments").rglob("*.yaml")
     }
     assert code | conf | sets <= inside
-    assert "zerocon/reports/gallery_page.html" in inside
+    assert "zerocon/reports/gallery/page.html" in inside
+    assert "zerocon/reports/page/page.html" in inside
     assert "zerocon/shapes/weights/generator/model_index.json" in inside
     assert not {name for name in inside if name.startswith(("conf/", "experiments/"))}
 
