@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 import torch
 
+from zerocon.backbones.shapes import Shapes
 from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
 from zerocon.config.bind import build, method_of
 from zerocon.config.compatibility import (
@@ -24,6 +25,7 @@ from zerocon.core.cases import Case
 from zerocon.core.checks import ConfigError
 from zerocon.core.conditions import Conditions, Draws
 from zerocon.core.prompts import words_of
+from zerocon.core.registry import register
 from zerocon.directions.word_swap import WordSwap
 
 METHODS = sorted(file.stem for file in (CONF / "method").glob("*.yaml"))
@@ -106,3 +108,19 @@ def test_every_valid_pair_runs(backbone: StableDiffusionBackbone, name: str) -> 
         edited = method(backbone, trajectory, conditions, draws)
         assert edited.shape == clean.shape, choice
         assert edited.isfinite().all(), choice
+
+
+@register("backbone")
+class Flow(Shapes):
+    """A flow model, as far as composing goes."""
+
+    flow = True
+
+
+def test_noise_maps_are_refused_on_a_flow_model() -> None:
+    flow = f"backbone._target_={Flow.__module__}.Flow"
+    own = ["method=word_swap", "inversion=edit_friendly"]
+    compose_settings(own)
+    with pytest.raises(ConfigError, match=r"this backbone is a flow model; what works: .*ddim"):
+        compose_settings([flow, *own])
+    compose_settings([flow, "method=word_swap", "inversion=ddim"])

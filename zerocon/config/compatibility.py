@@ -39,9 +39,11 @@ class Objection:
     reason: str
 
 
-def objection(method: Method, inversion: Inversion, direction: Direction) -> Objection | None:
-    """The first thing that speaks against running the three together."""
-    reason = _about_inversion(method, inversion)
+def objection(
+    method: Method, inversion: Inversion, direction: Direction, *, flow: bool = False
+) -> Objection | None:
+    """The first thing that speaks against running these together; `flow`: on a flow model."""
+    reason = _about_inversion(method, inversion) or _about_model(inversion, flow=flow)
     if reason is not None:
         return Objection("inversion", reason)
     reason = _about_direction(method, direction)
@@ -62,6 +64,15 @@ def _about_inversion(method: Method, inversion: Inversion) -> str | None:
             f"{inverter} is fitted to guidance {inversion.fitted_guidance:g}, but {name} samples "
             f"with method.guidance={method.guidance:g}; leave inversion.guidance out, and it "
             "follows the method's"
+        )
+    return None
+
+
+def _about_model(inversion: Inversion, *, flow: bool) -> str | None:
+    if flow and getattr(inversion, "diffusion_only", False):
+        return (
+            f"{_name(inversion)} adds noise at each step as diffusion models do, and this backbone "
+            "is a flow model"
         )
     return None
 
@@ -89,7 +100,7 @@ def check_pairing(
     config: Mapping[str, Any], method: Method, inversion: Inversion, direction: Direction
 ) -> None:
     """Refuse what makes no sense together, and say what would."""
-    trouble = objection(method, inversion, direction)
+    trouble = objection(method, inversion, direction, flow=is_flow(config))
     if trouble is not None:
         choices = partners(config, trouble.group, method, inversion, direction)
         works = [name for name, why in choices.items() if not why]
@@ -101,15 +112,21 @@ def partners(
     config: Mapping[str, Any], group: str, method: Method, inversion: Any, direction: Any
 ) -> dict[str, str]:
     """Every choice of a group that could stand in this config, and what speaks against it."""
-    reasons: dict[str, str] = {}
+    reasons, flow = dict[str, str](), is_flow(config)
     for file in sorted((CONF / group).glob("*.yaml")):
         choice = declared(config, group, file)
         trio = (choice, direction) if group == "inversion" else (inversion, choice)
-        trouble = objection(method, *trio)
+        trouble = objection(method, *trio, flow=flow)
         # What the other group's choice is wrong about is no objection to this one.
         theirs = trouble is not None and trouble.group == group
         reasons[file.stem] = trouble.reason if trouble and theirs else ""
     return reasons
+
+
+def is_flow(config: Mapping[str, Any]) -> bool:
+    """Whether the config's backbone is a flow model, as its class declares."""
+    backbone: Any = build(config, "backbone")
+    return bool(getattr(backbone.func, "flow", False))
 
 
 def declared(config: Mapping[str, Any], group: str, file: Path) -> Any:
