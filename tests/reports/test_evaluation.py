@@ -125,3 +125,13 @@ def test_what_needs_a_ground_truth_is_shown_only_where_there_is_one(
     assert "psnr_truth ↑" in asked
     write_run(tmp_path / "b", [ok("x", psnr_bg=1.0, psnr_truth=3.0)], columns=columns)
     assert "psnr_truth ↑" in printed(capsys, str(tmp_path))
+
+
+def test_tables_say_when_worlds_were_mixed(tmp_path: Path) -> None:
+    said = "metrics.clip knows the shapes world only, but the dataset is of photographs"
+    pure = write_run(tmp_path / "pure", [ok("a")])
+    mixed = write_run(tmp_path / "mixed", [ok("a")], provenance={"mixed_worlds": said})
+    runs = {run.label: run for run in find_runs([pure, mixed])}
+    assert said in evaluation_of(runs["mixed"]).words()
+    assert said not in evaluation_of(runs["pure"]).words()
+    assert len(evaluations(list(runs.values()))) == 2  # never in one column

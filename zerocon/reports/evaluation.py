@@ -27,6 +27,7 @@ _DIFFERENCES = {
     "judges": "the models that judge",
     "uses_mask": "whether the method was given the mask",
     "definitions": "how a column of the same name is measured",
+    "mixture": "whether its judges know the pictures that it edits",
 }
 
 
@@ -42,6 +43,7 @@ class Evaluation:
     judges: Pairs  # metric, fingerprint of the weights it judges by
     uses_mask: bool | None  # None: nobody said
     definitions: Pairs = ()  # of the columns that not all runs measure in the same way
+    mixture: str = ""  # in words: which of the run's choices are not of one world
     judge_names: Pairs = field(default=(), compare=False)  # metric, its judge in words
 
     @classmethod
@@ -60,6 +62,7 @@ class Evaluation:
                 for column in sorted(origin.columns, key=lambda c: str(c["name"]))
                 if column["name"] in ambiguous
             ),
+            mixture=str(origin.provenance.get("mixed_worlds", "")),
         )
 
     def title(self) -> str:
@@ -92,6 +95,9 @@ class Evaluation:
         return f" at {self.resolution} pixels" if self.resolution else ""
 
     def _warning(self) -> str:
+        """What was mixed when the run was made; of runs from before, what the names tell."""
+        if self.mixture:
+            return self.mixture
         strange = not self.dataset.startswith("shapes") and any(
             name.startswith(OWN) for _, name in self.judge_names
         )
