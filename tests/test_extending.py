@@ -56,6 +56,7 @@ def test_the_page_has_four_examples() -> None:
     assert {f"{name}.py" for name in EXAMPLES} <= set(files_of_the_page())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plugin", EXAMPLES)
 def test_an_example_runs(folder: Path, plugin: str) -> None:
     small = [*EXAMPLES[plugin], f"name={plugin}", "runner.root=runs"]
@@ -68,6 +69,7 @@ def test_an_example_runs(folder: Path, plugin: str) -> None:
     assert f"{plugin}." in str(stored)
 
 
+@pytest.mark.slow
 def test_a_run_of_ones_own_class_is_looked_at_with_the_plugin_only(folder: Path) -> None:
     made = called(folder, *command_with("my_method"), "dataset.limit=1", "runner.root=again")
     assert made.returncode == 0, made.stderr
@@ -81,6 +83,7 @@ def test_a_run_of_ones_own_class_is_looked_at_with_the_plugin_only(folder: Path)
     assert "1 equal to the bit" in within.stdout
 
 
+@pytest.mark.slow
 def test_its_settings_are_checked_like_any(folder: Path) -> None:
     wrong = called(folder, *command_with("my_method"), "method.share=2")
     assert (wrong.returncode, wrong.stdout) == (2, "")
@@ -89,6 +92,7 @@ def test_its_settings_are_checked_like_any(folder: Path) -> None:
     assert "method.share is 'half'; it must be a number" in typed.stderr
 
 
+@pytest.mark.slow
 def test_the_help_shows_ones_own_choices(folder: Path) -> None:
     shown = called(folder, "run", "--help", "--config-dir", "my_conf")
     assert re.search(r"method=.*\bkeep\b", shown.stdout)

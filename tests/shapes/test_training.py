@@ -101,6 +101,7 @@ def test_the_drawn_scenes_are_kept(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_every_stage_trains_from_nothing(tmp_path: Path) -> None:
     """All of `zerocon shapes train`, two steps a stage, and its result loads."""
     for _ in range(2):  # the second time, every stage finds itself finished
