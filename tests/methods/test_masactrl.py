@@ -56,7 +56,7 @@ def test_attention_within_what_is_kept() -> None:
     probs = torch.tensor([[0.1, 0.3, 0.6], [0.0, 0.0, 1.0], [0.2, 0.3, 0.5]])
     kept = torch.tensor([[True, True, False], [True, True, False], [False, False, False]])
     expected = torch.tensor([[0.25, 0.75, 0.0], [0.5, 0.5, 0.0], [1 / 3, 1 / 3, 1 / 3]])
-    assert same(within(probs, kept), expected, 1e-6)
+    assert same(within(probs[None, None], kept[None, None])[0, 0], expected, 1e-6)
 
 
 def test_a_mask_keeps_foreground_to_foreground(
