@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import yaml
-from omegaconf import DictConfig
 
 from zerocon.config.bind import (
     build,
@@ -131,11 +130,6 @@ def _name_of(config: Mapping[str, Any]) -> str:
 def _is_word(name: str) -> bool:
     plain_text = name.isprintable() and not set(name) & {"/", "\\"}
     return bool(name.strip()) and plain_text and 0 < len(name.encode()) <= LONGEST_NAME
-
-
-def settings_from(cfg: DictConfig) -> RunSettings:
-    """Check every field; ConfigError for the first that is wrong."""
-    return settings_of(plain(cfg))
 
 
 def settings_of(config: dict[str, Any], worlds: Worlds = "run") -> RunSettings:

@@ -13,7 +13,7 @@ from zerocon.core.source_code import PACKAGE, digest_of_files
 # The rooms whose code makes a run's numbers, and the files elsewhere that do.
 ROOMS = ("core", "backbones", "directions", "inversions", "losses", "methods", "datasets",
          "metrics", "shapes")  # fmt: skip
-FILES = ("runs/worker.py", "runs/inverting.py")
+FILES = ("runs/worker.py", "runs/inverting.py", "runs/batches.py")
 
 
 @cache

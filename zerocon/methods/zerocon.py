@@ -75,17 +75,18 @@ class ZeroCon:
         asked: Latents = {}  # where the network is asked about the edit, once it has moved
         theirs: Guesses = {}
 
-        def at(step: int, level: Level) -> _Step:
+        def at(step: int) -> _Step:
             texts = {
                 "negative": trajectory.negative(step, empty),
                 "source": conditions.source,
                 "target": conditions.target,
             }
             weights = self.loss.weights(step, steps)
-            return _Step(backbone, level, texts, weights, Moment(step, steps, draws, edited))
+            moment = Moment(step, steps, draws, edited)
+            return _Step(backbone, trajectory.path.levels[step], texts, weights, moment)
 
         def descend(step: int, z: Branches) -> Branches:
-            here = at(step, trajectory.path.levels[step])
+            here = at(step)
             theirs["source"], reference = self._source(here, z["source"], trajectory)
             before: Latents = {"negative": z["edit"], "target": z["edit"]}
             after = self._descended(here, before, reference)
@@ -93,11 +94,7 @@ class ZeroCon:
             return z | {"edit": after["negative"]}
 
         def evaluate(step: int, z: Branches, level: Level) -> Guesses:
-            here = at(step, level)
-            if level != trajectory.path.levels[step]:  # a solver asks between two levels
-                theirs["source"], _ = self._source(here, z["source"], trajectory)
-                asked.update(dict.fromkeys(asked, z["edit"]))
-            found = predict(backbone, level, here.rows(asked))
+            found = predict(backbone, level, at(step).rows(asked))
             ours = {
                 role: guess if asked[role] is z["edit"] else guess.seen_from(z["edit"], level)
                 for role, guess in found.items()

@@ -227,7 +227,7 @@ def announced(chunks: Iterator[Chunk | Waiting], claims: Claims, console: Consol
 
 
 def _notes(settings: RunSettings, run: RunDirectory) -> tuple[str, ...]:
-    """The notes that every record of this session gets."""
+    """The notes that every record gets that is made from here on."""
     differs = code_difference(run, code_digests(settings.config))
     return (f"{LATER}: {differs}",) if differs else ()
 
