@@ -14,7 +14,7 @@ START, END = 90, 91
 def test_a_word_of_more_tokens_shares_the_map_of_the_one_it_replaces() -> None:
     # "a cat runs" -> "a hedge|hog runs"
     mapper = replaced([(1,), (2,), (3,)], [(1,), (4, 5), (3,)], length=7).mapper
-    expected = torch.zeros(7, 7)
+    expected = torch.zeros(7, 7, dtype=torch.float64)
     expected[0, 0] = expected[1, 1] = 1  # start, "a"
     expected[2, 2] = expected[2, 3] = 0.5
     for place in (4, 5, 6):  # published: from here by the target's places
@@ -24,7 +24,7 @@ def test_a_word_of_more_tokens_shares_the_map_of_the_one_it_replaces() -> None:
 
 def test_a_word_of_fewer_tokens_gets_all_their_maps_together() -> None:
     mapper = replaced([(1,), (4, 5), (3,)], [(1,), (2,), (3,)], length=7).mapper
-    expected = torch.zeros(7, 7)
+    expected = torch.zeros(7, 7, dtype=torch.float64)
     expected[0, 0] = expected[1, 1] = 1
     expected[2, 2] = expected[3, 2] = 1
     for place in (3, 4, 5):  # stops when the source's places run out
@@ -43,7 +43,7 @@ def test_between_replaced_words_tokens_keep_their_partners() -> None:
 
 def test_words_of_equally_many_tokens_go_token_by_token() -> None:
     mapper = replaced([(1, 2)], [(3, 4)], length=4).mapper
-    assert torch.equal(mapper, torch.eye(4))
+    assert torch.equal(mapper, torch.eye(4, dtype=torch.float64))
 
 
 def test_replacing_needs_as_many_words() -> None:

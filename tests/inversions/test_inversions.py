@@ -193,36 +193,6 @@ def test_null_text_stops_each_case_for_itself() -> None:
     assert model.calls == [2, 2, 2, *[1] * 9, 2]
 
 
-def test_null_text_is_the_published_loop(backbone: StableDiffusionBackbone) -> None:
-    """Written out with torch's Adam, one case, as the paper's authors describe it."""
-    steps, w = 3, 7.5
-    _, walk, ours = walked(
-        backbone, NullTextInversion(), DDIM(steps=steps, guidance=w, prompt="source"), [2]
-    )
-    conditions = conditions_of(backbone, [2])
-    null, z = conditions.negative.tokens, walk.start
-    for i, (level, there) in enumerate(walk.path.steps):
-        null = null.clone().detach().requires_grad_()
-        adam = torch.optim.Adam([null], lr=1e-2 * (1.0 - i / 100.0))
-        goal = walk.latents[steps - i - 1]
-        with_text = backbone.predict(z, level, conditions.source).noise.detach()
-        for _ in range(10):
-            without = backbone.predict(z, level, Condition(null)).noise
-            noise = without + w * (with_text - without)
-            landed = Guess.from_noise(z, noise, level).at(there)
-            loss = torch.nn.functional.mse_loss(landed, goal)
-            adam.zero_grad()
-            loss.backward()
-            adam.step()
-            if loss.item() < 1e-5 + i * 2e-5:
-                break
-        with torch.no_grad():
-            without = backbone.predict(z, level, Condition(null)).noise
-            noise = without + w * (with_text - without)
-            z = Guess.from_noise(z, noise, level).at(there)
-    torch.testing.assert_close(ours, z, rtol=0, atol=1e-4)
-
-
 @pytest.mark.parametrize("guidance", [1.0, 3.5])
 def test_edit_friendly_noises_lead_back(backbone: StableDiffusionBackbone, guidance: float) -> None:
     method = DDIM(steps=10, guidance=guidance, prompt="source")

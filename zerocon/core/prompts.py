@@ -120,7 +120,7 @@ def replaced(source: Sequence[Prompt], target: Sequence[Prompt], length: int = T
     pairs = list(zip(source, target, strict=True))
     changed = [place for place, (before, after) in enumerate(pairs) if before != after]
     reach = max(length, 1 + sum(map(len, source)), 1 + sum(map(len, target)))
-    mapper = torch.zeros(reach, reach)
+    mapper = torch.zeros(reach, reach, dtype=torch.float64)
     mapper[0, 0] = 1.0  # the start
     i = j = 1
     for before, after in pairs[: max(changed, default=-1) + 1]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from zerocon.backbones.base import Backbone
 from zerocon.core.conditions import Condition, Conditions, Draws
-from zerocon.core.levels import Guess, Level, Path, guided
+from zerocon.core.levels import Guess, Level, Path, at_least_single, guided
 from zerocon.core.sampling import (
     Branches,
     Guesses,
@@ -153,7 +153,8 @@ def proximal_share(difference: Tensor, quantile: float, *, shrink: bool) -> Tens
     Larger values stay (hard threshold) or shrink by the quantile (soft threshold).
     """
     sizes = difference.abs()
-    limit = sizes.flatten(1).float().quantile(quantile, dim=1).to(sizes.dtype)[:, None, None, None]
+    limits = at_least_single(sizes.flatten(1)).quantile(quantile, dim=1)
+    limit = limits.to(sizes.dtype)[:, None, None, None]
     if shrink:
         return (sizes - limit).clamp(min=0) / sizes.clamp(min=torch.finfo(sizes.dtype).tiny)
     return (sizes > limit).to(sizes.dtype)

@@ -43,7 +43,8 @@ class Edit:
     last: int  # the first step without any
 
     def maps(self, step: int, source: Tensor, target: Tensor) -> Tensor:
-        edited = self.alignment.applied(source, target) * self.scales[:, None, None, :]
+        scales = self.scales.to(target)[:, None, None, :]
+        edited = self.alignment.applied(source, target) * scales
         alpha = self.alphas[step][:, None, None, :]
         return edited * alpha + target * (1 - alpha)
 
@@ -151,7 +152,7 @@ class P2P:
         return word_schedule(steps, (0.0, self.cross), own)
 
     def _scales(self, backbone: Backbone, words: Words) -> Tensor:
-        scales = torch.ones(TOKENS)
+        scales = torch.ones(TOKENS, dtype=torch.float64)
         scales[list(words.target_blend)] = self.blend_weight
         for place, factor in _at_places(backbone, self.reweight or {}, words).items():
             scales[place] = factor
