@@ -40,38 +40,56 @@ PYTEST = (
     "no:xdist",
 )
 COMPILED = "--deselect=tests/core/test_taps.py::test_taps_work_on_a_compiled_network"
+BOUNDS = "tests/methods/test_bounds.py"
+RULE = "tests/parity/test_rule"
 
 # Pattern of a file -> the quick tests that are about it. The first that fits counts.
 TESTS: dict[str, tuple[str, ...]] = {
-    "*/core/checks.py": ("tests/core/test_text.py", "tests/methods/test_dds.py"),
-    "*/core/conditions.py": ("tests/losses/test_terms.py", "tests/methods/test_flow.py"),
-    "*/core/forward.py": ("tests/core/test_taps.py", "tests/methods/test_dds.py", COMPILED),
+    "*/core/checks.py": ("tests/core/test_checks.py",),
+    "*/core/conditions.py": ("tests/methods/test_flow.py", "tests/losses/test_terms.py"),
+    "*/core/forward.py": ("tests/core/test_taps.py", f"{RULE}_word_swap.py", COMPILED),
     "*/core/hashing.py": ("tests/core/test_hashing.py",),
     "*/core/levels.py": ("tests/core/test_levels.py", "tests/methods/test_flow.py"),
     "*/core/naming.py": ("tests/core/test_naming.py", "tests/config/test_config.py"),
     "*/core/plain_yaml.py": ("tests/core/test_plain_yaml.py",),
-    "*/core/prompts.py": ("tests/core/test_prompts.py", "tests/methods/test_p2p.py"),
+    "*/core/prompts.py": ("tests/core/test_prompts.py", f"{RULE}_p2p.py"),
     "*/core/records.py": ("tests/ledger/test_records.py", "tests/ledger/test_claims.py"),
     "*/core/registry.py": ("tests/test_extending.py",),
     "*/core/shards.py": ("tests/runs/test_faults.py", "-k", "shard"),
-    "*/core/solvers.py": ("tests/inversions/test_inversions.py", "-k", "edit_friendly"),
+    "*/core/solvers.py": (f"{RULE}_inversions.py", "-k", "edit_friendly"),
     "*/core/taps.py": ("tests/core/test_taps.py", COMPILED),
     "*/core/text.py": ("tests/core/test_text.py",),
     "*/core/weights.py": ("tests/core/test_weights.py",),
     "*/core/word_maps.py": (
         "tests/core/test_word_maps.py",
-        "tests/methods/test_masactrl.py",
+        f"{RULE}_masactrl.py",
         "tests/methods/test_p2p.py",
     ),
-    "*/methods/cds.py": ("tests/methods/test_dds.py",),
-    "*/methods/ddim.py": ("tests/methods/test_flow.py", "tests/methods/test_methods.py"),
-    "*/methods/dds.py": ("tests/methods/test_dds.py", "tests/methods/test_flow.py"),
-    "*/methods/sdedit.py": ("tests/methods/test_flow.py", "tests/methods/test_methods.py"),
-    "*/methods/zerocon.py": ("tests/methods/test_flow.py", "tests/methods/test_zerocon.py"),
-    "*/methods/*.py": ("tests/methods/test_{module}.py", "tests/methods/test_both_rows.py"),
-    "*/inversions/*.py": ("tests/inversions", "tests/methods/test_both_rows.py"),
+    "*/methods/cds.py": (f"{RULE}_zerocon.py", "-k", "cds"),
+    "*/methods/ddim.py": (f"{RULE}_word_swap.py", "tests/methods/test_flow.py"),
+    "*/methods/dds.py": (BOUNDS, "tests/methods/test_dds.py", f"{RULE}_zerocon.py"),
+    "*/methods/sdedit.py": (BOUNDS, f"{RULE}_word_swap.py", "tests/methods/test_methods.py"),
+    "*/methods/zerocon.py": (
+        BOUNDS,
+        "tests/methods/test_flow.py",
+        f"{RULE}_zerocon.py",
+        "tests/methods/test_zerocon.py",
+    ),
+    "*/methods/*.py": (BOUNDS, f"{RULE}_{{module}}.py", "tests/methods/test_{module}.py"),
+    "*/inversions/*.py": (
+        BOUNDS,
+        "tests/inversions",
+        f"{RULE}_inversions.py",
+        f"{RULE}_masactrl.py",
+        f"{RULE}_word_swap.py",
+    ),
     "*/losses/gradients.py": ("tests/methods/test_zerocon.py",),
-    "*/losses/*.py": ("tests/losses", "tests/methods/test_zerocon.py"),
+    "*/losses/*.py": (
+        BOUNDS,
+        "tests/losses",
+        f"{RULE}_zerocon.py",
+        "tests/methods/test_zerocon.py",
+    ),
 }
 
 Edit = Callable[[ast.AST], None]  # changes the node in place

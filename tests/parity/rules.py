@@ -186,18 +186,25 @@ def both(
     generator = torch.Generator().manual_seed(7)
     clean = torch.randn(len(prompts), 4, 16, 16, dtype=torch.float64, generator=generator)
     sources, targets = [p[0] for p in prompts], [p[1] for p in prompts]
-    texts = [backbone.embed(p) for p in (sources, targets, [""] * len(prompts))]
+    source, target, empty = (backbone.embed(p) for p in (sources, targets, [""] * len(prompts)))
     cases = [
         Case(str(i), torch.zeros(3, 32, 32), *p, blend_words=blend[i] if blend else None)
         for i, p in enumerate(prompts)
     ]
     words = [words_of(backbone, case) for case in cases]
     sheets = [
-        Sheet(net, clean[i : i + 1], *(c.tokens[i : i + 1] for c in texts), Draws(0, [str(i)]))
+        Sheet(
+            net,
+            clean[i : i + 1],
+            source.tokens[i : i + 1],
+            target.tokens[i : i + 1],
+            empty.tokens[i : i + 1],
+            Draws(0, [str(i)]),
+        )
         for i in range(len(prompts))
     ]
     draws = Draws(0, [case.id for case in cases])
-    return Both(backbone, clean, Conditions(*texts, words), draws, sheets)
+    return Both(backbone, clean, Conditions(source, target, empty, words), draws, sheets)
 
 
 def agree(ours: Tensor, theirs: Sequence[Tensor]) -> None:
