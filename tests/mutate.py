@@ -27,18 +27,7 @@ from importlib.machinery import SourceFileLoader
 from pathlib import Path
 
 SURVIVED, OUT_OF_TIME = 0, 99
-PYTEST = (
-    "-x",
-    "-q",
-    "-o",
-    "addopts=",
-    "-m",
-    "not slow",
-    "-p",
-    "no:cacheprovider",
-    "-p",
-    "no:xdist",
-)
+PYTEST = ("-xqpno:cacheprovider", "-pno:xdist", "-oaddopts=", "-mnot slow", "--assert=plain")
 COMPILED = "--deselect=tests/core/test_taps.py::test_taps_work_on_a_compiled_network"
 BOUNDS = "tests/methods/test_bounds.py"
 RULE = "tests/parity/test_rule"
@@ -318,19 +307,20 @@ def main() -> None:
 
 
 def _import_what_is_slow() -> None:
-    """Once, before the forks; nothing of zerocon, whose modules each fork imports anew."""
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    sys.dont_write_bytecode = True
+    """Once, before the forks. Each fork imports our own modules anew: one of them is changed."""
     import diffusers
     import hydra
-    import torch
     import transformers
+
+    import tests.conftest
 
     for slow in (diffusers.UNet2DConditionModel, diffusers.DDIMScheduler, hydra.main):
         assert slow
     assert diffusers.AutoencoderKL
     assert transformers.CLIPTextModel
-    torch.set_num_threads(1)
+    assert tests.conftest
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("zerocon", "tests")]:
+        del sys.modules[name]
 
 
 if __name__ == "__main__":
