@@ -86,6 +86,6 @@ def test_windows_lie_between_0_and_1() -> None:
         with pytest.raises(ConfigError, match=r"cross_words\.red is"):
             P2P(cross_words={"red": word})
     assert P2P(cross_words={"red": [0.5, 0.5]}).cross_words
-    assert CrossAttention(window=(0.0, 1.0)).window
+    assert CrossAttention(window=(0.0, 1.0)).window == (0.0, 1.0)
     with pytest.raises(ConfigError, match="last_time is 60"):
         DDS(first_time=60, last_time=60)
