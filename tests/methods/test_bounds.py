@@ -89,3 +89,10 @@ def test_windows_lie_between_0_and_1() -> None:
     assert CrossAttention(window=(0.0, 1.0)).window == (0.0, 1.0)
     with pytest.raises(ConfigError, match="last_time is 60"):
         DDS(first_time=60, last_time=60)
+
+
+@pytest.mark.parametrize("make", [DDIM, MasaCtrl, P2P, PnP])
+def test_a_negative_condition_is_used_where_guidance_is_not_1(make: Any) -> None:
+    assert "negative" not in make(guidance=1.0).uses
+    assert "negative" in make(guidance=2.0).uses
+    assert "negative" in make(guidance=0.5).uses
