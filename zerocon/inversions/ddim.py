@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from zerocon.backbones.base import Backbone
-from zerocon.core.checks import in_range, one_of
+from zerocon.core.checks import ConfigError, in_range, one_of
 from zerocon.core.conditions import Conditions, Draws
+from zerocon.core.levels import Path
 from zerocon.inversions.base import Provided, Trajectory
 
 
@@ -20,7 +21,9 @@ class DDIMInversion:
 
     `prompt`: under the source condition, or the empty one (Plug-and-Play). `refinements`:
     how often each step is repeated with what the network predicts at its result, towards the
-    fixed point from which sampling returns exactly.
+    fixed point from which sampling returns exactly. `steps`: of the inversion, where it takes
+    smaller ones than the sampler (Plug-and-Play: 1000 and 50); the trajectory has the latents at
+    the sampler's levels.
     """
 
     provides: ClassVar[frozenset[Provided]] = frozenset({"trajectory"})
@@ -28,10 +31,13 @@ class DDIMInversion:
 
     prompt: Literal["source", "empty"] = "source"
     refinements: int = 0
+    steps: int | None = None  # none: the sampler's
 
     def __post_init__(self) -> None:
         one_of("inversion.prompt", self.prompt, ("source", "empty"))
         in_range("inversion.refinements", self.refinements, 0, 100)
+        if self.steps is not None:
+            in_range("inversion.steps", self.steps, 1, 1000)
 
     @torch.no_grad()
     def __call__(
@@ -39,12 +45,27 @@ class DDIMInversion:
     ) -> Trajectory:
         cond = conditions.source if self.prompt == "source" else conditions.negative
         path = backbone.path(steps)
+        walk = self._finer(backbone, path)
         z, latents = clean, [clean]
-        for noisier, here in reversed(path.steps):
+        for noisier, here in reversed(walk.steps):
             # As every published implementation: the network sees the time it goes *to*.
             guess = backbone.predict(z, noisier, cond).seen_from(z, here)
             for _ in range(self.refinements):
                 guess = backbone.predict(guess.at(noisier), noisier, cond).seen_from(z, here)
             z = guess.at(noisier)
-            latents.append(z)
+            if noisier in path.levels:
+                latents.append(z)
         return Trajectory(path, torch.stack(latents))
+
+    def _finer(self, backbone: Backbone, path: Path) -> Path:
+        """The path of the inversion's own steps, up to the level that sampling starts from."""
+        if self.steps is None:
+            return path
+        finer = backbone.path(self.steps)
+        missing = [level.time for level in path.levels if level not in finer.levels]
+        if missing:
+            raise ConfigError(
+                f"inversion.steps is {self.steps}, and its times do not include {missing[0]:g}, "
+                f"where the sampler's {len(path)} steps come by; take a multiple of method.steps"
+            )
+        return Path(finer.levels[finer.levels.index(path.levels[0]) :])

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from zerocon.backbones.base import Backbone
-from zerocon.core.checks import in_range
+from zerocon.core.checks import in_range, one_of
 from zerocon.core.conditions import Conditions, Draws
-from zerocon.core.levels import Guess, at_least_single
+from zerocon.core.levels import Guess, Level, Path, at_least_single
 from zerocon.inversions.base import Provided, Trajectory
 
 COARSEST = 8  # side at which the pyramid ends
+TRAINED = 1000  # training times that the published grids count
+
+Grid = Literal["diffusers", "authors", "pie_bench"]
+Step = tuple[Level, Level, Level]  # where the network is asked, and the step's two ends
 
 
 @dataclass(frozen=True)
 class RegularizedInversion:
-    """`iterations` times a step: `rolls` descents of the auto-correlation, one of the KL term."""
+    """`iterations` times a step: `rolls` descents of the auto-correlation, one of the KL term.
+
+    `grid`: `diffusers` asks the network at the time it goes to, as its pipeline does. The authors'
+    code asks at the time t it comes from and steps from ā[t-1] to ā[t-1+stride]; it leaves out
+    the first and the last time (`authors`). PIE-Bench's runs take all of them (`pie_bench`).
+    """
 
     provides: ClassVar[frozenset[Provided]] = frozenset({"trajectory"})
 
@@ -30,12 +39,18 @@ class RegularizedInversion:
     kl: float = 20.0
     iterations: int = 5
     rolls: int = 5
+    grid: Grid = "diffusers"
+
+    @property
+    def diffusion_only(self) -> bool:
+        return self.grid != "diffusers"
 
     def __post_init__(self) -> None:
         in_range("inversion.auto_correlation", self.auto_correlation, 0)
         in_range("inversion.kl", self.kl, 0)
         in_range("inversion.iterations", self.iterations, 0, 1000)
         in_range("inversion.rolls", self.rolls, 1, 1000)
+        one_of("inversion.grid", self.grid, get_args(Grid))
 
     @torch.no_grad()
     def __call__(
@@ -44,12 +59,27 @@ class RegularizedInversion:
         path = backbone.path(steps)
         generators = draws.generators("rolls")
         z, latents = clean, [clean]
-        for noisier, here in reversed(path.steps):
-            guess = backbone.predict(z, noisier, conditions.source)
-            noise = self._whitened(at_least_single(guess.noise), generators).to(z)
-            z = Guess(guess.clean, noise).seen_from(z, here).at(noisier)
+        for step in self._steps(backbone, path):
+            if step is not None:
+                asked, here, there = step
+                guess = backbone.predict(z, asked, conditions.source)
+                noise = self._whitened(at_least_single(guess.noise), generators).to(z)
+                z = Guess(guess.clean, noise).seen_from(z, here).at(there)
             latents.append(z)
         return Trajectory(path, torch.stack(latents))
+
+    def _steps(self, backbone: Backbone, path: Path) -> Iterator[Step | None]:
+        """Towards the noise; None where the grid leaves a time out."""
+        if self.grid == "diffusers":
+            yield from ((noisier, here, noisier) for noisier, here in reversed(path.steps))
+            return
+        levels, stride = path.levels[-2::-1], TRAINED // len(path)
+        for number, level in enumerate(levels):
+            left_out = self.grid == "authors" and number in (0, len(levels) - 1)
+            before = round(level.time) - 1
+            after = min(before + stride, TRAINED - 1)
+            ends = (backbone.level(time / TRAINED) for time in (before, after))
+            yield None if left_out else (level, *ends)
 
     def _whitened(self, eps: Tensor, generators: list[torch.Generator]) -> Tensor:
         for _ in range(self.iterations):

@@ -48,7 +48,7 @@ class DDS:
     learning_rate: float = 0.1
     scale: float = 2000.0
     first_time: int = 50
-    last_time: int = 950
+    last_time: int = 949
 
     def __post_init__(self) -> None:
         in_range("method.steps", self.steps, 1, 1000)

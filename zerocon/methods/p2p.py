@@ -57,6 +57,9 @@ class P2P:
     one prompt. `cross_words` gives words of the target their own first and last share of the
     steps, `reweight` a factor; `blend_weight` is the factor of the case's blend word. The edit
     stays where the blend words get attention (`local_blend`), but off the words `blend_spares`.
+    `shares`: where an inversion leaves out the first steps, whether a share of the steps is one of
+    those that are `left`, or, as in the published runs with edit-friendly inversion, of `all`
+    (counted from the first that is left).
     """
 
     needs_inversion: ClassVar[bool] = True
@@ -66,6 +69,7 @@ class P2P:
     guidance: float = 7.5
     source_guidance: float | None = None  # none: the same
     edit: Literal["replace", "refine", "reweight"] = "refine"
+    shares: Literal["left", "all"] = "left"
     cross: float = 0.4
     cross_words: dict[str, list[float]] | None = None
     self_attention: float = 0.6
@@ -83,6 +87,7 @@ class P2P:
         in_range("method.guidance", self.guidance, 0, 100)
         in_range("method.source_guidance", self.source_guidance or 0.0, 0, 100)
         one_of("method.edit", self.edit, ("replace", "refine", "reweight"))
+        one_of("method.shares", self.shares, ("left", "all"))
         for name in ("cross", "self_attention", "blend_threshold", "blend_start"):
             in_range(f"method.{name}", getattr(self, name), 0, 1)
         read_patterns(self.self_sites)
@@ -110,7 +115,7 @@ class P2P:
     def __call__(
         self, backbone: Backbone, trajectory: Trajectory, conditions: Conditions, draws: Draws
     ) -> Tensor:
-        steps = len(trajectory.path)
+        steps = len(trajectory.path) if self.shares == "left" else self.steps
         edit = self._edit(backbone, conditions, steps)
         blend = LocalBlend(
             conditions.words if self.local_blend else (),
