@@ -229,7 +229,8 @@ def _settings(row: PublishedRow) -> str:
 def _apart(row: PublishedRow) -> list[str]:
     """What makes a row's numbers no match for those of the whole benchmark without masks."""
     cases, mask = row.details.get("cases", ""), row.details.get("mask", "")
-    subset = [f"{cases} pictures"] if cases not in ("", ALL_CASES) else []
+    said = f"{cases} pictures" if cases.isdigit() else cases
+    subset = [said] if cases not in ("", ALL_CASES) else []
     return [*subset, *([f"mask {mask}"] if mask else [])]
 
 
