@@ -1,13 +1,16 @@
 """Numbers that papers report, shown beside measured ones but never mixed with them.
 
-They stand in tables of their own: they are of other pictures, judged by other models.
+They stand in tables of their own: they are of other pictures, judged by other models. Each row
+says where its numbers stand and how they were read, and what would run its method here.
 """
 
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 from zerocon.core.checks import one_of
@@ -16,6 +19,17 @@ from zerocon.reports.summary import Column
 
 FOLDER = Path(__file__).parent / "published"
 NOT_SAID = "not said"
+NOT_HERE = "not available here"
+ALL_CASES = "700"  # of PIE-Bench
+READ = {
+    "page": "on a page of the authors",
+    "text": "in a stored copy of the paper's text",
+    "listed": "in an earlier list that names the source, not at the source itself",
+}
+_SHARED = (
+    "what runs a row here is for `python run.py`, with dataset=pie_bench dataset.root=… "
+    "metrics=published and the paths of backbone and judges"
+)
 
 
 @dataclass(frozen=True)
@@ -27,6 +41,7 @@ class Published:
     protocol: str
     columns: Mapping[str, tuple[str, float]]  # column of the file -> our metric, factor to its unit
     name: Sequence[str]  # columns of the file that make a row's name
+    here: str = ""  # a file of overrides that run a method, an inversion and a base model
     base: str = ""  # for all rows, where the file has no column of it
     together: Sequence[str] = field(default=())  # rows are compared within these columns' values
 
@@ -34,6 +49,7 @@ class Published:
 SETS = {
     "pie_bench": Published(
         file="pie_bench.csv",
+        here="pie_bench_here.csv",
         dataset="PIE-Bench, 700 photographs and drawings",
         protocol="published (PnP Inversion's evaluation), judged by DINO ViT-B/8, "
         "CLIP ViT-L/14 and LPIPS-SqueezeNet; structure on pictures that torchvision 0.13 resized "
@@ -48,6 +64,7 @@ SETS = {
             "clip_edited": ("clip_edited", 1),
         },
         name=("method", "inversion"),
+        together=("cases", "mask"),
     ),
     "pix2pix_zero": Published(
         file="pix2pix_zero_tasks.csv",
@@ -85,49 +102,193 @@ class PublishedRow:
     source: str
     values: Mapping[str, float | None]  # by our metrics' names, in our units
     together: Label
+    details: Mapping[str, str]  # what the file says besides: `where`, `settings`, `read`, …
+    here: str = NOT_HERE  # overrides that run this row's method
+
+    @property
+    def own(self) -> bool:
+        """Whether the source measured the numbers itself, rather than quote another's."""
+        return not self.details.get("quoted")
+
+    @property
+    def place(self) -> Label:
+        """What tells sources apart: authors may have published on two pages."""
+        return self.source, self.details.get("address", "")
+
+    @property
+    def model(self) -> str:
+        return f"{self.name} on {self.base}"
+
+    @property
+    def known(self) -> bool:
+        """Whether the source says what was measured."""
+        return NOT_SAID not in self.model
+
+    def origin(self) -> str:
+        """The source, and whose numbers it quotes."""
+        quoted = self.details.get("quoted")
+        return f"{self.source} (quotes {quoted})" if quoted else self.source
 
 
 def published_rows(name: str) -> list[PublishedRow]:
     one_of("--published", name, sorted(SETS))
     table = SETS[name]
-    with (FOLDER / table.file).open(encoding="utf-8", newline="") as file:
-        return [_row(table, line) for line in csv.DictReader(file)]
+    return [_row(table, line) for line in _lines(table.file)]
+
+
+@cache
+def _lines(name: str) -> list[dict[str, str]]:
+    with (FOLDER / name).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def _row(table: Published, line: Mapping[str, str]) -> PublishedRow:
+    base = line.get("base") or table.base or NOT_SAID
+    used = {*table.columns, *table.name, "base", "reported_by"}
     return PublishedRow(
-        name=" + ".join(line[part] for part in table.name if line[part]),
-        base=line.get("base") or table.base or NOT_SAID,
+        name=" + ".join(line[part] for part in table.name if line[part] not in ("", "none")),
+        base=base,
         source=line["reported_by"],
         values={
             metric: float(line[column]) * factor if line[column] else None
             for column, (metric, factor) in table.columns.items()
         },
         together=tuple(line[part] for part in table.together),
+        details={part: text for part, text in line.items() if part not in used},
+        here=_overrides(table).get((*(line[part] for part in table.name), base), NOT_HERE),
     )
 
 
+def _overrides(table: Published) -> dict[tuple[str, ...], str]:
+    """What runs a row here, by the parts of its name and its base model."""
+    lines = _lines(table.here) if table.here else []
+    return {(*(line[p] for p in table.name), line["base"]): line["overrides"] for line in lines}
+
+
 def published_grids(name: str, measured: Sequence[Column], width: int = UNLIMITED) -> list[Grid]:
-    """The published rows, with those of the measured columns that were published."""
+    """The published rows, with those of the measured columns that were published.
+
+    Below them, how far the sources are apart on one method. What runs a row here stands in the row
+    or, where the width is limited, in a table of its own.
+    """
     rows, table = published_rows(name), SETS[name]
     columns = [column for column in measured if column["name"] in rows[0].values]
-    sources = list(dict.fromkeys(row.source for row in rows))
+    return [
+        *_row_grids(rows, table, columns, width),
+        *spread_grids(rows, columns, width),
+        *(_here_grids(rows) if table.here and width < UNLIMITED else []),
+    ]
+
+
+def _row_grids(
+    rows: Sequence[PublishedRow], table: Published, columns: Sequence[Column], width: int
+) -> list[Grid]:
+    sources = list(dict.fromkeys(row.origin() for row in rows))
     full = width >= UNLIMITED
     labels = [
-        (f"published: {row.name}", row.base, row.source if full else _mark(sources, row.source))
+        (
+            f"published: {_marked_apart(row.name, row)}",
+            row.base,
+            *_told(row, table, sources, full=full),
+        )
         for row in rows
     ]
     cells = {label(column, "\n"): _cells(rows, column) for column in columns}
-    keys = ("PUBLISHED, not measured here", "base model", "reported by" if full else "source")
+    keys = ("PUBLISHED, not measured here", "base model", *_headers(table, full=full))
     title = f"PUBLISHED, not measured here: {table.dataset}"
     made = wrapped(title, keys, labels, (), [[] for _ in rows], cells, width)
     notes = [
         f"published numbers are of another dataset than the measured ones: {table.dataset}",
         f"their protocol: {table.protocol}; base model and source of each are in its row",
+        *_read_notes(rows),
         *([] if full else [f"{_mark(sources, source)} {source}" for source in sources]),
         *_missing(columns, table),
+        *([_SHARED] if full and table.here else []),
     ]
     return [*made[:-1], replace(made[-1], notes=notes)]
+
+
+def _headers(table: Published, *, full: bool) -> Label:
+    if not full:
+        return ("source",)
+    return ("reported by", *(("where", "settings", "to run it here") if table.here else ()))
+
+
+def _told(row: PublishedRow, table: Published, sources: Sequence[str], *, full: bool) -> Label:
+    if not full:
+        return (_mark(sources, row.origin()),)
+    details = (row.details.get("where", ""), _settings(row), row.here) if table.here else ()
+    return (row.origin(), *details)
+
+
+def _settings(row: PublishedRow) -> str:
+    """The settings that the source says, with a subset of the pictures or a mask that was given."""
+    return "; ".join(filter(None, (row.details.get("settings"), *_apart(row))))
+
+
+def _apart(row: PublishedRow) -> list[str]:
+    """What makes a row's numbers no match for those of the whole benchmark without masks."""
+    cases, mask = row.details.get("cases", ""), row.details.get("mask", "")
+    said = f"{cases} pictures" if cases.isdigit() else cases
+    subset = [said] if cases not in ("", ALL_CASES) else []
+    return [*subset, *([f"mask {mask}"] if mask else [])]
+
+
+def _read_notes(rows: Sequence[PublishedRow]) -> list[str]:
+    counts = Counter(row.details.get("read", "") for row in rows)
+    said = [f"{counts[how]} {words}" for how, words in READ.items() if counts[how]]
+    return [f"of these rows were read {', '.join(said)}"] if said else []
+
+
+def spread_grids(
+    rows: Sequence[PublishedRow], columns: Sequence[Column], width: int = UNLIMITED
+) -> list[Grid]:
+    """The lowest and highest number that different sources have for one method and base model.
+
+    Numbers that a source quotes from another are left out, and so are rows whose base model is
+    not known. Rows of fewer pictures, or of methods that were given the mask, stand apart.
+    """
+    groups = _several(rows)
+    if not groups or not columns:
+        return []
+    cells = {label(c, "\n"): [Cell(_range(g, c)) for g in groups.values()] for c in columns}
+    counts = [[Cell(str(len({row.place for row in group})))] for group in groups.values()]
+    title = "PUBLISHED: how far sources are apart on one method"
+    made = wrapped(title, ("method",), list(groups), ("sources",), counts, cells, width)
+    note = "the lowest and the highest number; numbers quoted from another source are left out"
+    return [*made[:-1], replace(made[-1], notes=[note])]
+
+
+def _several(rows: Sequence[PublishedRow]) -> dict[Label, list[PublishedRow]]:
+    """The rows of each method that more than one source has measured."""
+    groups: dict[Label, list[PublishedRow]] = {}
+    for row in rows:
+        if row.own and row.known:
+            groups.setdefault((_marked_apart(row.model, row),), []).append(row)
+    return {name: group for name, group in groups.items() if len({row.place for row in group}) > 1}
+
+
+def _marked_apart(name: str, row: PublishedRow) -> str:
+    apart = _apart(row)
+    return name + (f" ({', '.join(apart)})" if apart else "")
+
+
+def _range(rows: Sequence[PublishedRow], column: Column) -> str:
+    values = [v for row in rows if (v := row.values[str(column["name"])]) is not None]
+    if not values:
+        return NOTHING
+    low, high = (f"{value:.{int(column['digits'])}f}" for value in (min(values), max(values)))
+    return low if low == high else f"{low} to {high}"
+
+
+def _here_grids(rows: Sequence[PublishedRow]) -> list[Grid]:
+    """What one has to set to run a row here, and how many methods are not available."""
+    commands = {row.model: row.here for row in rows if row.here != NOT_HERE}
+    lines = [[Cell(name), Cell(here)] for name, here in commands.items()]
+    others = len({row.model for row in rows} - set(commands))
+    notes = [_SHARED, f"{NOT_HERE}: the other {others}"]
+    title = "PUBLISHED: what to set to run a row here"
+    return [Grid(title, ("method", "settings"), lines, notes, keys=2)]
 
 
 def _mark(sources: Sequence[str], source: str) -> str:

@@ -306,6 +306,8 @@ def _published_rows(name: str | None, blocks: Sequence[Block]) -> list[dict[str,
             "protocol": table.protocol,
             "base model": row.base,
             "reported by": row.source,
+            **row.details,
+            **({"to run it here": row.here} if table.here else {}),
             **{
                 _in_unit(column): row.values[str(column["name"])]
                 for column in _all_columns(blocks)
