@@ -51,7 +51,7 @@ def test_scenes_with_a_shape_hard_to_draw_come_more_often() -> None:
 def test_asking_leaves_the_network_as_it_was() -> None:
     unet = build()
     names = set(unet.state_dict())
-    asked = Asked(unet)
+    asked = Asked(unet, [(unet.up_blocks[1], 128), (unet.up_blocks[2], 96)])
     asked(torch.randn(2, 4, 16, 16), torch.tensor([5, 900]), torch.randn(2, 77, 96))
     wrong = asked.wrong(Lessons(SCENES), torch.tensor([0, 1]))
     wrong.backward()

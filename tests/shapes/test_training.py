@@ -9,10 +9,11 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusion3Pipeline, StableDiffusionPipeline
 from torch import nn
 from toy_training import RECIPE, toy
 
@@ -75,6 +76,25 @@ def test_the_learning_rate_warms_up_and_falls() -> None:
     assert rates[-1] == pytest.approx(0.01 * RECIPE.lr)
 
 
+def test_the_learning_rate_can_stay_before_it_falls() -> None:
+    recipe = replace(RECIPE, settle=0.25)
+    rates = [learning_rate(recipe, step) for step in range(recipe.steps + 1)]
+    assert rates[5 : 30 + 1] == [recipe.lr] * 26
+    assert rates[31] < recipe.lr
+    assert rates[-1] == pytest.approx(0.01 * recipe.lr)
+
+
+def test_muon_leaves_a_group_to_adam() -> None:
+    gradient = torch.randn(32, 64, generator=torch.Generator().manual_seed(0))
+    weights = [nn.Parameter(torch.zeros(32, 64)) for _ in range(2)]
+    for weight in weights:
+        weight.grad = gradient
+    groups = [{"params": weights[:1]}, {"params": weights[1:], "orthogonal": False}]
+    Muon(groups, lr=0.1).step()
+    assert weights[0].detach().abs().unique().numel() > 1000  # sizes of an orthogonal matrix
+    torch.testing.assert_close(weights[1].detach(), -0.1 * gradient.sign(), rtol=1e-5, atol=1e-6)
+
+
 def test_muon_moves_along_an_orthogonal_matrix() -> None:
     matrix = torch.randn(32, 64, generator=torch.Generator().manual_seed(0))
     values = torch.linalg.svdvals(orthogonalised(matrix))
@@ -110,10 +130,15 @@ def test_every_stage_trains_from_nothing(tmp_path: Path) -> None:
         )
     for stage in STAGES:
         assert (tmp_path / "work" / stage / "checkpoint.pt").exists(), stage
-    pipe = StableDiffusionPipeline.from_pretrained(str(tmp_path / "out" / "generator"))
-    pipe.set_progress_bar_config(disable=True)
-    image = pipe("a big red circle", num_inference_steps=2, output_type="np").images[0]
-    assert image.shape == (64, 64, 3)
+    no_t5: dict[str, Any] = {"text_encoder_3": None, "tokenizer_3": None}
+    pipes = [
+        StableDiffusionPipeline.from_pretrained(str(tmp_path / "out" / "generator")),
+        StableDiffusion3Pipeline.from_pretrained(str(tmp_path / "out" / "flow"), **no_t5),
+    ]
+    for pipe in pipes:
+        pipe.set_progress_bar_config(disable=True)
+        image = pipe("a big red circle", num_inference_steps=2, output_type="np").images[0]
+        assert image.shape == (64, 64, 3)
 
 
 def test_the_exported_text_encoder_is_the_one_that_was_trained() -> None:

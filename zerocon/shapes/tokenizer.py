@@ -49,7 +49,7 @@ def _split(parts: list[str], merges: dict[tuple[str, str], int]) -> list[str]:
     return parts
 
 
-def write_clip_tokenizer(folder: Path) -> CLIPTokenizer:
+def write_clip_tokenizer(folder: Path, longest: int = CONTEXT) -> CLIPTokenizer:
     folder.mkdir(parents=True, exist_ok=True)
     ids, merges = clip_vocabulary()
     (folder / "vocab.json").write_text(json.dumps(ids, ensure_ascii=False))
@@ -61,7 +61,7 @@ def write_clip_tokenizer(folder: Path) -> CLIPTokenizer:
         eos_token=END,
         unk_token=END,
         pad_token=END,
-        model_max_length=CONTEXT,
+        model_max_length=longest,
     )
     tokenizer.save_pretrained(folder)
     return CLIPTokenizer.from_pretrained(folder)

@@ -1,13 +1,14 @@
-"""What is where, asked of the U-Net's own features while it learns to denoise.
+"""What is where, asked of the denoiser's own features while it learns to denoise.
 
 The noise alone teaches slowly which word belongs to which place. So small heads, thrown away
-afterwards, read from two decoder levels what is at every position: whether a thing is there,
+afterwards, read from two of its blocks what is at every position: whether a thing is there,
 and each of its attributes, the background and the style. What they need the caption tells, and
 a feature that carries it is what the denoiser's last layers need as well.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -83,38 +84,45 @@ def _thing_row(scene: Scene, index: int) -> list[float]:
 
 
 class Asked(nn.Module):
-    """A U-Net and its heads, trained together."""
+    """A denoiser and its heads, trained together. `blocks`: whose features are asked, and how wide.
 
-    def __init__(self, unet: Any) -> None:
+    `maps` makes a block's output a map, [row, channel, y, x].
+    """
+
+    def __init__(
+        self,
+        denoiser: Any,
+        blocks: Sequence[tuple[nn.Module, int]],
+        maps: Callable[[Any], Tensor] = lambda output: output,
+    ) -> None:
         super().__init__()
-        self.unet = unet
-        widths = unet.config.block_out_channels
-        self.levels = [1, 2]
-        self.heads = nn.ModuleList(nn.Conv2d(widths[-1 - k], sum(SIZES), 1) for k in self.levels)
+        self.denoiser = denoiser
+        self.heads = nn.ModuleList(nn.Conv2d(width, sum(SIZES), 1) for _, width in blocks)
+        self._maps = maps
         self._features: dict[int, Tensor] = {}
         self._hooks = [
-            unet.up_blocks[level].register_forward_hook(self._keep(level)) for level in self.levels
+            block.register_forward_hook(self._keep(k)) for k, (block, _) in enumerate(blocks)
         ]
 
     def without_heads(self) -> Any:
         for hook in self._hooks:
             hook.remove()
-        return self.unet
+        return self.denoiser
 
-    def _keep(self, level: int) -> Any:
-        def hook(_module: nn.Module, _args: Any, output: Tensor) -> None:
-            self._features[level] = output
+    def _keep(self, number: int) -> Any:
+        def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+            self._features[number] = self._maps(output)
 
         return hook
 
-    def forward(self, noisy: Tensor, t: Tensor, states: Tensor) -> Tensor:
-        return self.unet(noisy, t, states).sample
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        return self.denoiser(*args, **kwargs).sample
 
     def wrong(self, lessons: Lessons, rows: Tensor) -> Tensor:
-        """How wrong the last forward pass's features are, summed over questions and levels."""
+        """How wrong the last forward pass's features are, summed over questions and blocks."""
         total = torch.zeros(())
-        for level, head in zip(self.levels, self.heads, strict=True):
-            features = self._features.pop(level)
+        for number, head in enumerate(self.heads):
+            features = self._features.pop(number)
             answers = lessons.answers(rows, features.shape[-1])
             asked = head(features).float().split(SIZES, dim=1)
             for k, logits in enumerate(asked):

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from zerocon.shapes.train.muon import Muon
+from zerocon.shapes.train.muon import Muon, has_fast_bfloat16
 
 Log = dict[str, float]
 M = TypeVar("M", bound=nn.Module)
@@ -33,7 +33,8 @@ class Recipe:
     weight_decay: float = 0.0
     ema: float = 0.0  # 0: none; else the longest averaging, as a decay per step
     clip: float = 1.0
-    bf16: bool = True
+    bf16: bool = True  # where the processor is fast at it
+    settle: float = 1.0  # the last share of the steps, in which the learning rate comes down
     muon: bool = False  # orthogonalised updates for the matrices (see muon.py)
 
 
@@ -50,10 +51,11 @@ LossFn = Callable[[int, torch.Generator], tuple[Tensor, Log]]
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
-    """Linear warm-up, then half a cosine down to 1 %."""
+    """Linear warm-up, constant until the last share `settle`, then half a cosine down to 1 %."""
     if step < recipe.warmup:
         return recipe.lr * (step + 1) / recipe.warmup
-    done = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
+    first = max(recipe.warmup, round(recipe.steps * (1 - recipe.settle)))
+    done = max(0, step - first) / max(1, recipe.steps - first)
     return recipe.lr * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
 
 
@@ -74,13 +76,14 @@ def train(
         optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.99), fused=True)
     average = {k: v.detach().clone() for k, v in model.state_dict().items()}
     step = _resume(folder, model, optimizer, average)
+    bf16 = recipe.bf16 and has_fast_bfloat16()
     started = saved = time.monotonic()
     model.train()
     while step < recipe.steps and time.monotonic() - started < budget.seconds:
         generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(recipe, step)
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=recipe.bf16):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
             loss, log = loss_of(step, generator)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -101,10 +104,14 @@ def train(
 
 
 def _groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
-    matrices = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]
-    vectors = [p for p in model.parameters() if p.requires_grad and p.ndim < 2]
+    """Matrices, those that modulate a norm (for Adam: they are embeddings of a time), vectors."""
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    matrices = [p for name, p in trained if p.ndim >= 2 and "norm" not in name]
+    modulations = [p for name, p in trained if p.ndim >= 2 and "norm" in name]
+    vectors = [p for _, p in trained if p.ndim < 2]
     return [
         {"params": matrices, "weight_decay": decay},
+        {"params": modulations, "weight_decay": decay, "orthogonal": False},
         {"params": vectors, "weight_decay": 0.0},
     ]
 

@@ -6,6 +6,7 @@ autoencoder needed a third of AdamW's steps with it (docs/shapes.md has the numb
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,11 +16,19 @@ from torch import Tensor
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
+@functools.cache
+def has_fast_bfloat16() -> bool:
+    """Whether the processor has bfloat16; emulated, it takes twenty times as long as float32."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001 - no public name
+
+
 def orthogonalised(matrix: Tensor, steps: int = 5) -> Tensor:
     """About U V^T of the matrix's singular value decomposition, by Newton-Schulz iterations."""
     a, b, c = COEFFICIENTS
     wide = matrix.shape[0] <= matrix.shape[1]
-    x = (matrix if wide else matrix.T).bfloat16()
+    x = matrix if wide else matrix.T
+    if matrix.is_cuda or has_fast_bfloat16():
+        x = x.bfloat16()
     x = x / (x.norm() + 1e-7)
     for _ in range(steps):
         gram = x @ x.T
@@ -28,7 +37,10 @@ def orthogonalised(matrix: Tensor, steps: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """`lr` is Adam's; a matrix's update has the same root mean square as Adam's would."""
+    """`lr` is Adam's; a matrix's update has the same root mean square as Adam's would.
+
+    Groups with `orthogonal=False` have Adam throughout.
+    """
 
     def __init__(
         self,
@@ -48,7 +60,8 @@ class Muon(torch.optim.Optimizer):
                 if p.grad is None:
                     continue
                 p.mul_(1 - group["lr"] * group["weight_decay"])
-                if p.ndim >= 2 and min(p.shape[0], p[0].numel()) >= 16:
+                matrix = p.ndim >= 2 and min(p.shape[0], p[0].numel()) >= 16
+                if matrix and group.get("orthogonal", True):
                     self._matrix_step(p, p.grad, group)
                 else:
                     self._adam_step(p, p.grad, group)

@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, SD3Transformer2DModel, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor2_0
-from transformers import CLIPTextModel, CLIPTokenizer
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from zerocon.core.checks import ConfigError
-from zerocon.core.weights import PACKAGED, folder_fingerprint
+from zerocon.core.weights import PACKAGED, folder_fingerprint, load_strictly, read_tensors
 from zerocon.shapes.packaged import plain_float32, save_half
 from zerocon.shapes.tokenizer import write_clip_tokenizer
-from zerocon.shapes.train import captioner, eval_clip, perceptual, structure, text, unet, vae
+from zerocon.shapes.train import captioner, eval_clip, flow, perceptual, structure, text, unet, vae
 from zerocon.shapes.train.data import SceneData, load_scenes
 from zerocon.shapes.train.loop import Budget, Recipe
 
@@ -43,6 +44,10 @@ class Job:
     def generator(self) -> Path:
         return self.out / "generator"
 
+    @property
+    def flow(self) -> Path:
+        return self.out / "flow"
+
 
 def _text(job: Job) -> None:
     tokenizer = write_clip_tokenizer(job.generator / "tokenizer")
@@ -61,8 +66,7 @@ def _vae(job: Job) -> None:
 
 
 def _unet(job: Job) -> None:
-    kept = job.work / f"latents-{folder_fingerprint(job.generator / 'vae')}.pt"
-    latents = unet.encode_all(load_vae(job.generator), job.data, kept)
+    latents = _latents(job)
     encoder = CLIPTextModel.from_pretrained(job.generator / "text_encoder").float().eval()
     tokenizer = CLIPTokenizer.from_pretrained(job.generator / "tokenizer")
     recipe = job.recipe(unet.RECIPE)
@@ -71,6 +75,31 @@ def _unet(job: Job) -> None:
         job.data, latents, encoder, tokenizer, job.work, job.budget, recipe, start
     )
     save_unet(model, job.generator)
+
+
+def _latents(job: Job) -> Tensor:
+    """Of every picture; kept beside the pictures, for all stages that learn from them."""
+    kept = job.work.parent / "data" / f"latents-{folder_fingerprint(job.generator / 'vae')}.pt"
+    return unet.encode_all(load_vae(job.generator), job.data, kept)
+
+
+def _text_2(job: Job) -> None:
+    tokenizer = CLIPTokenizer.from_pretrained(job.generator / "tokenizer")
+    pair = text.train_text(job.data, tokenizer, job.work, job.budget, job.recipe(text.SECOND))
+    save_encoder(pair.text, job.flow / "text_encoder_2")
+
+
+def _flow(job: Job) -> None:
+    tokenizer = write_flow_parts(job.generator, job.out / "generator_clip", job.flow)
+    encoders = [
+        CLIPTextModelWithProjection.from_pretrained(job.flow / name).float().eval()
+        for name in ("text_encoder", "text_encoder_2")
+    ]
+    texts = flow.Texts(tokenizer, encoders)
+    recipe = job.recipe(flow.RECIPE)
+    start = load_transformer(job.flow) if job.warm else None
+    model = flow.train_flow(job.data, _latents(job), texts, job.work, job.budget, recipe, start)
+    save_transformer(model, job.flow)
 
 
 def _captioner(job: Job) -> None:
@@ -101,6 +130,8 @@ STAGES: dict[str, Callable[[Job], None]] = {
     "text": _text,
     "vae": _vae,
     "unet": _unet,
+    "text_2": _text_2,
+    "flow": _flow,
     "captioner": _captioner,
     "eval_clip": _eval_clip,
     "structure": _structure,
@@ -126,6 +157,43 @@ def save_unet(model: UNet2DConditionModel, generator: Path) -> None:
     model.half().save_pretrained(generator / "unet")
     unet.scheduler().save_pretrained(generator / "scheduler")
     unet.write_model_index(generator)
+
+
+def write_flow_parts(generator: Path, clip: Path, folder: Path) -> CLIPTokenizer:
+    """What the flow model shares with the U-Net's pipeline, in its own folder: the autoencoder,
+    the tokenizer (of shorter captions), and the text encoder with its projection."""
+    vae = load_vae(generator)
+    vae.register_to_config(shift_factor=0.0, _name_or_path="")
+    vae.half().save_pretrained(folder / "vae")
+    for name in ("tokenizer", "tokenizer_2"):
+        write_clip_tokenizer(folder / name, flow.CONTEXT)
+    encoder = text.build_text()
+    trained = CLIPTextModel.from_pretrained(generator / "text_encoder").float()
+    encoder.text_model.load_state_dict(trained.state_dict())
+    projection = clip / "projection.safetensors"
+    tensors = read_tensors(projection, "the projection")
+    load_strictly(encoder.text_projection, tensors, "the projection", projection)
+    save_encoder(encoder, folder / "text_encoder")
+    return CLIPTokenizer.from_pretrained(folder / "tokenizer")
+
+
+def save_encoder(encoder: CLIPTextModelWithProjection, folder: Path) -> None:
+    encoder.half().save_pretrained(folder)
+    plain_float32(folder / "config.json")
+
+
+def load_transformer(folder: Path) -> Any:
+    path = folder / "transformer"
+    model: Any = SD3Transformer2DModel.from_pretrained(path, low_cpu_mem_usage=False)
+    return model.float()
+
+
+def save_transformer(model: SD3Transformer2DModel, folder: Path) -> None:
+    """In the diffusers layout, with the scheduler and the index that pipelines read."""
+    model.register_to_config(_name_or_path="")
+    model.half().save_pretrained(folder / "transformer")
+    flow.scheduler().save_pretrained(folder / "scheduler")
+    flow.write_model_index(folder)
 
 
 def train_stages(

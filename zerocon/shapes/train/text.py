@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import torch
@@ -14,6 +15,8 @@ from zerocon.shapes.train.data import SceneData
 from zerocon.shapes.train.loop import Budget, Log, Recipe, train
 
 RECIPE = Recipe("text", steps=2600, batch=128, lr=1e-3, seed=12, weight_decay=0.01, ema=0.998)
+# A flow transformer of Stable Diffusion 3's kind has two text encoders.
+SECOND = dataclasses.replace(RECIPE, name="text_2", steps=400, seed=22)
 WIDTH = 96
 
 

@@ -20,6 +20,7 @@ from zerocon.shapes.train.text import WIDTH
 
 RECIPE = Recipe("unet", steps=4600, batch=32, lr=1.5e-3, seed=14, ema=0.999, muon=True)
 LESSONS = 0.05  # how much the heads' questions count at first; nothing at the end
+ASKED = (1, 2)  # the decoder levels whose features the heads read
 PLACED = 600  # below this time a noisy picture shows where things are
 DROPPED = 0.1  # share of captions replaced by the empty one, for classifier-free guidance
 
@@ -109,7 +110,9 @@ def train_unet(
     model.to(memory_format=torch.channels_last)
     model.set_attn_processor(AttnProcessor())  # faster than the fused one for heads this small
     text.requires_grad_(False)
-    asked, lessons = Asked(model), Lessons(data.scenes)
+    widths = model.config.block_out_channels
+    blocks = [(model.up_blocks[level], widths[-1 - level]) for level in ASKED]
+    asked, lessons = Asked(model, blocks), Lessons(data.scenes)
     odds = lessons.odds()
     alpha_bars = scheduler().alphas_cumprod
 

@@ -1,0 +1,45 @@
+"""The flow transformer's training: one token in place of many, and where it looks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from zerocon.shapes.train.flow import CONTEXT, ZEROS, OneZero, build, times
+from zerocon.shapes.train.text import WIDTH
+
+
+@torch.no_grad()
+def test_one_zero_token_counts_as_the_pipelines_256() -> None:
+    torch.manual_seed(0)
+    model = build().double()
+    for parameter in model.parameters():
+        parameter.normal_(std=0.05)
+    tokens, pooled = torch.randn(2, CONTEXT, 2 * WIDTH), torch.randn(2, 2 * WIDTH)
+    latents, t = torch.randn(2, 4, 16, 16), torch.tensor([100.0, 900.0])
+
+    def seen(zeros: int) -> torch.Tensor:
+        text = torch.cat([tokens, torch.zeros(2, zeros, 2 * WIDTH)], 1)
+        parts = [part.double() for part in (latents, text, pooled, t)]
+        return model(*parts, return_dict=False)[0]
+
+    as_published = seen(ZEROS)
+    model.set_attn_processor(OneZero())
+    torch.testing.assert_close(seen(1), as_published, rtol=1e-9, atol=1e-12)
+
+
+@torch.no_grad()
+def test_the_network_begins_as_the_one_that_predicts_nothing() -> None:
+    text = torch.randn(1, CONTEXT, 2 * WIDTH)
+    pooled = torch.randn(1, 2 * WIDTH)
+    out = build()(torch.randn(1, 4, 16, 16), text, pooled, torch.tensor([500.0]), return_dict=False)
+    assert out[0].abs().max() == 0
+
+
+def test_times_lie_in_the_middle_and_reach_the_ends() -> None:
+    drawn = times(20_000, torch.Generator().manual_seed(0))
+    assert 0 < drawn.min() < 0.001
+    assert 0.999 < drawn.max() < 1
+    inside = ((drawn > 0.25) & (drawn < 0.75)).float().mean().item()
+    # Two thirds of P(|N(0, 1)| < ln 3) = 0.728, and a third of a half.
+    assert inside == pytest.approx(2 / 3 * 0.728 + 1 / 6, abs=0.01)
