@@ -62,6 +62,9 @@ class TinyFlow:
     def level(self, share: float) -> Level:
         return flow_level(share)
 
+    def level_at(self, t: float) -> Level:
+        return flow_level(t)
+
     def tokens(self, prompt: str) -> tuple[int, ...]:
         return (1, *(len(word) for word in prompt.split()), 2)
 

@@ -10,13 +10,14 @@ if TYPE_CHECKING:
     from zerocon.methods.cds import CDS
     from zerocon.methods.ddim import DDIM
     from zerocon.methods.dds import DDS
+    from zerocon.methods.flowedit import FlowEdit
     from zerocon.methods.masactrl import MasaCtrl
     from zerocon.methods.p2p import P2P
     from zerocon.methods.pnp import PnP
     from zerocon.methods.sdedit import SDEdit
     from zerocon.methods.zerocon import ZeroCon
 
-__all__ = ["CDS", "DDIM", "DDS", "P2P", "MasaCtrl", "PnP", "SDEdit", "ZeroCon"]
+__all__ = ["CDS", "DDIM", "DDS", "P2P", "FlowEdit", "MasaCtrl", "PnP", "SDEdit", "ZeroCon"]
 
 __getattr__ = offer(
     __name__,
@@ -24,6 +25,7 @@ __getattr__ = offer(
         "CDS": "cds",
         "DDIM": "ddim",
         "DDS": "dds",
+        "FlowEdit": "flowedit",
         "MasaCtrl": "masactrl",
         "P2P": "p2p",
         "PnP": "pnp",
