@@ -13,7 +13,6 @@ from zerocon.core.forward import Evaluations
 from zerocon.core.levels import Guess, Level, Path
 from zerocon.core.taps import Taps
 
-
 # The levels of a sampler: those of the model's own schedule, or evenly in flow time.
 Times = Literal["model", "even"]
 

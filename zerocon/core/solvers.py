@@ -105,9 +105,9 @@ class Corrector:
 
 @dataclass(frozen=True)
 class FixedPoint:
-    """FTEdit (Xu et al. 2025): `evaluations` at the level it goes to, each where the one before led.
+    """FTEdit (Xu et al. 2025): `evaluations` at the level it goes to, and the mean of their `v`.
 
-    The step goes along the mean of their `v`.
+    The first asks at the latent itself, each other one where the one before led.
     """
 
     path: Path

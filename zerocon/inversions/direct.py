@@ -3,43 +3,63 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 from torch import Tensor
 
 from zerocon.backbones.base import Backbone
 from zerocon.core.checks import ConfigError, one_of
 from zerocon.core.conditions import Conditions, Draws
-from zerocon.inversions.base import Provided, Trajectory
+from zerocon.inversions.base import Inversion, Provided, Trajectory, WayBack
+from zerocon.inversions.by_solver import (
+    FireFlowInversion,
+    FixedPointInversion,
+    InversionBySolver,
+    RFSolverInversion,
+    UniInversion,
+)
 from zerocon.inversions.ddim import DDIMInversion
 from zerocon.inversions.regularized import RegularizedInversion
+
+Walk = Literal["ddim", "regularized", "rf_solver", "fireflow", "uni_inv", "fixed_point"]
+BY_SOLVER: Mapping[str, type[InversionBySolver]] = {
+    "rf_solver": RFSolverInversion,
+    "fireflow": FireFlowInversion,
+    "uni_inv": UniInversion,
+    "fixed_point": FixedPointInversion,
+}
 
 
 @dataclass(frozen=True)
 class DirectInversion:
     """An inversion; while sampling, `z_src += z* - z_src`, and the edited row is left alone.
 
-    `walk`: DDIM inversion, or pix2pix-zero's `regularized` one. `moves`: the `source` alone, or
-    `both` rows by what puts the source back. PIE-Bench's runs of pix2pix-zero have the second
-    of each.
+    `walk`: DDIM inversion, pix2pix-zero's `regularized` one, or one of those by another solver.
+    `moves`: the `source` alone, or `both` rows by what puts the source back. PIE-Bench's runs of
+    pix2pix-zero have `regularized` and `both`; FTEdit has `fixed_point` and `source`.
     """
 
     provides: ClassVar[frozenset[Provided]] = frozenset({"trajectory", "source_row"})
 
     prompt: Literal["source", "empty"] = "source"
     refinements: int = 0
-    walk: Literal["ddim", "regularized"] = "ddim"
+    walk: Walk = "ddim"
     moves: Literal["source", "both"] = "source"
 
     def __post_init__(self) -> None:
-        one_of("inversion.walk", self.walk, ("ddim", "regularized"))
+        one_of("inversion.walk", self.walk, get_args(Walk))
         one_of("inversion.moves", self.moves, ("source", "both"))
-        self._ddim()
+        DDIMInversion(self.prompt, self.refinements)
         if self.walk == "regularized" and (self.prompt != "source" or self.refinements):
             raise ConfigError(
                 "inversion.walk=regularized inverts under the source prompt and has no "
                 "refinements; leave inversion.prompt and inversion.refinements as they are"
+            )
+        if self.walk in BY_SOLVER and self.refinements:
+            raise ConfigError(
+                f"inversion.walk={self.walk} has no refinements; leave inversion.refinements at 0"
             )
 
     @property
@@ -47,12 +67,19 @@ class DirectInversion:
         """Without them it is the same for every seed and case id."""
         return self.walk == "regularized"
 
+    @property
+    def way_back(self) -> WayBack:
+        return BY_SOLVER[self.walk].way_back if self.walk in BY_SOLVER else "euler"
+
     def __call__(
         self, backbone: Backbone, clean: Tensor, conditions: Conditions, steps: int, draws: Draws
     ) -> Trajectory:
-        invert = RegularizedInversion() if self.walk == "regularized" else self._ddim()
-        walk = invert(backbone, clean, conditions, steps, draws)
+        walk = self._inversion()(backbone, clean, conditions, steps, draws)
         return dataclasses.replace(walk, pinned=True, pulled=self.moves == "both")
 
-    def _ddim(self) -> DDIMInversion:
-        return DDIMInversion(self.prompt, self.refinements)
+    def _inversion(self) -> Inversion:
+        if self.walk == "regularized":
+            return RegularizedInversion()
+        if self.walk == "ddim":
+            return DDIMInversion(self.prompt, self.refinements)
+        return BY_SOLVER[self.walk](prompt=self.prompt)

@@ -64,7 +64,8 @@ class FlowEdit:
         z = clean
         for step in range(first, last):
             here, there = path.steps[step]
-            noises = [draws.normal_like(clean, f"flowedit/{step}/{k}") for k in range(self.averages)]
+            purposes = [f"flowedit/{step}/{k}" for k in range(self.averages)]
+            noises = [draws.normal_like(clean, purpose) for purpose in purposes]
             found = [self._velocity(backbone, conditions, here, clean, z, n) for n in noises]
             z = z + (there.t - here.t) * torch.stack(found).mean(0)
         if last < self.steps:
