@@ -23,7 +23,7 @@ class Condition:
         parts = {"tokens": self.tokens, "pooled": self.pooled, "guidance": self.guidance}
         return {name: part for name, part in parts.items() if part is not None}
 
-    def told(self, guidance: float) -> Condition:
+    def with_guidance(self, guidance: float) -> Condition:
         """The same texts for a model that is told the guidance scale."""
         rows = self.tokens.new_full((len(self),), guidance)
         return replace(self, guidance=rows)

@@ -56,11 +56,9 @@ def run_for_taps(network: Network, level: Level, rows: Rows) -> None:
 def predict_guided(
     network: Network, level: Level, z: Tensor, negative: Condition, text: Condition, scale: float
 ) -> Guess:
-    """One guided guess; the row with the negative condition is left out at scale 1."""
-    if guidance_is_told(network):
-        return network.predict(z, level, text.told(scale))
-    if scale == 1.0:
-        return network.predict(z, level, text)
+    """One guided guess; the row with the negative condition is left out where it is not needed."""
+    if not needs_negative(network, scale):
+        return network.predict(z, level, told(network, text, scale))
     found = predict(network, level, {"negative": (z, negative), "target": (z, text)})
     return guided(found["negative"], found["target"], scale)
 
@@ -82,12 +80,11 @@ def predict_each(
     A role has a row with the negative condition beside its own, unless its scale is 1 or the
     network is told the scale itself.
     """
-    told = guidance_is_told(network)
     rows: dict[str, tuple[Tensor, Condition]] = {}
     for role, one in asked.items():
-        if one.guidance != 1.0 and not told:
+        if needs_negative(network, one.guidance):
             rows[_negative_of(role)] = one.z, negative
-        rows[role] = one.z, one.text.told(one.guidance) if told else one.text
+        rows[role] = one.z, told(network, one.text, one.guidance)
     found = predict(network, level, rows)
     return {role: _guided(found, role, one.guidance) for role, one in asked.items()}
 
@@ -95,6 +92,16 @@ def predict_each(
 def guidance_is_told(network: Network) -> bool:
     """Whether the network takes guidance as a number in its condition, as FLUX.1-dev does."""
     return bool(getattr(network, "guidance_is_told", False))
+
+
+def needs_negative(network: Network, scale: float) -> bool:
+    """Whether guidance at this scale takes a row with the negative condition."""
+    return scale != 1.0 and not guidance_is_told(network)
+
+
+def told(network: Network, text: Condition, scale: float) -> Condition:
+    """The text with the guidance scale in it, for a network that is told it."""
+    return text.with_guidance(scale) if guidance_is_told(network) else text
 
 
 def _negative_of(role: str) -> str:
