@@ -55,9 +55,7 @@ def walked(
     times = [0.9 - 0.8 * i / steps for i in range(steps + 1)]
     times = times[::-1] if up else times
     path = Path(tuple(level_at(t, flow=flow) for t in times))
-    middles = tuple(
-        level_at((a + b) / 2, flow=flow) for a, b in zip(times, times[1:], strict=False)
-    )
+    middles = tuple(level_at((a + b) / 2, flow=flow) for a, b in pairwise(times))
     solver, found = SOLVERS[name](path, middles), Field()
     start = torch.linspace(-1, 1, 5).double()[None] if z is None else z
     branches = {"edit": path.levels[0].scale * start, "kept": start}
