@@ -54,12 +54,33 @@ METHODS = sorted(file.stem for file in (CONF / "method").glob("*.yaml"))
         (["method=reconstruct", "direction=prompt_pair"], "PromptPair.* direction=word_swap$"),
         (["method=p2p", "direction=sentences"], "direction=prompt_pair, word_swap"),
         (["method=p2p", "direction=prompt_pair", "direction.pooled=true"], "target prompt's words"),
+        (["method=flowedit", "inversion=ddim"], "starts from the picture itself.*=none$"),
+        (["method=uniedit", "inversion=direct"], "UniEdit samples no row .*=ddim.*uni_inv"),
+        (
+            ["method=pnp", "method.source=late", "inversion=rf_solver"],
+            "source for the sampler's levels only, and RFSolver.*what works: .*uni_inv",
+        ),
+        (
+            [
+                "method=pnp",
+                "method.source=late",
+                "inversion=direct",
+                "inversion.walk=fireflow",
+            ],
+            "DirectInversion asks between them",
+        ),
         (["method=sdedit", "inversion=edit_friendly"], "what works: inversion=none$"),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_what_would(overrides: list[str], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         compose_settings(overrides)
+
+
+def test_uni_inv_inverts_as_far_as_uni_edit_goes_back() -> None:
+    settings = compose_settings(["method=uniedit", "method.share=0.4"])
+    assert settings.config["inversion"]["share"] == 0.4
+    assert compose_settings(["inversion=uni_inv"]).config["inversion"]["share"] == 1.0
 
 
 def test_null_text_follows_the_methods_guidance() -> None:

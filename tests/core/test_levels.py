@@ -13,9 +13,11 @@ from zerocon.core.levels import (
     flow_level,
     flow_path,
     guided,
+    moved,
     noise_scale,
     noisy_mean,
     vp_level,
+    vp_level_at,
     vp_path,
 )
 
@@ -124,6 +126,43 @@ def test_a_moved_latent_keeps_the_prediction(level: Level) -> None:
     torch.testing.assert_close(moved.at(level), z + 1)
     kept = moved.velocity if level.flow else moved.noise
     torch.testing.assert_close(kept, predicted)
+
+
+@pytest.mark.parametrize("here", LEVELS[:3])
+@pytest.mark.parametrize("there", [vp_level(9, 0.9), flow_level(0.0)])
+def test_a_step_along_the_velocity_is_the_step_of_a_sampler(here: Level, there: Level) -> None:
+    """DDIM's, for a diffusion model: what it predicts is ε."""
+    z, predicted = pair()
+    guess = (Guess.from_velocity if here.flow else Guess.from_noise)(z, predicted, here)
+    torch.testing.assert_close(moved(z, guess.velocity, here, there), guess.at(there))
+    again = Guess.along(z, guess.velocity, here)
+    torch.testing.assert_close(again.clean, guess.clean)
+    torch.testing.assert_close(again.noise, guess.noise)
+
+
+def test_the_common_coordinate_is_a_flow_models() -> None:
+    clean, noise = pair()
+    level = vp_level(500, 0.3)
+    z = level.mix(clean, noise) / level.scale
+    torch.testing.assert_close(z, (1 - level.t) * clean + level.t * noise)
+    assert (flow_level(0.7).t, flow_level(0.7).scale) == (0.7, 1)
+
+
+def test_a_diffusion_models_level_at_a_flow_time() -> None:
+    theirs = DDIMScheduler(**SD)
+    alphas = theirs.alphas_cumprod.double()
+    for time in (0, 1, 500, 999):
+        trained = vp_level(time, float(alphas[time]))
+        found = vp_level_at(alphas, trained.t)
+        assert found.time == pytest.approx(time, abs=1e-6)
+        assert (found.signal, found.noise) == pytest.approx((trained.signal, trained.noise))
+    between = vp_level_at(alphas, 0.4321)
+    assert between.t == pytest.approx(0.4321)
+    assert between.signal**2 + between.noise**2 == pytest.approx(1)
+    assert between.time != round(between.time)
+    clean, noisiest = vp_level_at(alphas, 0.0), vp_level_at(alphas, 1.0)
+    assert (clean.time, clean.signal, clean.noise) == (0, 1, 0)
+    assert (noisiest.time, noisiest.signal) == pytest.approx((999, float(alphas[-1]) ** 0.5))
 
 
 def test_guidance_moves_from_the_negative_through_the_condition() -> None:

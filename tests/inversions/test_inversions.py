@@ -20,12 +20,20 @@ from zerocon.core.levels import Guess, Level, Path, noise_scale, vp_level
 from zerocon.core.taps import Taps
 from zerocon.datasets.shapes import ShapesPIE
 from zerocon.inversions.base import Inversion, Trajectory, proximal_share
+from zerocon.inversions.by_solver import (
+    FireFlowInversion,
+    FixedPointInversion,
+    InversionBySolver,
+    RFSolverInversion,
+    UniInversion,
+)
 from zerocon.inversions.ddim import DDIMInversion
 from zerocon.inversions.direct import DirectInversion
 from zerocon.inversions.edit_friendly import EditFriendlyInversion
 from zerocon.inversions.negative_prompt import NegativePromptInversion
 from zerocon.inversions.null_text import NullTextInversion
 from zerocon.inversions.regularized import RegularizedInversion
+from zerocon.inversions.rf_inversion import RFInversion
 from zerocon.methods.ddim import DDIM
 
 PLACES = ("at the beach", "on a gray background", "in the forest", "at night")
@@ -90,6 +98,11 @@ def walked(
         NullTextInversion(guidance=3.0, iterations=2),
         NegativePromptInversion(proximal=0.75),
         EditFriendlyInversion(),
+        RFSolverInversion(),
+        FireFlowInversion(guidance=2.0),
+        UniInversion(),
+        FixedPointInversion(),
+        RFInversion(),
     ],
     ids=lambda i: type(i).__name__,
 )
@@ -110,6 +123,106 @@ def test_refinements_come_closer_to_what_sampling_passes(backbone: StableDiffusi
         errors.append((back - clean).square().mean().item())
     assert errors[1] < 0.5 * errors[0]
     assert errors[2] < 0.01 * errors[0]
+
+
+@pytest.mark.parametrize(
+    ("inversion", "share"),
+    [
+        (RFSolverInversion(), 0.02),
+        (FireFlowInversion(), 0.03),
+        (UniInversion(), 0.3),
+        (FixedPointInversion(), 0.3),
+    ],
+    ids=lambda i: type(i).__name__,
+)
+def test_solvers_return_closer_than_ddim_inversion(
+    trained: tuple[Any, Tensor, Conditions], inversion: InversionBySolver, share: float
+) -> None:
+    """What is lost there and back in 10 steps, as a share of what DDIM inversion loses (0.02)."""
+    backbone, clean, conditions = trained
+    method, lost = DDIM(steps=10, guidance=1.0, prompt="source"), list[float]()
+    for one in (DDIMInversion(), inversion):
+        walk = one(backbone, clean, conditions, 10, Draws(0, ["a"]))
+        back = method(backbone, walk, conditions, Draws(0, ["a"]))
+        lost.append((back - clean).square().mean().item())
+    assert lost[1] < share * lost[0]
+
+
+@pytest.fixture(scope="module")
+def trained() -> tuple[Any, Tensor, Conditions]:
+    """The packaged model, and the latent and conditions of one picture."""
+    backbone = Shapes(device="cpu", dtype="float32").load()
+    dataset = ShapesPIE(20, "validation", backbone.side)
+    case = dataset.load(dataset.ids[0])
+    source = backbone.embed([case.source_prompt])
+    conditions = Conditions(source, source, backbone.embed([""]))
+    return backbone, backbone.encode(case.image[None]), conditions
+
+
+def test_a_share_is_inverted_from_the_picture_on(backbone: StableDiffusionBackbone) -> None:
+    method = DDIM(steps=5, guidance=1.0)
+    clean, part, _ = walked(backbone, RFSolverInversion(share=0.6), method, [0])
+    _, whole, _ = walked(backbone, RFSolverInversion(), method, [0])
+    assert torch.equal(part.latents, whole.latents[:4])
+    assert torch.equal(part.clean, clean)
+    assert (len(part.path), len(part.middles)) == (3, 3)
+    for left in (whole.tail(3), whole.tail(3).tail(7)):
+        assert torch.equal(left.latents, part.latents)
+        assert (left.path, left.middles) == (part.path, part.middles)
+
+
+def test_a_tail_keeps_what_belongs_to_its_steps(backbone: StableDiffusionBackbone) -> None:
+    method = DDIM(steps=4, guidance=3.0)
+    _, noisy, _ = walked(backbone, EditFriendlyInversion(skip=0.0), method, [0])
+    _, nulls, _ = walked(backbone, NegativePromptInversion(), method, [0])
+    assert noisy.noises is not None
+    assert same_tensor(noisy.tail(2).noises, noisy.noises[2:])
+    left = nulls.tail(2).negatives
+    assert left is not None
+    assert len(left.tokens) == 2
+
+
+def same_tensor(a: Tensor | None, b: Tensor) -> bool:
+    return a is not None and torch.equal(a, b)
+
+
+def test_the_source_within_a_step_lies_on_its_straight_line(
+    backbone: StableDiffusionBackbone,
+) -> None:
+    _, walk, _ = walked(backbone, RFSolverInversion(), DDIM(steps=4, guidance=1.0), [0])
+    here, there = walk.path.steps[1]
+    middle = walk.middles[1]
+    assert middle.t == pytest.approx((here.t + there.t) / 2)
+    assert torch.equal(walk.source_at(1, here), walk.before(1))
+    ends = walk.before(1) / here.scale + walk.before(2) / there.scale
+    torch.testing.assert_close(walk.source_at(1, middle) / middle.scale, ends / 2)
+
+
+def test_direct_over_a_solvers_walk(backbone: StableDiffusionBackbone) -> None:
+    """FTEdit's sampler: fixed-point inversion, and the source's row put back."""
+    method = DDIM(steps=3, guidance=1.0)
+    _, walk, _ = walked(backbone, DirectInversion(walk="fixed_point"), method, [0, 1])
+    _, expected, _ = walked(backbone, FixedPointInversion(), method, [0, 1])
+    assert torch.equal(walk.latents, expected.latents)
+    assert (walk.pinned, walk.pulled) == (True, False)
+    assert DirectInversion(walk="fireflow").way_back == "fireflow"
+    assert not DirectInversion(walk="fireflow").uses_draws
+    with pytest.raises(ConfigError, match=r"walk=rf_solver has no refinements"):
+        DirectInversion(walk="rf_solver", refinements=1)
+
+
+def test_rf_inversion_without_the_model_leads_to_the_drawn_noise(
+    backbone: StableDiffusionBackbone,
+) -> None:
+    """At γ = 1 the walk is the straight line from the picture to the noise."""
+    clean, walk, _ = walked(backbone, RFInversion(gamma=1.0), DDIM(steps=5, guidance=1.0), [0])
+    noise = Draws(0, ["0"]).normal_like(clean, "rf_inversion")
+    first, top = walk.path.levels[-1], walk.path.levels[0]
+    share = (top.t - first.t) / (1 - first.t)
+    expected = (1 - share) * clean / first.scale + share * noise
+    torch.testing.assert_close(walk.start / top.scale, expected, rtol=1e-4, atol=1e-4)
+    again = walked(backbone, RFInversion(gamma=1.0), DDIM(steps=5, guidance=1.0), [1])[1]
+    assert not torch.equal(again.start, walk.start)  # each case has its own noise
 
 
 def test_direct_keeps_the_source_on_its_trajectory(backbone: StableDiffusionBackbone) -> None:

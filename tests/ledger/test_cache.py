@@ -18,6 +18,7 @@ from zerocon.core.cases import Case
 from zerocon.core.conditions import Condition, Conditions, Draws
 from zerocon.core.memory import NO_MEMORY, Entry, Memory, key_of
 from zerocon.inversions.base import Trajectory
+from zerocon.inversions.by_solver import RFSolverInversion
 from zerocon.inversions.ddim import DDIMInversion
 from zerocon.ledger import cache as module
 from zerocon.ledger.cache import Cache, folders, memory_of, prune
@@ -118,6 +119,15 @@ def test_all_that_a_replay_needs_is_kept(backbone: StableDiffusionBackbone) -> N
     assert made.negatives is not None
     assert same(again.negatives.tokens, made.negatives.tokens)
     assert (again.path, again.pinned, again.proximal) == (made.path, True, 0.7)
+
+
+def test_the_way_back_of_a_solver_is_kept(backbone: StableDiffusionBackbone) -> None:
+    kept = Inverter(RFSolverInversion(), {"prompt": "source"}, cache())
+    made, _ = invert(backbone, THREE[:1], kept)
+    again, rows = invert(backbone, THREE[:1], kept)
+    assert rows == 0
+    assert (again.way_back, again.middles) == ("midpoint", made.middles)
+    assert len(again.middles) == STEPS
 
 
 def test_what_decides_a_trajectory_is_in_its_name(backbone: StableDiffusionBackbone) -> None:

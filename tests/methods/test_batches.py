@@ -11,9 +11,14 @@ from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
 from zerocon.methods.base import Method
 from zerocon.methods.cds import CDS
 from zerocon.methods.dds import DDS
+from zerocon.methods.dnaedit import DNAEdit
+from zerocon.methods.flowalign import FlowAlign
+from zerocon.methods.flowedit import FlowEdit
 from zerocon.methods.masactrl import MasaCtrl
 from zerocon.methods.p2p import P2P
 from zerocon.methods.pnp import PnP
+from zerocon.methods.rf_inversion import RFInversionEdit
+from zerocon.methods.uniedit import UniEdit
 
 CUT = losses(xa_weight=0.0, weight=3.0, query="reference", n_patches=16)
 METHODS = [
@@ -24,6 +29,11 @@ METHODS = [
     MasaCtrl(steps=2, guidance=3.0, first_step=0, masked=True, mask_threshold=0.5),
     DDS(steps=2, scale=200.0),
     CDS(steps=2, scale=200.0, loss=CUT),
+    FlowEdit(steps=2, guidance=3.0, averages=2, times="even"),
+    FlowAlign(steps=2, guidance=3.0, times="even"),
+    DNAEdit(steps=3, guidance=3.0, times="even"),
+    RFInversionEdit(steps=2, guidance=3.0, stop=1.0),
+    UniEdit(steps=2, share=1.0),
 ]
 
 

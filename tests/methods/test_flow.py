@@ -17,6 +17,12 @@ from zerocon.core.conditions import Condition, Conditions, Draws, Words
 from zerocon.core.forward import Evaluations
 from zerocon.core.levels import Guess, Level, Path, flow_level, flow_path
 from zerocon.core.taps import Site, Taps
+from zerocon.inversions.by_solver import (
+    FireFlowInversion,
+    FixedPointInversion,
+    RFSolverInversion,
+    UniInversion,
+)
 from zerocon.inversions.ddim import DDIMInversion
 from zerocon.inversions.direct import DirectInversion
 from zerocon.inversions.negative_prompt import NegativePromptInversion
@@ -61,6 +67,9 @@ class TinyFlow:
 
     def level(self, share: float) -> Level:
         return flow_level(share)
+
+    def level_at(self, t: float) -> Level:
+        return flow_level(t)
 
     def tokens(self, prompt: str) -> tuple[int, ...]:
         return (1, *(len(word) for word in prompt.split()), 2)
@@ -149,6 +158,43 @@ def test_guidance_and_reconstruction() -> None:
     guided = run(DDIM(steps=6, guidance=3.0))
     expected = clean_of(0.0) + 3.0 * (clean_of(2.0) - clean_of(0.0))
     torch.testing.assert_close(guided, expected, rtol=0, atol=1e-6)
+
+
+SOLVERS = [RFSolverInversion(), FireFlowInversion(), UniInversion(), FixedPointInversion()]
+
+
+@pytest.mark.parametrize("inversion", SOLVERS, ids=lambda i: type(i).__name__)
+@pytest.mark.parametrize("name", METHODS)
+def test_solvers_with_several_evaluations_end_there_too(name: str, inversion: object) -> None:
+    edited = run(METHODS[name], inversion)
+    torch.testing.assert_close(edited, clean_of(2.0), rtol=0, atol=1e-6)
+
+
+def test_zerocon_on_midpoints_by_hand() -> None:
+    """The latent descends once a step, before the first evaluation; the second asks as it is."""
+    strong = ZeroCon(losses(xa_weight=0.0, cut_weight=0.05, cut_sites="self"), 1, guidance=1.0)
+    flow = TinyFlow(exact=False)
+    draws, texts = Draws(0, ["a"]), conditions(flow)
+    walk = RFSolverInversion()(flow, clean_of(1.0), texts, 1, draws)
+    seen: list[Tensor] = []
+
+    def spied(z: Tensor, level: Level, condition: Condition) -> Guess:
+        found = TinyFlow.predict(flow, z, level, condition)
+        seen.append(z.detach())
+        return found
+
+    flow.predict = spied  # type: ignore[method-assign]
+    edited = strong(flow, walk, texts, draws)
+    source, first, middle = seen  # the reference and two evaluations; the losses' pass ends early
+    descended = first[-1:]  # the row under the target prompt, after the one under the empty prompt
+    assert (descended - source).abs().max() > 1e-3
+
+    def velocity(z: Tensor) -> Tensor:
+        return z * 0.1 + texts.target.tokens.mean()
+
+    half = descended - 0.5 * velocity(descended)
+    torch.testing.assert_close(middle[1:2], half, rtol=0, atol=1e-6)
+    torch.testing.assert_close(edited, descended - velocity(half), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("inversion", [DirectInversion(), NegativePromptInversion(proximal=0.5)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -12,6 +12,9 @@ from zerocon.core.conditions import Condition
 from zerocon.core.forward import Evaluations
 from zerocon.core.levels import Guess, Level, Path
 from zerocon.core.taps import Taps
+
+# The levels of a sampler: those of the model's own schedule, or evenly in flow time.
+Times = Literal["model", "even"]
 
 
 class BackboneError(Exception):
@@ -33,6 +36,10 @@ class Backbone(Protocol):
 
     def level(self, share: float) -> Level:
         """The level at a share of the training times: 0 is clean, 1 noise."""
+        ...
+
+    def level_at(self, t: float) -> Level:
+        """The level at a flow time, of a diffusion model too: 0 is clean, 1 noise."""
         ...
 
     def encode(self, images: Tensor) -> Tensor:
@@ -58,6 +65,19 @@ class Backbone(Protocol):
     def predict(self, z: Tensor, level: Level, condition: Condition) -> Guess:
         """What is clean and what is noise in `z`, whatever the network itself predicts."""
         ...
+
+
+def path_of(backbone: Backbone, steps: int, times: Times) -> Path:
+    """The levels of a sampler: the model's own, or evenly in flow time down to clean."""
+    if times == "model":
+        return backbone.path(steps)
+    top = backbone.level(1.0).t
+    return Path(tuple(backbone.level_at(top * (1 - i / steps)) for i in range(steps + 1)))
+
+
+def middles_of(backbone: Backbone, path: Path) -> tuple[Level, ...]:
+    """The level halfway through each step, in flow time."""
+    return tuple(backbone.level_at((here.t + there.t) / 2) for here, there in path.steps)
 
 
 class BackboneSettings(Protocol):

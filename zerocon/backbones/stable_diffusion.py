@@ -23,7 +23,7 @@ from zerocon.core.cases import World
 from zerocon.core.checks import ConfigError, in_range, one_of
 from zerocon.core.conditions import Condition
 from zerocon.core.forward import Evaluations
-from zerocon.core.levels import Guess, Level, vp_level, vp_path
+from zerocon.core.levels import Guess, Level, vp_level, vp_level_at, vp_path
 from zerocon.core.levels import Path as LevelPath
 
 
@@ -71,6 +71,9 @@ class StableDiffusionBackbone:
     def level(self, share: float) -> Level:
         time = min(round(share * len(self._alphas)), len(self._alphas) - 1)
         return vp_level(time, float(self._alphas[time]))
+
+    def level_at(self, t: float) -> Level:
+        return vp_level_at(self._alphas, t)
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:

@@ -1,9 +1,11 @@
-"""`zerocon bench --count`: how many rows each method sends through the U-Net, for one picture."""
+"""`zerocon bench --count`: how many rows each method sends through the network, for one picture."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zerocon.commands.options import add_composing
@@ -19,7 +21,7 @@ PUBLISHED = "pix2pix-zero's published pipeline, 50 steps"
 
 @dataclass(frozen=True)
 class Cost:
-    """Rows through the U-Net: of the inversion, then of the method."""
+    """Rows through the network: of the inversion, then of the method."""
 
     inversion: int
     forward: int
@@ -30,6 +32,11 @@ class Cost:
         """Without the inversion. A row's way back for its latent alone costs about its way in."""
         return self.forward + self.backward
 
+    @property
+    def edit(self) -> int:
+        """With the inversion: what one edit costs."""
+        return self.inversion + self.total
+
 
 def published_pix2pix_zero(steps: int) -> Cost:
     return Cost(inversion=steps, forward=6 * steps, backward=2 * steps)
@@ -38,9 +45,13 @@ def published_pix2pix_zero(steps: int) -> Cost:
 def add(commands: Any) -> None:
     bench = commands.add_parser("bench", help="what the methods cost")
     bench.add_argument(
-        "--count", action="store_true", required=True, help="U-Net evaluations, counted"
+        "--count", action="store_true", required=True, help="rows through the network, counted"
     )
-    bench.add_argument("methods", nargs="*", help="default: all of conf/method")
+    bench.add_argument(
+        "names",
+        nargs="*",
+        help="of conf/method, or of conf/experiment for published set-ups; default: all methods",
+    )
     bench.add_argument("--overrides", nargs="*", default=[], help="as for run.py")
     add_composing(bench)
     bench.set_defaults(handler=_bench)
@@ -51,18 +62,26 @@ def _bench(options: argparse.Namespace) -> None:
     from zerocon.config.settings import compose_settings
     from zerocon.core.checks import one_of
 
-    known = sorted(file.stem for file in (CONF / "method").glob("*.yaml"))
-    for name in options.methods:
-        one_of("method", name, known)
-    methods = options.methods or known
+    methods, published = (_names(CONF / group) for group in ("method", "experiment"))
+    for name in options.names:
+        one_of("name", name, [*methods, *published])
     settings = {
-        m: compose_settings([f"method={m}", *options.overrides], worlds="edit") for m in methods
+        name: compose_settings([_chosen(name, methods), *options.overrides], worlds="edit")
+        for name in options.names or methods
     }
     quiet_models()
     backbone = next(iter(settings.values())).backbone.load()
     costs = {name: counted(chosen, backbone) for name, chosen in settings.items()}
     costs[PUBLISHED] = published_pix2pix_zero(50)
     _print(costs)
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(file.stem for file in folder.glob("*.yaml"))
+
+
+def _chosen(name: str, methods: Sequence[str]) -> str:
+    return f"method={name}" if name in methods else f"+experiment={name}"
 
 
 def counted(settings: Any, backbone: Backbone) -> Cost:
@@ -104,14 +123,15 @@ def _print(costs: dict[str, Cost]) -> None:
     rows = [
         [
             Cell(name),
-            *(Cell(str(n)) for n in (cost.inversion, cost.forward, cost.backward, cost.total)),
+            *(Cell(str(n)) for n in (cost.inversion, cost.forward, cost.backward, cost.edit)),
+            Cell(str(cost.total)),
             Cell(f"{cost.total / yardstick:.2f}"),
         ]
         for name, cost in costs.items()
     ]
-    header = ["method", "inversion", "forward", "backward", "sum", "of published"]
+    header = ["method", "inversion", "forward", "backward", "edit", "sum", "of published"]
     note = (
-        "rows through the U-Net for one picture; sum: forward and backward of the method, without "
-        "the inversion; of published: as a share of that of the last line"
+        "rows through the network for one picture; edit: all of them; sum: forward and backward of "
+        "the method, without the inversion; of published: sum, as a share of the last line's"
     )
     write([Grid("", header, rows, [note])], "terminal", Console())

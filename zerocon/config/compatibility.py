@@ -59,6 +59,11 @@ def _about_inversion(method: Method, inversion: Inversion) -> str | None:
     for given, why in _UNUSED.items():
         if given in inversion.provides - method.uses:
             return f"{why.format(method=name)}, so {inverter} would have no effect"
+    if getattr(method, "asks_at_levels_only", False) and _asks_between(inversion):
+        return (
+            f"{name} with method.source=late has a source for the sampler's levels only, and "
+            f"{inverter} asks between them, too"
+        )
     if isinstance(inversion, FittedToGuidance) and inversion.fitted_guidance != method.guidance:
         return (
             f"{inverter} is fitted to guidance {inversion.fitted_guidance:g}, but {name} samples "
@@ -66,6 +71,11 @@ def _about_inversion(method: Method, inversion: Inversion) -> str | None:
             "follows the method's"
         )
     return None
+
+
+def _asks_between(inversion: Inversion) -> bool:
+    """Whether its way back evaluates the network between the levels of the path."""
+    return getattr(inversion, "way_back", "euler") != "euler"
 
 
 def _about_model(inversion: Inversion, *, flow: bool) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,11 +16,17 @@ class Condition:
 
     tokens: Tensor  # [row, token, width]
     pooled: Tensor | None = None  # of the whole prompt, [row, width], for models that use one
+    guidance: Tensor | None = None  # the scale, [row], for models that are told it
 
     @property
     def parts(self) -> dict[str, Tensor]:
-        parts = {"tokens": self.tokens, "pooled": self.pooled}
+        parts = {"tokens": self.tokens, "pooled": self.pooled, "guidance": self.guidance}
         return {name: part for name, part in parts.items() if part is not None}
+
+    def with_guidance(self, guidance: float) -> Condition:
+        """The same texts for a model that is told the guidance scale."""
+        rows = self.tokens.new_full((len(self),), guidance)
+        return replace(self, guidance=rows)
 
     def __len__(self) -> int:
         return len(self.tokens)

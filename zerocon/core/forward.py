@@ -56,11 +56,61 @@ def run_for_taps(network: Network, level: Level, rows: Rows) -> None:
 def predict_guided(
     network: Network, level: Level, z: Tensor, negative: Condition, text: Condition, scale: float
 ) -> Guess:
-    """One guided guess; the row with the negative condition is left out at scale 1."""
-    if scale == 1.0:
-        return network.predict(z, level, text)
+    """One guided guess; the row with the negative condition is left out where it is not needed."""
+    if not needs_negative(network, scale):
+        return network.predict(z, level, told(network, text, scale))
     found = predict(network, level, {"negative": (z, negative), "target": (z, text)})
     return guided(found["negative"], found["target"], scale)
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """A guided guess that is wanted: of which latents, under which text, at which scale."""
+
+    z: Tensor
+    text: Condition
+    guidance: float
+
+
+def predict_each(
+    network: Network, level: Level, negative: Condition, asked: Mapping[str, Asked]
+) -> dict[str, Guess]:
+    """Every role's guided guess, all in one forward pass.
+
+    A role has a row with the negative condition beside its own, unless its scale is 1 or the
+    network is told the scale itself.
+    """
+    rows: dict[str, tuple[Tensor, Condition]] = {}
+    for role, one in asked.items():
+        if needs_negative(network, one.guidance):
+            rows[_negative_of(role)] = one.z, negative
+        rows[role] = one.z, told(network, one.text, one.guidance)
+    found = predict(network, level, rows)
+    return {role: _guided(found, role, one.guidance) for role, one in asked.items()}
+
+
+def guidance_is_told(network: Network) -> bool:
+    """Whether the network takes guidance as a number in its condition, as FLUX.1-dev does."""
+    return bool(getattr(network, "guidance_is_told", False))
+
+
+def needs_negative(network: Network, scale: float) -> bool:
+    """Whether guidance at this scale takes a row with the negative condition."""
+    return scale != 1.0 and not guidance_is_told(network)
+
+
+def told(network: Network, text: Condition, scale: float) -> Condition:
+    """The text with the guidance scale in it, for a network that is told it."""
+    return text.with_guidance(scale) if guidance_is_told(network) else text
+
+
+def _negative_of(role: str) -> str:
+    return "negative" if role == "target" else f"{role}_negative"
+
+
+def _guided(found: Mapping[str, Guess], role: str, scale: float) -> Guess:
+    negative = found.get(_negative_of(role))
+    return found[role] if negative is None else guided(negative, found[role], scale)
 
 
 def both_branches(z: Branches, negative: Condition, source: Condition, target: Condition) -> Rows:

@@ -4,6 +4,10 @@ Every model mixes the clean latent and noise, `z = signal · clean + noise · ε
 keep `signal² + noise² = 1`, flow models `signal + noise = 1`. A backbone answers with both parts
 of the mixture, so one step leads from any level to any other, `z' = signal' · clean + noise' · ε`:
 DDIM's step for a diffusion model, Euler's for a flow model.
+
+All models share one coordinate: with `t = noise / (signal + noise)` and `z / (signal + noise)` a
+diffusion model's latent is a flow model's, `(1 - t) · clean + t · ε`. There a step along the
+velocity `ε - clean` is a straight line. Solvers and flow editors work in it, on both kinds.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,6 +28,16 @@ class Level:
     signal: float  # √ā of a diffusion model, 1 - t of a flow model
     noise: float  # √(1 - ā), or t
     flow: bool = False
+
+    @property
+    def scale(self) -> float:
+        """What a latent is divided by to be in the common coordinate; 1 for a flow model."""
+        return self.signal + self.noise
+
+    @property
+    def t(self) -> float:
+        """The flow time: 0 is clean, 1 noise."""
+        return self.noise / self.scale
 
     def mix(self, clean: Tensor, noise: Tensor) -> Tensor:
         return self.signal * clean + self.noise * noise
@@ -47,6 +62,11 @@ class Path:
         """The last `count` steps."""
         return Path(self.levels[len(self) - count :])
 
+    @property
+    def upwards(self) -> Path:
+        """The same levels, cleanest first, as an inversion visits them."""
+        return Path(self.levels[::-1])
+
 
 def vp_path(
     alphas_cumprod: Tensor, steps: int, *, offset: int = 1, final_alpha: float | None = None
@@ -68,6 +88,19 @@ def vp_path(
 def vp_level(time: float, alpha: float) -> Level:
     """Of a diffusion model at a cumulative ā."""
     return Level(time, alpha**0.5, (1 - alpha) ** 0.5)
+
+
+def vp_level_at(alphas_cumprod: Tensor, t: float) -> Level:
+    """Of a diffusion model at a flow time, at most that of its noisiest level.
+
+    The network is told a time between two that it was trained at.
+    """
+    alphas = alphas_cumprod.double().numpy()
+    signals, noises = np.sqrt(alphas), np.sqrt(1 - alphas)
+    known = noises / (signals + noises)
+    t = min(t, float(known[-1]))
+    size = ((1 - t) ** 2 + t**2) ** 0.5
+    return Level(float(np.interp(t, known, np.arange(len(known)))), (1 - t) / size, t / size)
 
 
 def flow_path(steps: int, *, shift: float = 1.0, trained: int = 1000) -> Path:
@@ -108,8 +141,15 @@ class Guess:
         """Of a flow model that predicts `velocity = ε - clean`; divides by nothing."""
         return cls(z - level.noise * velocity, z + level.signal * velocity)
 
+    @classmethod
+    def along(cls, z: Tensor, velocity: Tensor, level: Level) -> Self:
+        """Of any model whose latent `z` moves with `velocity` in the common coordinate."""
+        z = z / level.scale
+        return cls(z - level.t * velocity, z + (1 - level.t) * velocity)
+
     @property
     def velocity(self) -> Tensor:
+        """In the common coordinate, whatever the model predicts."""
         return self.noise - self.clean
 
     def at(self, level: Level) -> Tensor:
@@ -139,6 +179,11 @@ class Guess:
 
     def __getitem__(self, rows: Tensor | slice) -> Guess:
         return Guess(self.clean[rows], self.noise[rows])
+
+
+def moved(z: Tensor, velocity: Tensor, here: Level, there: Level) -> Tensor:
+    """The latent `z` at `here`, moved to `there` along a velocity of the common coordinate."""
+    return there.scale * (z / here.scale + (there.t - here.t) * velocity)
 
 
 def guided(negative: Guess, positive: Guess, scale: float) -> Guess:

@@ -7,6 +7,12 @@ from typing import TYPE_CHECKING
 from zerocon.core.registry import offer
 
 if TYPE_CHECKING:
+    from zerocon.inversions.by_solver import (
+        FireFlowInversion,
+        FixedPointInversion,
+        RFSolverInversion,
+        UniInversion,
+    )
     from zerocon.inversions.ddim import DDIMInversion
     from zerocon.inversions.direct import DirectInversion
     from zerocon.inversions.edit_friendly import EditFriendlyInversion
@@ -14,15 +20,21 @@ if TYPE_CHECKING:
     from zerocon.inversions.none import NoInversion
     from zerocon.inversions.null_text import NullTextInversion
     from zerocon.inversions.regularized import RegularizedInversion
+    from zerocon.inversions.rf_inversion import RFInversion
 
 __all__ = [
     "DDIMInversion",
     "DirectInversion",
     "EditFriendlyInversion",
+    "FireFlowInversion",
+    "FixedPointInversion",
     "NegativePromptInversion",
     "NoInversion",
     "NullTextInversion",
+    "RFInversion",
+    "RFSolverInversion",
     "RegularizedInversion",
+    "UniInversion",
 ]
 
 __getattr__ = offer(
@@ -31,9 +43,14 @@ __getattr__ = offer(
         "DDIMInversion": "ddim",
         "DirectInversion": "direct",
         "EditFriendlyInversion": "edit_friendly",
+        "FireFlowInversion": "by_solver",
+        "FixedPointInversion": "by_solver",
         "NegativePromptInversion": "negative_prompt",
         "NoInversion": "none",
         "NullTextInversion": "null_text",
+        "RFInversion": "rf_inversion",
+        "RFSolverInversion": "by_solver",
         "RegularizedInversion": "regularized",
+        "UniInversion": "by_solver",
     },
 )

@@ -21,11 +21,14 @@ from zerocon.core.sampling import (
     sample,
     unchanged,
 )
-from zerocon.core.solvers import Euler, WithNoise
+from zerocon.core.solvers import Euler, FireFlow, Midpoint, WithNoise
 
 # What an inversion can give that a method may or may not make use of: noisy latents, a negative
 # condition for each step, a source branch that is put back onto its trajectory.
 Provided = Literal["trajectory", "negative", "source_row"]
+
+# The solver that samples from a trajectory without noise maps.
+WayBack = Literal["euler", "midpoint", "fireflow"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +48,8 @@ class Trajectory:
     pulled: bool = False  # and the edit moves by as much
     proximal: float | None = None  # quantile below which guidance's differences are dropped
     shrink: bool = False  # soft threshold instead of hard
+    way_back: WayBack = "euler"
+    middles: tuple[Level, ...] = ()  # halfway through each step, for a way back that asks there
 
     @property
     def clean(self) -> Tensor:
@@ -65,6 +70,28 @@ class Trajectory:
     def before(self, step: int) -> Tensor:
         """The source's latent that sampling step `step` leaves."""
         return self.latents[len(self.path) - step]
+
+    def source_at(self, step: int, level: Level) -> Tensor:
+        """The source's latent at a level within sampling step `step`, on a straight line."""
+        here, there = self.path.steps[step]
+        if level == here:
+            return self.before(step)
+        share = (level.t - here.t) / (there.t - here.t)
+        ends = self.before(step) / here.scale, self.before(step + 1) / there.scale
+        return level.scale * torch.lerp(*ends, share)
+
+    def tail(self, count: int) -> Self:
+        """What is left of it for the last `count` steps; all of it where it has no more."""
+        count = min(count, len(self.path))
+        first = len(self.path) - count
+        return replace(
+            self,
+            path=self.path.tail(count),
+            latents=self.latents[: count + 1],
+            negatives=None if self.negatives is None else self.negatives[first:],
+            noises=None if self.noises is None else self.noises[first:],
+            middles=self.middles[first:],
+        )
 
     def negative(self, step: int, otherwise: Condition) -> Condition:
         return otherwise if self.negatives is None else self.negatives[step]
@@ -87,9 +114,13 @@ class Trajectory:
 
     @property
     def solver(self) -> Solver:
-        if self.noises is None:
+        """A new one: some keep what they have found in the step before."""
+        if self.noises is not None:
+            return WithNoise(self.path, self.noises)
+        if self.way_back == "euler":
             return Euler(self.path)
-        return WithNoise(self.path, self.noises)
+        make = Midpoint if self.way_back == "midpoint" else FireFlow
+        return make(self.path, self.middles)
 
     def sample(
         self,
@@ -128,6 +159,8 @@ class Trajectory:
             "pulled": self.pulled,
             "proximal": self.proximal,
             "shrink": self.shrink,
+            "way_back": self.way_back,
+            "middles": [asdict(level) for level in self.middles],
         }
         return {name: part for name, part in tensors.items() if part is not None}, rest
 
@@ -137,12 +170,16 @@ class Trajectory:
         prefix = "negatives."
         negatives = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
         settings = dict(rest)
-        path = Path(tuple(Level(**level) for level in settings.pop("levels")))
+        levels, middles = (
+            tuple(Level(**level) for level in settings.pop(name, ()))
+            for name in ("levels", "middles")
+        )
         return cls(
-            path,
+            Path(levels),
             tensors["latents"],
             Condition(**negatives) if negatives else None,
             tensors.get("noises"),
+            middles=middles,
             **settings,
         )
 

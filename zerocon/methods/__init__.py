@@ -10,13 +10,32 @@ if TYPE_CHECKING:
     from zerocon.methods.cds import CDS
     from zerocon.methods.ddim import DDIM
     from zerocon.methods.dds import DDS
+    from zerocon.methods.dnaedit import DNAEdit
+    from zerocon.methods.flowalign import FlowAlign
+    from zerocon.methods.flowedit import FlowEdit
     from zerocon.methods.masactrl import MasaCtrl
     from zerocon.methods.p2p import P2P
     from zerocon.methods.pnp import PnP
+    from zerocon.methods.rf_inversion import RFInversionEdit
     from zerocon.methods.sdedit import SDEdit
+    from zerocon.methods.uniedit import UniEdit
     from zerocon.methods.zerocon import ZeroCon
 
-__all__ = ["CDS", "DDIM", "DDS", "P2P", "MasaCtrl", "PnP", "SDEdit", "ZeroCon"]
+__all__ = [
+    "CDS",
+    "DDIM",
+    "DDS",
+    "P2P",
+    "DNAEdit",
+    "FlowAlign",
+    "FlowEdit",
+    "MasaCtrl",
+    "PnP",
+    "RFInversionEdit",
+    "SDEdit",
+    "UniEdit",
+    "ZeroCon",
+]
 
 __getattr__ = offer(
     __name__,
@@ -24,10 +43,15 @@ __getattr__ = offer(
         "CDS": "cds",
         "DDIM": "ddim",
         "DDS": "dds",
+        "DNAEdit": "dnaedit",
+        "FlowAlign": "flowalign",
+        "FlowEdit": "flowedit",
         "MasaCtrl": "masactrl",
         "P2P": "p2p",
         "PnP": "pnp",
+        "RFInversionEdit": "rf_inversion",
         "SDEdit": "sdedit",
+        "UniEdit": "uniedit",
         "ZeroCon": "zerocon",
     },
 )

@@ -11,7 +11,7 @@ from torch import Tensor
 from zerocon.backbones.base import Backbone
 from zerocon.core.checks import in_range, one_of
 from zerocon.core.conditions import Conditions, Draws
-from zerocon.core.forward import predict
+from zerocon.core.forward import needs_negative, predict, told
 from zerocon.core.levels import Level
 from zerocon.core.sampling import Branches, Guesses
 from zerocon.inversions.base import Trajectory
@@ -50,8 +50,9 @@ class DDIM:
         text = conditions.target if self.prompt == "target" else conditions.source
 
         def evaluate(step: int, z: Branches, level: Level) -> Guesses:
-            if self.guidance == 1.0:
-                return {"edit": backbone.predict(z["edit"], level, text)}
+            if not needs_negative(backbone, self.guidance):
+                asked = told(backbone, text, self.guidance)
+                return {"edit": backbone.predict(z["edit"], level, asked)}
             negative = trajectory.negative(step, conditions.negative)
             rows = {"negative": (z["edit"], negative), "target": (z["edit"], text)}
             found = predict(backbone, level, rows)

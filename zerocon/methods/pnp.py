@@ -61,6 +61,11 @@ class PnP:
             used.add("negative")
         return frozenset(used)
 
+    @property
+    def asks_at_levels_only(self) -> bool:
+        """A source that is a step late is on none of the levels between."""
+        return self.source == "late"
+
     @torch.no_grad()
     def __call__(
         self, backbone: Backbone, trajectory: Trajectory, conditions: Conditions, draws: Draws
@@ -69,6 +74,8 @@ class PnP:
         if self.negative_prompt:
             own = backbone.embed([self.negative_prompt] * len(conditions.negative))
 
+        ahead_by = trajectory.solver
+
         def replay(z: Branches, level: Level) -> Guesses:
             rows = {"replay": (z["source"], conditions.source)}
             return {"source": predict(backbone, level, rows)["replay"]}
@@ -76,12 +83,13 @@ class PnP:
         def one_ahead(step: int, z: Branches) -> Branches:
             """The source a step ahead of the edit; the first step moves the edit's start along."""
             alone = {"source": z["source"]}
-            ahead = trajectory.settled(step, trajectory.solver.step(step, alone, replay))["source"]
+            ahead = trajectory.settled(step, ahead_by.step(step, alone, replay))["source"]
             return {"source": ahead, "edit": z["edit"] if step else ahead}
 
         def evaluate(step: int, z: Branches, level: Level) -> Guesses:
             negative = trajectory.negative(step, conditions.negative) if own is None else own
-            source = trajectory.before(step) if self.source == "trajectory" else z["source"]
+            own_path = self.source == "trajectory"
+            source = trajectory.source_at(step, level) if own_path else z["source"]
             rows = {
                 "source": (source, conditions.negative),
                 "negative": (z["edit"], negative),

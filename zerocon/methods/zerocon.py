@@ -94,6 +94,8 @@ class ZeroCon:
             return z | {"edit": after["negative"]}
 
         def evaluate(step: int, z: Branches, level: Level) -> Guesses:
+            if level != trajectory.path.levels[step]:
+                return self._between(at(step), z, level, trajectory)
             found = predict(backbone, level, at(step).rows(asked))
             ours = {
                 role: guess if asked[role] is z["edit"] else guess.seen_from(z["edit"], level)
@@ -105,6 +107,17 @@ class ZeroCon:
 
         start = trajectory.starts("source", "edit")
         return trajectory.sample(start, evaluate, before=descend)
+
+    def _between(self, here: _Step, z: Branches, level: Level, trajectory: Trajectory) -> Guesses:
+        """Where a solver asks within a step: both branches as they are, without a descent."""
+        asked = {"source": z["source"], "target": z["edit"], "negative": z["edit"]}
+        if "negative" in self._source_roles:
+            asked["source_negative"] = z["source"]
+        texts = here.texts | {"source_negative": here.texts["negative"]}
+        rows = {role: (latent, texts[role]) for role, latent in asked.items()}
+        found = predict(here.backbone, level, rows)
+        found.setdefault("source_negative", found["source"])
+        return trajectory.both_guided(found, self.guidance, self.source_guidance)
 
     @property
     def _source_roles(self) -> tuple[str, ...]:
@@ -164,7 +177,7 @@ class _Step:
 
     backbone: Backbone
     level: Level
-    texts: Mapping[str, Condition]
+    texts: dict[str, Condition]
     weights: Weights
     moment: Moment
 
