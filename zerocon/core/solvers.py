@@ -34,3 +34,17 @@ class WithNoise:
         found = evaluate(z, here)
         stepped = {name: noisy_mean(guess, here, there) + noise for name, guess in found.items()}
         return z | stepped
+
+
+@dataclass(frozen=True, eq=False)
+class WithResiduals:
+    """As `WithNoise`, with what each step adds to its mean given as it is, not times σ."""
+
+    path: Path
+    residuals: Tensor  # [step, case, channel, y, x]
+
+    def step(self, i: int, z: Branches, evaluate: Evaluate) -> Branches:
+        here, there = self.path.steps[i]
+        found = evaluate(z, here)
+        left = self.residuals[i]
+        return z | {name: noisy_mean(guess, here, there) + left for name, guess in found.items()}

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from zerocon.inversions.none import NoInversion
     from zerocon.inversions.null_text import NullTextInversion
     from zerocon.inversions.regularized import RegularizedInversion
+    from zerocon.inversions.turbo_edit import TurboEditInversion
 
 __all__ = [
     "DDIMInversion",
@@ -23,6 +24,7 @@ __all__ = [
     "NoInversion",
     "NullTextInversion",
     "RegularizedInversion",
+    "TurboEditInversion",
 ]
 
 __getattr__ = offer(
@@ -35,5 +37,6 @@ __getattr__ = offer(
         "NoInversion": "none",
         "NullTextInversion": "null_text",
         "RegularizedInversion": "regularized",
+        "TurboEditInversion": "turbo_edit",
     },
 )
