@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from dataclasses import replace as with_fields
 from typing import Any
@@ -149,7 +150,7 @@ class Published:
         times = [0, *reversed(self.times)]
         xts = [self.clean]
         if self.ddim:
-            for before, time in zip(times, times[1:], strict=False):
+            for before, time in itertools.pairwise(times):
                 eps = self.eps(xts[-1], time, self.src)
                 start, end = self.alpha[before], self.alpha[time]
                 x0 = (xts[-1] - (1 - start) ** 0.5 * eps) / start**0.5
@@ -161,7 +162,7 @@ class Published:
                 a = self.alpha[time]
                 xts.append(a**0.5 * self.clean + (1 - a) ** 0.5 * noise)
         added: list[Tensor] = []
-        for number, (before, time) in enumerate(zip(times, times[1:], strict=False)):
+        for number, (before, time) in enumerate(itertools.pairwise(times)):
             x = xts[number + 1]
             added.append(xts[number] - self.mean(self.eps(x, time, self.src), x, time, before))
         return xts, added

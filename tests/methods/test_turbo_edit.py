@@ -159,5 +159,3 @@ def test_settings_are_checked() -> None:
         TurboEditInversion(times=[799, 199])
     with pytest.raises(ConfigError, match="leaves no step"):
         TurboEditInversion(skip=1.0)
-
-
