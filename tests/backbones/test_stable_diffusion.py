@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import EulerAncestralDiscreteScheduler, LCMScheduler, StableDiffusionPipeline
 from original_layout import original_layout
 from safetensors.torch import save_file
 
@@ -162,3 +164,31 @@ def test_the_shapes_unet_has_stable_diffusions_topology() -> None:
         assert len(names) == 16
         assert sum(n.startswith("down") for n in names) == 6
         assert sum(n.startswith("mid") for n in names) == 1
+
+
+def test_distilled_models_keep_the_times_of_their_schedulers(folder: Path, tmp_path: Path) -> None:
+    """Saved with its own scheduler's class, as SDXL-Turbo and latent consistency models are."""
+    usual = StableDiffusion(str(folder), device="cpu").load()
+    own = {
+        "trailing": EulerAncestralDiscreteScheduler(timestep_spacing="trailing", steps_offset=1),
+        "consistency": LCMScheduler(original_inference_steps=50, steps_offset=1),
+    }
+    for name, scheduler in own.items():
+        copied = Path(shutil.copytree(folder, tmp_path / name))
+        scheduler.save_pretrained(copied / "scheduler")
+        loaded = StableDiffusion(str(copied), device="cpu").load()
+        for steps in (1, 4, 5, 12):
+            scheduler.set_timesteps(steps)
+            times = [level.time for level in loaded.path(steps).levels[:-1]]
+            assert times == scheduler.timesteps.tolist()
+            assert times != [level.time for level in usual.path(steps).levels[:-1]]
+        assert loaded.fingerprint != usual.fingerprint
+
+
+def test_an_unknown_spacing_is_refused(folder: Path, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(folder, tmp_path / "copy"))
+    file = copied / "scheduler" / "scheduler_config.json"
+    config = json.loads(file.read_text()) | {"timestep_spacing": "random"}
+    file.write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match="timestep_spacing is 'random'; it must be one of: lead"):
+        StableDiffusion(str(copied), device="cpu").load()

@@ -27,6 +27,7 @@ FILES = [
 # Choices that are a class at other settings than its own: the difference is what they are for.
 VARIANTS = {
     ("method", "pix2pix_zero"), ("method", "reconstruct"),
+    ("inversion", "h_edit"),
     ("loss", "cds"), ("loss", "cut"), ("loss", "pix2pix_zero"),
     ("metrics", "published"), ("metrics", "full"),
     ("backbone", "sd14"), ("backbone", "sd15"), ("backbone", "sd21"), ("backbone", "sd21_base"),

@@ -70,6 +70,15 @@ METHODS = sorted(file.stem for file in (CONF / "method").glob("*.yaml"))
             "DirectInversion asks between them",
         ),
         (["method=sdedit", "inversion=edit_friendly"], "what works: inversion=none$"),
+        (["method=infedit", "inversion=ddim"], "InfEdit starts from the picture itself.*=none$"),
+        (["method=infedit", "direction=sentences"], "direction=prompt_pair, word_swap"),
+        (["method=turbo_edit", "inversion=direct"], "samples no row .*edit_friendly.*turbo_edit$"),
+        (["method=turbo_edit", "inversion=null_text"], "TurboEdit asks for no empty condition"),
+        (["method=h_edit", "direction=sentences"], "direction=prompt_pair, word_swap"),
+        (
+            ["+experiment=turbo_edit_published_3", "method.steps=4"],
+            r"inversion\.times has 3 times, but method\.steps is 4",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_what_would(overrides: list[str], said: str) -> None:
@@ -138,10 +147,24 @@ class Flow(Shapes):
     flow = True
 
 
-def test_noise_maps_are_refused_on_a_flow_model() -> None:
+@pytest.mark.parametrize(
+    "own",
+    [
+        ["method=word_swap", "inversion=edit_friendly"],
+        ["method=turbo_edit"],
+        ["method=h_edit"],
+    ],
+)
+def test_noise_maps_are_refused_on_a_flow_model(own: list[str]) -> None:
     flow = f"backbone._target_={Flow.__module__}.Flow"
-    own = ["method=word_swap", "inversion=edit_friendly"]
     compose_settings(own)
     with pytest.raises(ConfigError, match=r"this backbone is a flow model; what works: .*ddim"):
         compose_settings([flow, *own])
-    compose_settings([flow, "method=word_swap", "inversion=ddim"])
+    compose_settings([flow, own[0], "inversion=ddim"])
+
+
+def test_infedit_and_h_edit_d_go_with_a_flow_model() -> None:
+    """They noise with levels alone, or not at all."""
+    flow = f"backbone._target_={Flow.__module__}.Flow"
+    compose_settings([flow, "method=infedit"])
+    compose_settings([flow, "+experiment=h_edit_d_published"])

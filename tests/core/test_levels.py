@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers import DDIMScheduler, DDPMScheduler, FlowMatchEulerDiscreteScheduler, LCMScheduler
 from torch import Tensor
 
 from zerocon.core.levels import (
@@ -20,6 +20,7 @@ from zerocon.core.levels import (
     vp_level_at,
     vp_path,
 )
+from zerocon.core.timesteps import Spacing, timesteps
 
 SD = {
     "beta_start": 0.00085,
@@ -49,6 +50,31 @@ def test_diffusion_levels_are_those_of_diffusers(steps: int) -> None:
     assert len(ours) == steps
     assert ours.levels[-1].signal ** 2 == pytest.approx(float(theirs.final_alpha_cumprod))
     assert all(level.signal**2 + level.noise**2 == pytest.approx(1) for level in ours.levels)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 5, 7, 12, 50, 333, 999, 1000])
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+@pytest.mark.parametrize("scheduler", [DDIMScheduler, DDPMScheduler])
+def test_spacings_are_those_of_diffusers(
+    scheduler: type[DDIMScheduler | DDPMScheduler], spacing: Spacing, steps: int
+) -> None:
+    theirs = scheduler(timestep_spacing=spacing, steps_offset=1)
+    theirs.set_timesteps(steps)
+    ours = timesteps(1000, steps, spacing, offset=1)
+    assert ours == [min(t, 999) for t in theirs.timesteps.tolist()]
+
+
+@pytest.mark.parametrize("distilled", [50, 100, 25])
+@pytest.mark.parametrize("steps", [1, 2, 4, 8, 12, 25])
+def test_times_of_consistency_models_are_those_of_diffusers(steps: int, distilled: int) -> None:
+    theirs = LCMScheduler(original_inference_steps=distilled)
+    theirs.set_timesteps(steps)
+    assert timesteps(1000, steps, "consistency", distilled=distilled) == theirs.timesteps.tolist()
+
+
+def test_a_consistency_model_has_no_more_times_than_it_was_distilled_at() -> None:
+    with pytest.raises(ValueError, match=r"method\.steps is 51; it must be between 1 and 50"):
+        timesteps(1000, 51, "consistency")
 
 
 @pytest.mark.parametrize("shift", [1.0, 3.0])

@@ -66,7 +66,8 @@ def given(
     backbone: Backbone, method: Method, rows: Sequence[int], invert: Any = None, seed: int = 0
 ) -> Given:
     cases = [case(row) for row in rows]
-    clean = torch.randn(8, 4, 16, 16, generator=torch.Generator().manual_seed(0))[list(rows)]
+    clean = torch.randn(8, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    clean = clean[list(rows)].to(backbone.dtype)
     conditions, draws = conditions_of(backbone, cases), Draws(seed, [c.id for c in cases])
     invert = invert or (DDIMInversion() if method.needs_inversion else NoInversion())
     trajectory = invert(backbone, clean, conditions, method.steps, draws)

@@ -7,6 +7,7 @@ so an exact solver ends at the clean latent of the text that it sampled under.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import pytest
 import torch
@@ -26,9 +27,12 @@ from zerocon.inversions.by_solver import (
 from zerocon.inversions.ddim import DDIMInversion
 from zerocon.inversions.direct import DirectInversion
 from zerocon.inversions.negative_prompt import NegativePromptInversion
+from zerocon.inversions.none import NoInversion
 from zerocon.methods.base import Method
 from zerocon.methods.ddim import DDIM
 from zerocon.methods.dds import DDS
+from zerocon.methods.h_edit import HEdit
+from zerocon.methods.infedit import InfEdit
 from zerocon.methods.masactrl import MasaCtrl
 from zerocon.methods.p2p import P2P
 from zerocon.methods.pnp import PnP
@@ -150,6 +154,23 @@ def test_sdedit_starts_from_its_own_noise() -> None:
     edited = run(SDEdit(steps=6, guidance=1.0, strength=1.0))
     drawn = Draws(0, ["a"]).normal_like(NOISE, "sdedit")
     torch.testing.assert_close(edited, clean_of(2.0) + drawn - NOISE, rtol=0, atol=1e-6)
+
+
+def test_infedit_takes_the_sources_error_off() -> None:
+    method = InfEdit(steps=6, guidance=1.0, blend_sites="cross")
+    edited = run(method, NoInversion())
+    torch.testing.assert_close(edited, clean_of(2.0), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["implicit", "explicit"])
+def test_h_edit_leads_from_text_to_text(form: Literal["implicit", "explicit"]) -> None:
+    """Each step's correction is the difference of the texts' velocities."""
+    method = HEdit(
+        steps=6, guidance=1.0, correction_guidance=1.0, form=form, self_sites="self",
+        blend_sites="cross",
+    )  # fmt: skip
+    edited = run(method, DirectInversion(moves="both"))
+    torch.testing.assert_close(edited, clean_of(2.0), rtol=0, atol=1e-6)
 
 
 def test_guidance_and_reconstruction() -> None:

@@ -25,6 +25,7 @@ from zerocon.core.conditions import Condition
 from zerocon.core.forward import Evaluations
 from zerocon.core.levels import Guess, Level, vp_level, vp_level_at, vp_path
 from zerocon.core.levels import Path as LevelPath
+from zerocon.core.timesteps import SPACINGS, Spacing
 
 
 class StableDiffusionBackbone:
@@ -59,14 +60,24 @@ class StableDiffusionBackbone:
         if self.side % step:
             raise ConfigError(f"backbone.side is {self.side}; it must be a multiple of {step}")
         one_of("prediction_type", self._config["prediction_type"], ("epsilon", "v_prediction"))
+        one_of("timestep_spacing", self._spacing, SPACINGS)
 
     def path(self, steps: int) -> LevelPath:
         return vp_path(
             self._alphas,
             steps,
+            spacing=self._spacing,
             offset=int(self._config["steps_offset"]),
+            distilled=int(self._config.get("original_inference_steps", 50)),
             final_alpha=self._final_alpha,
         )
+
+    @property
+    def _spacing(self) -> Spacing:
+        """Only the config of a consistency model's scheduler has the times it was distilled at."""
+        if "original_inference_steps" in self._config:
+            return "consistency"
+        return self._config["timestep_spacing"]
 
     def level(self, share: float) -> Level:
         time = min(round(share * len(self._alphas)), len(self._alphas) - 1)

@@ -51,7 +51,7 @@ def objection(
 
 
 def _about_inversion(method: Method, inversion: Inversion) -> str | None:
-    from zerocon.inversions.base import FittedToGuidance
+    from zerocon.inversions.base import FittedToGuidance, FittedToSteps
 
     name, inverter = _name(method), _name(inversion)
     if "trajectory" in method.uses and "trajectory" not in inversion.provides:
@@ -69,6 +69,11 @@ def _about_inversion(method: Method, inversion: Inversion) -> str | None:
             f"{inverter} is fitted to guidance {inversion.fitted_guidance:g}, but {name} samples "
             f"with method.guidance={method.guidance:g}; leave inversion.guidance out, and it "
             "follows the method's"
+        )
+    if isinstance(inversion, FittedToSteps) and inversion.fitted_steps not in (None, method.steps):
+        return (
+            f"inversion.times has {inversion.fitted_steps} times, but method.steps is "
+            f"{method.steps}; they must be as many"
         )
     return None
 

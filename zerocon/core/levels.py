@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zerocon.core.timesteps import Spacing, timesteps
+
 
 @dataclass(frozen=True)
 class Level:
@@ -69,17 +71,20 @@ class Path:
 
 
 def vp_path(
-    alphas_cumprod: Tensor, steps: int, *, offset: int = 1, final_alpha: float | None = None
+    alphas_cumprod: Tensor,
+    steps: int,
+    *,
+    spacing: Spacing = "leading",
+    offset: int = 1,
+    distilled: int = 50,
+    final_alpha: float | None = None,
 ) -> Path:
-    """DDIM's times with 'leading' spacing, as Stable Diffusion's scheduler config has it.
+    """A diffusion model's levels at `timesteps`, by default those of Stable Diffusion's DDIM.
 
     The last level is that of `final_alpha`; Stable Diffusion's is the ā of time 0, not 1.
     """
     trained = len(alphas_cumprod)
-    if not 1 <= steps <= trained:
-        raise ValueError(f"method.steps is {steps}; it must be between 1 and {trained}")
-    stride = trained // steps
-    times = [min(i * stride + offset, trained - 1) for i in reversed(range(steps))]
+    times = timesteps(trained, steps, spacing, offset=offset, distilled=distilled)
     final = float(alphas_cumprod[0]) if final_alpha is None else final_alpha
     visited = [vp_level(time, float(alphas_cumprod[time])) for time in times]
     return Path((*visited, vp_level(0, final)))

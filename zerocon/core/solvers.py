@@ -131,3 +131,17 @@ def velocities(found: Guesses) -> Velocities:
 def along(z: Branches, v: Velocities, here: Level, there: Level) -> Branches:
     """The branches that have a velocity, moved by it; the others stay."""
     return z | {name: moved(z[name], velocity, here, there) for name, velocity in v.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class WithResiduals:
+    """As `WithNoise`, with what each step adds to its mean given as it is, not times σ."""
+
+    path: Path
+    residuals: Tensor  # [step, case, channel, y, x]
+
+    def step(self, i: int, z: Branches, evaluate: Evaluate) -> Branches:
+        here, there = self.path.steps[i]
+        found = evaluate(z, here)
+        left = self.residuals[i]
+        return z | {name: noisy_mean(guess, here, there) + left for name, guess in found.items()}

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from zerocon.inversions.null_text import NullTextInversion
     from zerocon.inversions.regularized import RegularizedInversion
     from zerocon.inversions.rf_inversion import RFInversion
+    from zerocon.inversions.turbo_edit import TurboEditInversion
 
 __all__ = [
     "DDIMInversion",
@@ -34,6 +35,7 @@ __all__ = [
     "RFInversion",
     "RFSolverInversion",
     "RegularizedInversion",
+    "TurboEditInversion",
     "UniInversion",
 ]
 
@@ -52,5 +54,6 @@ __getattr__ = offer(
         "RFSolverInversion": "by_solver",
         "RegularizedInversion": "regularized",
         "UniInversion": "by_solver",
+        "TurboEditInversion": "turbo_edit",
     },
 )

@@ -21,7 +21,7 @@ from zerocon.core.sampling import (
     sample,
     unchanged,
 )
-from zerocon.core.solvers import Euler, FireFlow, Midpoint, WithNoise
+from zerocon.core.solvers import Euler, FireFlow, Midpoint, WithNoise, WithResiduals
 
 # What an inversion can give that a method may or may not make use of: noisy latents, a negative
 # condition for each step, a source branch that is put back onto its trajectory.
@@ -44,6 +44,7 @@ class Trajectory:
     latents: Tensor
     negatives: Condition | None = None  # the ∅ of each step: [step, case, …]
     noises: Tensor | None = None  # of a sampler that adds noise, [step, case, channel, y, x]
+    residuals: Tensor | None = None  # or what it adds as it is, not in units of each step's σ
     pinned: bool = False  # the source branch is put back onto the latents after each step
     pulled: bool = False  # and the edit moves by as much
     proximal: float | None = None  # quantile below which guidance's differences are dropped
@@ -90,6 +91,7 @@ class Trajectory:
             latents=self.latents[: count + 1],
             negatives=None if self.negatives is None else self.negatives[first:],
             noises=None if self.noises is None else self.noises[first:],
+            residuals=None if self.residuals is None else self.residuals[first:],
             middles=self.middles[first:],
         )
 
@@ -115,12 +117,19 @@ class Trajectory:
     @property
     def solver(self) -> Solver:
         """A new one: some keep what they have found in the step before."""
+        if self.residuals is not None:
+            return WithResiduals(self.path, self.residuals)
         if self.noises is not None:
             return WithNoise(self.path, self.noises)
         if self.way_back == "euler":
             return Euler(self.path)
         make = Midpoint if self.way_back == "midpoint" else FireFlow
         return make(self.path, self.middles)
+
+    @property
+    def noisy(self) -> bool:
+        """Whether the steps of the way back are those at η = 1."""
+        return self.noises is not None or self.residuals is not None
 
     def sample(
         self,
@@ -150,9 +159,11 @@ class Trajectory:
     def stored(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """All of it, for storing: its tensors, and the rest as plain JSON."""
         negatives = self.negatives.parts if self.negatives else {}
-        tensors = {"latents": self.latents, "noises": self.noises} | {
-            f"negatives.{name}": part for name, part in negatives.items()
-        }
+        tensors = {
+            "latents": self.latents,
+            "noises": self.noises,
+            "residuals": self.residuals,
+        } | {f"negatives.{name}": part for name, part in negatives.items()}
         rest = {
             "levels": [asdict(level) for level in self.path.levels],
             "pinned": self.pinned,
@@ -179,6 +190,7 @@ class Trajectory:
             tensors["latents"],
             Condition(**negatives) if negatives else None,
             tensors.get("noises"),
+            residuals=tensors.get("residuals"),
             middles=middles,
             **settings,
         )
@@ -213,3 +225,13 @@ class FittedToGuidance(Protocol):
 
     @property
     def fitted_guidance(self) -> float: ...
+
+
+@runtime_checkable
+class FittedToSteps(Protocol):
+    """An inversion that may name its own times."""
+
+    @property
+    def fitted_steps(self) -> int | None:
+        """How many, if it does; the method's steps must be as many."""
+        ...

@@ -69,8 +69,8 @@ class DirectInversion:
             )
         if self.walk in BY_SOLVER and (self.refinements or self.steps):
             raise ConfigError(
-                f"inversion.walk={self.walk} has no refinements and takes the sampler's steps; leave "
-                "inversion.refinements and inversion.steps as they are"
+                f"inversion.walk={self.walk} has no refinements and as many steps as the sampler; "
+                "leave inversion.refinements and inversion.steps as they are"
             )
 
     @property

@@ -13,11 +13,14 @@ if TYPE_CHECKING:
     from zerocon.methods.dnaedit import DNAEdit
     from zerocon.methods.flowalign import FlowAlign
     from zerocon.methods.flowedit import FlowEdit
+    from zerocon.methods.h_edit import HEdit
+    from zerocon.methods.infedit import InfEdit
     from zerocon.methods.masactrl import MasaCtrl
     from zerocon.methods.p2p import P2P
     from zerocon.methods.pnp import PnP
     from zerocon.methods.rf_inversion import RFInversionEdit
     from zerocon.methods.sdedit import SDEdit
+    from zerocon.methods.turbo_edit import TurboEdit
     from zerocon.methods.uniedit import UniEdit
     from zerocon.methods.zerocon import ZeroCon
 
@@ -29,10 +32,13 @@ __all__ = [
     "DNAEdit",
     "FlowAlign",
     "FlowEdit",
+    "HEdit",
+    "InfEdit",
     "MasaCtrl",
     "PnP",
     "RFInversionEdit",
     "SDEdit",
+    "TurboEdit",
     "UniEdit",
     "ZeroCon",
 ]
@@ -46,12 +52,15 @@ __getattr__ = offer(
         "DNAEdit": "dnaedit",
         "FlowAlign": "flowalign",
         "FlowEdit": "flowedit",
+        "HEdit": "h_edit",
+        "InfEdit": "infedit",
         "MasaCtrl": "masactrl",
         "P2P": "p2p",
         "PnP": "pnp",
         "RFInversionEdit": "rf_inversion",
         "SDEdit": "sdedit",
         "UniEdit": "uniedit",
+        "TurboEdit": "turbo_edit",
         "ZeroCon": "zerocon",
     },
 )

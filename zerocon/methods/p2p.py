@@ -49,6 +49,42 @@ class Edit:
         return edited * alpha + target * (1 - alpha)
 
 
+@dataclass(frozen=True, eq=False)
+class Control:
+    """What happens at a batch's forward passes: the row "target" gets the maps of "source"."""
+
+    taps: Taps
+    edit: Edit
+    blend: LocalBlend
+    self_sites: str
+    self_steps: int
+
+    @contextmanager
+    def active(self, step: int) -> Generator[None]:
+        """The step's taps, all on the conditional rows only."""
+
+        def edited(_site: Site, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            return {"target": self.edit.maps(step, rows["source"], rows["target"])}
+
+        with ExitStack() as open_taps:
+            if step < self.edit.last:
+                open_taps.enter_context(replace(self.taps, "cross", "probs", edited))
+            if step < self.self_steps:  # the same maps, from what makes them
+                for what in ("queries", "keys"):
+                    take = shared("source", "target")
+                    open_taps.enter_context(replace(self.taps, self.self_sites, what, take))
+            yield
+
+    @contextmanager
+    def blending(self) -> Generator[None]:
+        """The word maps of the passes inside, as the other taps leave them, count for blending."""
+        with self.blend.recording(self.taps):
+            yield
+
+    def blended(self, step: int, z: Branches) -> Branches:
+        return z | {"edit": self.blend(step, z["source"], z["edit"])}
+
+
 @dataclass(frozen=True)
 class P2P:
     """Source and target run side by side, each guided by its own empty-prompt row.
@@ -116,7 +152,19 @@ class P2P:
         self, backbone: Backbone, trajectory: Trajectory, conditions: Conditions, draws: Draws
     ) -> Tensor:
         steps = len(trajectory.path) if self.shares == "left" else self.steps
-        edit = self._edit(backbone, conditions, steps)
+        control = self.control(backbone, conditions, steps)
+
+        def evaluate(step: int, z: Branches, level: Level) -> Guesses:
+            negative = trajectory.negative(step, conditions.negative)
+            with control.active(step), control.blending():
+                rows = both_branches(z, negative, conditions.source, conditions.target)
+                found = predict(backbone, level, rows)
+            return trajectory.both_guided(found, self.guidance, self._source_guidance)
+
+        start = trajectory.starts("source", "edit")
+        return trajectory.sample(start, evaluate, after=control.blended)
+
+    def control(self, backbone: Backbone, conditions: Conditions, steps: int) -> Control:
         blend = LocalBlend(
             conditions.words if self.local_blend else (),
             [backbone.tokens(word)[1:-1] for word in self.blend_spares or ()],
@@ -124,20 +172,13 @@ class P2P:
             self.blend_threshold,
             start=int(self.blend_start * steps),
         )
-
-        def evaluate(step: int, z: Branches, level: Level) -> Guesses:
-            negative = trajectory.negative(step, conditions.negative)
-            controlled = self._controlled(backbone.taps, edit, step, steps)
-            with controlled, blend.recording(backbone.taps):
-                rows = both_branches(z, negative, conditions.source, conditions.target)
-                found = predict(backbone, level, rows)
-            return trajectory.both_guided(found, self.guidance, self._source_guidance)
-
-        def blended(step: int, z: Branches) -> Branches:
-            return z | {"edit": blend(step, z["source"], z["edit"])}
-
-        start = trajectory.starts("source", "edit")
-        return trajectory.sample(start, evaluate, after=blended)
+        return Control(
+            backbone.taps,
+            self._edit(backbone, conditions, steps),
+            blend,
+            self.self_sites,
+            self_steps=int(self.self_attention * steps),
+        )
 
     def _edit(self, backbone: Backbone, conditions: Conditions, steps: int) -> Edit:
         if len(conditions.words) != len(conditions.target):
@@ -169,22 +210,6 @@ class P2P:
         if self.edit == "refine":
             return refined(words.source, words.target)
         return same_places()
-
-    @contextmanager
-    def _controlled(self, taps: Taps, edit: Edit, step: int, steps: int) -> Generator[None]:
-        """The step's taps, all on the conditional rows only."""
-
-        def edited(_site: Site, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
-            return {"target": edit.maps(step, rows["source"], rows["target"])}
-
-        with ExitStack() as open_taps:
-            if step < edit.last:
-                open_taps.enter_context(replace(taps, "cross", "probs", edited))
-            if step < int(self.self_attention * steps):  # the same maps, from what makes them
-                for what in ("queries", "keys"):
-                    take = shared("source", "target")
-                    open_taps.enter_context(replace(taps, self.self_sites, what, take))
-            yield
 
 
 def _at_places(backbone: Backbone, by_word: Mapping[str, T], words: Words) -> dict[int, T]:

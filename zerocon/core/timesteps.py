@@ -1,0 +1,36 @@
+"""Which of its training times a diffusion model is asked at, as diffusers' schedulers space them.
+
+All lists are noisiest first.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, get_args
+
+# `consistency` is LCMScheduler's, the others are the `timestep_spacing` of all schedulers.
+Spacing = Literal["leading", "trailing", "linspace", "consistency"]
+SPACINGS: tuple[str, ...] = get_args(Spacing)
+
+
+def timesteps(
+    trained: int, steps: int, spacing: Spacing = "leading", *, offset: int = 0, distilled: int = 50
+) -> list[int]:
+    """`steps` of the times 0 … `trained` - 1.
+
+    `offset` is added by `leading` only (`steps_offset` in a scheduler's config). `distilled` is
+    how many times a consistency model was distilled at (`original_inference_steps`).
+    """
+    most = distilled if spacing == "consistency" else trained
+    if not 1 <= steps <= most:
+        raise ValueError(f"method.steps is {steps}; it must be between 1 and {most}")
+    if spacing == "leading":
+        stride = trained // steps
+        return [min(i * stride + offset, trained - 1) for i in reversed(range(steps))]
+    if spacing == "trailing":
+        return [round(trained - i * (trained / steps)) - 1 for i in range(steps)]
+    if spacing == "linspace":
+        stride = (trained - 1) / max(1, steps - 1)
+        return [round(i * stride) for i in reversed(range(steps))]
+    taken = [math.floor(i * (distilled / steps)) for i in range(steps)]
+    return [(distilled - i) * (trained // distilled) - 1 for i in taken]
