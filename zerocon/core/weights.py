@@ -141,9 +141,21 @@ def load_beside(
 ) -> Any:
     """What stands beside a model's weights (a tokenizer, a processor), by its `from_pretrained`."""
     try:
-        return make(path, **options)
+        made = make(path, **options)
     except Exception as error:  # the libraries raise errors of any kind over a damaged file
         raise WeightsError(_not_loaded(what, path, error, advice)) from error
+    tokenizer = getattr(made, "tokenizer", made)
+    # Where the files of a vocabulary are missing, transformers makes one of special tokens only.
+    if hasattr(tokenizer, "get_vocab") and _is_without_words(tokenizer):
+        raise WeightsError(
+            f"{what} can't be loaded from {path!r}: the files of its vocabulary (tokenizer.json, "
+            "or vocab.json and merges.txt) are missing" + (f". {advice}" if advice else "")
+        )
+    return made
+
+
+def _is_without_words(tokenizer: Any) -> bool:
+    return set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens)
 
 
 def check(
