@@ -54,6 +54,16 @@ def test_a_damaged_folder_is_refused(folder: Path, part: str, kind: str) -> None
     assert f"the {part}" in str(caught.value)
 
 
+@pytest.mark.parametrize("left", ["nothing", "its config"])
+def test_a_tokenizer_without_its_words_is_refused(folder: Path, left: str) -> None:
+    """Transformers would go on with special tokens only, and every prompt would be the same."""
+    for file in (folder / "tokenizer").iterdir():
+        if left == "nothing" or file.name != "tokenizer_config.json":
+            file.unlink()
+    with pytest.raises(BackboneError, match=r"the tokenizer can't be loaded from .*vocabulary"):
+        load_parts(str(folder))
+
+
 @pytest.mark.parametrize("part", FILES)
 def test_pickles_are_refused_in_words(folder: Path, part: str) -> None:
     as_pickle(folder / part / FILES[part][0])

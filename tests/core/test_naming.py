@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from zerocon.core.naming import content_of, digest, digest_of_settings
+from zerocon.core.naming import content_of, digest, digest_of_settings, is_in_name
 
 
 def test_the_digest_is_the_contents() -> None:
@@ -42,3 +42,16 @@ def test_settings_that_change_no_number_are_not_in_the_name() -> None:
     moved = config | {"name": "b", "dataset": {"root": "z", "limit": 2}}
     assert digest_of_settings(moved) == digest_of_settings(config)
     assert digest_of_settings(config | {"seed": 1}) != digest_of_settings(config)
+
+
+def test_a_deterministic_run_has_a_name_of_its_own() -> None:
+    """Its bits are promised, so records that were made without the setting are none of its."""
+    config = {"seed": 0, "runner": {"root": "x", "batch_size": 4, "deterministic": False}}
+    exact = {"seed": 0, "runner": {"root": "y", "batch_size": 8, "deterministic": True}}
+    assert digest_of_settings(config) == digest_of_settings({"seed": 0})
+    assert digest_of_settings(exact) != digest_of_settings(config)
+    assert content_of(exact) == {"seed": 0, "runner": {"deterministic": True}}
+    assert is_in_name("runner.deterministic")
+    assert is_in_name("method.steps")
+    assert not is_in_name("runner.batch_size")
+    assert not is_in_name("runner")

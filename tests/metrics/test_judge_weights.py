@@ -93,6 +93,30 @@ def test_a_damaged_model_is_refused(
     assert str(folder) in str(caught.value)
 
 
+@pytest.mark.parametrize("model", ["CLIP", "CLIP of shapes", "captioner", "language model"])
+def test_a_tokenizer_without_its_words_is_refused(
+    files: Callable[[str], tuple[Path, Load]], model: str
+) -> None:
+    """Transformers would go on with special tokens only, and every prompt would be the same."""
+    folder, load = files(model)
+    for file in [*folder.glob("*vocab*"), *folder.glob("tokenizer*"), *folder.glob("merges.txt")]:
+        file.unlink()
+    with pytest.raises(WeightsError, match="the files of its vocabulary") as caught:
+        load(folder)
+    assert str(folder) in str(caught.value)
+
+
+@pytest.mark.parametrize("damaged", ["tokenizer.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("model", ["CLIP", "CLIP of shapes", "captioner"])
+def test_a_damaged_tokenizer_is_refused(
+    files: Callable[[str], tuple[Path, Load]], model: str, damaged: str
+) -> None:
+    folder, load = files(model)
+    (folder / damaged).write_text("[]")
+    with pytest.raises(WeightsError, match="can't be loaded from"):
+        load(folder)
+
+
 def _is_harmless_name(name: str) -> bool:
     return name.startswith("pooler") or "lm_head" in name
 

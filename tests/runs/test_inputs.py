@@ -302,6 +302,16 @@ def test_records_of_changed_pictures_are_not_taken(world: World, printed: io.Str
     assert len(ToyCrew.edited) == 8
 
 
+def test_a_deterministic_run_takes_no_other_records(world: World, printed: io.StringIO) -> None:
+    runner.execute(world.settings("runner.batch_size=2"))
+    exact = runner.execute(world.settings("runner.deterministic=true", "runner.batch_size=2"))
+    assert len(ToyCrew.edited) == 8
+    # Its batches do not matter: the same run.
+    again = runner.execute(world.settings("runner.deterministic=true", "runner.batch_size=4"))
+    assert again.directory == exact.directory
+    assert len(ToyCrew.edited) == 8
+
+
 def test_the_message_names_the_file(world: World) -> None:
     settings = world.settings()
     directory = runner.execute(settings).directory

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,13 +13,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from zerocon.backbones.base import BackboneError
 from zerocon.config.settings import compose_settings
 from zerocon.core.cases import Case, CaseError, DatasetError
 from zerocon.core.checks import ConfigError
 from zerocon.core.records import Record
+from zerocon.directions import captioner
 from zerocon.ledger.records import read_records
+from zerocon.metrics import packaged
 from zerocon.runs import runner, worker
 from zerocon.runs.worker import Editor, Loaded
 from zerocon.shapes.benchmark import write_benchmark
@@ -178,73 +182,99 @@ def test_what_fails_for_every_case_ends_the_run(
     assert model.batches == ["012"]
 
 
-def test_a_captioner_that_does_not_load_ends_the_run(tmp_path: Path) -> None:
-    write_benchmark(tmp_path / "pie", 20, "test")
-    missing = tmp_path / "nowhere"
-    missing.mkdir()
-    settings = compose_settings(
-        [f"runner.root={tmp_path}", f"dataset.root={tmp_path / 'pie'}", "dataset.limit=2",
-         "direction=caption", f"direction.captioner={missing}", "direction.captioner_revision=null",
-         "backbone.device=cpu", "metrics.clip=null", "metrics.lpips=null",
-         "metrics.structure=null", "metrics.truth=null"]
-    )  # fmt: skip
-    with pytest.raises((BackboneError, ConfigError), match="nowhere"):
-        runner.execute(settings)
+def models(folder: Path) -> None:
+    """A captioner, a language model, a CLIP and a tokenizer of each that can't be read."""
+    gpt = GPT2Config(vocab_size=32, n_embd=8, n_layer=1, n_head=2)
+    GPT2LMHeadModel(gpt).save_pretrained(folder / "writer without tokenizer")
+    GPT2LMHeadModel(gpt).save_pretrained(folder / "writer with a broken tokenizer")
+    (folder / "writer with a broken tokenizer" / "tokenizer.json").write_text("{}")
+    shutil.copytree(captioner.FOLDER, folder / "captioner with a broken tokenizer")
+    (folder / "captioner with a broken tokenizer" / "tokenizer_config.json").write_text("[]")
+    shutil.copytree(packaged.CLIP_FOLDER, folder / "judge with a broken config")
+    (folder / "judge with a broken config" / "open_clip_config.json").write_text("[]")
+    for kind in ("writer", "captioner", "judge"):
+        (folder / f"{kind} without weights").mkdir()
 
 
-DETERMINISTIC = ("runner.deterministic=true", "runner.batch_size=3")
+WRITER = ("direction=sentences", "direction.bank=language_model", "direction.model=")
+CAPTIONER = ("direction=caption", "direction.captioner_revision=null", "direction.captioner=")
+JUDGE = ("metrics.clip.path=",)
 
 
-def test_every_batch_has_one_shape_when_results_must_not_depend_on_it(
-    tmp_path: Path, model: Model
+@pytest.mark.parametrize(
+    ("broken", "overrides"),
+    [
+        ("writer without weights", WRITER),
+        ("writer without tokenizer", WRITER),
+        ("writer with a broken tokenizer", WRITER),
+        ("captioner without weights", CAPTIONER),
+        ("captioner with a broken tokenizer", CAPTIONER),
+        ("judge without weights", JUDGE),
+        ("judge with a broken config", JUDGE),
+    ],
+)
+def test_a_model_that_does_not_load_ends_the_run(
+    tmp_path: Path, broken: str, overrides: tuple[str, ...]
 ) -> None:
-    records = done(editor(tmp_path, *DETERMINISTIC), "01467")
-    assert list(records) == list("01467")
-    assert model.batches == ["014", "677"]
-    model.batches.clear()
-    done(editor(tmp_path, *DETERMINISTIC), "456")  # "5" is bad, so each is tried alone
-    assert model.batches == ["456", "444", "555", "666"]
+    """A language model and a captioner are loaded with the first batch, judges before it."""
+    write_benchmark(tmp_path / "pie", 20, "test")
+    models(tmp_path)
+    *others, path = overrides
+    clip = [] if overrides == JUDGE else ["metrics.clip=null"]
+    settings = compose_settings(
+        [f"runner.root={tmp_path / 'runs'}", f"dataset.root={tmp_path / 'pie'}", "dataset.limit=2",
+         *others, f"{path}'{tmp_path / broken}'", "backbone.device=cpu", "metrics.lpips=null",
+         "metrics.structure=null", "metrics.truth=null", *clip]
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match=f"can't be loaded from .*{broken}"):
+        runner.execute(settings)
+    records = settings.directory / "records.jsonl"
+    assert not records.exists() or not records.read_bytes()  # no case failed of it
 
 
-def test_a_deterministic_batch_that_does_not_fit_ends_the_run(tmp_path: Path, model: Model) -> None:
-    model.room = 2
-    with pytest.raises(ConfigError, match=r"not halved: try runner\.batch_size=1"):
-        done(editor(tmp_path, *DETERMINISTIC), "012")
+@pytest.mark.parametrize("size", ["3", "auto"])
+def test_each_case_is_edited_alone_when_no_batch_may_matter(
+    tmp_path: Path, model: Model, size: str
+) -> None:
+    one = editor(tmp_path, "runner.deterministic=true", f"runner.batch_size={size}")
+    records = done(one, "01467", wanted="0167")
+    assert list(records) == list("0167")
+    assert model.batches == list("0167")  # and nothing is measured
+    records = done(one, "456")
+    assert [records[case].status for case in "456"] == ["ok", "failed", "ok"]
 
 
 def test_an_operation_without_a_deterministic_form_is_named(tmp_path: Path, model: Model) -> None:
     model.fatal = RuntimeError("x_backward does not have a deterministic implementation")
     with pytest.raises(ConfigError, match=r"runner\.deterministic=true can't be kept: x_backward"):
-        done(editor(tmp_path, *DETERMINISTIC), "012")
-
-
-def test_one_shape_needs_a_number() -> None:
-    with pytest.raises(ConfigError, match=r"a number as runner\.batch_size, not auto"):
-        compose_settings(["runner.deterministic=true", "runner.batch_size=auto"])
+        done(editor(tmp_path, "runner.deterministic=true"), "012")
 
 
 def test_deterministic_results_do_not_depend_on_the_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Real models: two cases in one batch, and one of them without the other."""
+    """zeroCon in the shapes world: in batches of 4, of 8, and one case without the others."""
     write_benchmark(tmp_path / "pie", 20, "test")
-    found: list[dict[str, Record]] = []
-    for name, chosen in (("all", "dataset.limit=2"), ("one", "dataset.limit=1")):
-        monkeypatch.setenv("ZEROCON_CACHE", str(tmp_path / name / "cache"))
+
+    def run(size: int, cases: int) -> dict[str, Record]:
+        root = tmp_path / f"{size} {cases}"
+        monkeypatch.setenv("ZEROCON_CACHE", str(root / "cache"))
         settings = compose_settings(
-            [f"runner.root={tmp_path / name}", f"dataset.root={tmp_path / 'pie'}", chosen,
-             "method.steps=2", "backbone.device=cpu", "runner.deterministic=true",
-             "runner.batch_size=2", "metrics.clip=null", "metrics.structure=null"]
+            [f"runner.root={root}", f"dataset.root={tmp_path / 'pie'}", f"dataset.limit={cases}",
+             "method=zerocon", "method.steps=2", "backbone.device=cpu",
+             "runner.deterministic=true", f"runner.batch_size={size}"]
         )  # fmt: skip
-        directory = runner.execute(settings).directory
-        found.append({record.case: record for record in read_records(directory)})
-    together, alone = found
-    assert len(together) == 2
-    ((case, record),) = alone.items()
-    assert record.sha256 == together[case].sha256
-    assert np.array_equal(
-        [*record.metrics.values()], [*together[case].metrics.values()], equal_nan=True
-    )
+        return {record.case: record for record in read_records(runner.execute(settings).directory)}
+
+    fours, eights, alone = run(4, 5), run(8, 5), run(8, 1)
+    assert (len(fours), len(eights), len(alone)) == (5, 5, 1)
+    assert {record.status for record in fours.values()} == {"ok"}
+    for other in (eights, alone):
+        for case, record in other.items():
+            assert record.sha256 == fours[case].sha256
+            assert record.metrics.keys() == fours[case].metrics.keys()
+            numbers = [[*one.metrics.values()] for one in (record, fours[case])]
+            assert np.array_equal(*numbers, equal_nan=True)
 
 
 def test_an_interrupt_stops_reading_and_storing(tmp_path: Path, model: Model) -> None:

@@ -23,6 +23,7 @@ from zerocon.core.weights import (
     WeightsError,
     about_pickle,
     check_shards,
+    load_beside,
     load_pretrained,
 )
 
@@ -115,7 +116,7 @@ def _part(cls: Any, path: str, name: str, revision: str | None) -> Any:
     load: Any = cls.from_pretrained
     options: dict[str, Any] = {"subfolder": name, "revision": revision}
     if not issubclass(cls, nn.Module):
-        return load(path, **options)
+        return load_beside(load, path, f"the {name}", **options)
     if not issubclass(cls, ModelMixin):
         return load_pretrained(load, path, f"the {name}", **options)
     model = load_pretrained(load, path, f"the {name}", low_cpu_mem_usage=False, **options)

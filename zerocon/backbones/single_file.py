@@ -23,7 +23,7 @@ from diffusers.loaders.single_file_utils import (
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
-from zerocon.core.weights import check, load_strictly, read_tensors
+from zerocon.core.weights import check, load_beside, load_strictly, read_tensors
 
 State = Mapping[str, Tensor]
 Convert = Callable[[dict[str, Tensor]], dict[str, Tensor]]
@@ -61,7 +61,7 @@ def read_single_file(file: Path, classes: Mapping[str, Any], config: str | None)
             parts[name], convert = _new_part(cls, place, name)
             used |= _fill(parts[name], convert, state, f"the {name}", file)
         else:
-            parts[name] = cls.from_pretrained(place, subfolder=name)
+            parts[name] = load_beside(cls.from_pretrained, place, f"the {name}", subfolder=name)
     check("the model", file, unexpected=state.keys() - used, harmless=UNUSED)
     return parts
 

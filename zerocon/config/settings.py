@@ -25,7 +25,7 @@ from zerocon.config.files import check_inert, read_mapping
 from zerocon.config.worlds import SWITCH, Choices, check_worlds
 from zerocon.core.checks import ConfigError, in_range, shown
 from zerocon.core.limits import AUTO, DEFAULT, GIB
-from zerocon.core.naming import NOT_IN_NAME, digest_of_settings
+from zerocon.core.naming import NOT_IN_NAME, digest_of_settings, is_in_name
 from zerocon.core.shards import Shard
 
 if TYPE_CHECKING:
@@ -65,11 +65,6 @@ class RunnerSettings:
             raise ConfigError(f"runner.root is {self.root!r}; it must be a folder")
         if self.batch_size != "auto":
             in_range("runner.batch_size", self.batch_size, 1)
-        elif self.deterministic:
-            raise ConfigError(
-                "runner.deterministic=true gives every batch one shape, so it needs a number as "
-                "runner.batch_size, not auto"
-            )
         in_range("runner.workers", self.workers, 1)
         in_range("runner.cache", self.cache, 0)
         in_range("runner.gallery_cases", self.gallery_cases, 1)
@@ -79,6 +74,11 @@ class RunnerSettings:
     def chunk_size(self) -> int:
         """How many cases are handed out at once."""
         return AUTO if self.batch_size == "auto" else self.batch_size
+
+    @property
+    def edited_together(self) -> int:
+        """How many of them are edited in one batch, at most."""
+        return 1 if self.deterministic else self.chunk_size
 
     @property
     def cache_bytes(self) -> float:
@@ -207,7 +207,7 @@ def stored_config(directory: Path, overrides: Sequence[str] = ()) -> dict[str, A
 def _change(stored: dict[str, Any], override: str) -> None:
     """Put one override into a stored config."""
     key, given, _ = override.partition("=")
-    if not given or not any(key == n or key.startswith(f"{n}.") for n in NOT_IN_NAME):
+    if not given or is_in_name(key):
         raise ConfigError(
             f"{override!r} can't be changed: a run is looked at as it was made. What may be "
             f"given is where and how fast: {', '.join(NOT_IN_NAME)}"
@@ -216,7 +216,16 @@ def _change(stored: dict[str, Any], override: str) -> None:
     node = stored
     for group in groups:
         node = node_of(node, group)
-    node[field] = _value(override) if groups else plain(compose_config([override])).get(key)
+    node[field] = _value(override) if groups else _group(stored, override)
+
+
+def _group(stored: Mapping[str, Any], override: str) -> Any:
+    """Another choice of a whole group, with what numbers depend on as it was."""
+    key = override.partition("=")[0]
+    chosen = plain(compose_config([override])).get(key)
+    if key == "runner" and isinstance(chosen, dict):
+        chosen["deterministic"] = stored.get("runner", {}).get("deterministic", False)
+    return chosen
 
 
 def _value(override: str) -> Any:

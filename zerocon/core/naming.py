@@ -9,6 +9,8 @@ from typing import Any, cast
 
 # Settings that change where or how fast a run is done, but none of its numbers.
 NOT_IN_NAME = ("runner", "tracker", "backbone.device", "dataset.root", "hydra")
+# The one setting below them that promises other bits. Unless it is on, no name mentions it.
+DETERMINISTIC = "runner.deterministic"
 # Settings that can be given by a shorter name; what they fill is what a run stores.
 SHORT_NAMES = {
     "loss.xa_weight": "loss.xa.weight",
@@ -18,6 +20,13 @@ SHORT_NAMES = {
 _ONE_NUMBER = 2.0**53  # a whole float up to here stands for one whole number
 
 
+def is_in_name(setting: str) -> bool:
+    """Return whether numbers depend on the setting, such as `method.steps`."""
+    return setting == DETERMINISTIC or not any(
+        f"{setting}.".startswith(f"{name}.") for name in NOT_IN_NAME
+    )
+
+
 def content_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config without the settings that change no number."""
     content = {key: value for key, value in config.items() if key not in NOT_IN_NAME}
@@ -25,6 +34,9 @@ def content_of(config: Mapping[str, Any]) -> dict[str, Any]:
         group, _, field = dotted.partition(".")
         if field and isinstance(content.get(group), Mapping):
             content[group] = {k: v for k, v in content[group].items() if k != field}
+    runner = config.get("runner")
+    if isinstance(runner, Mapping) and cast("Mapping[str, Any]", runner).get("deterministic"):
+        content["runner"] = {"deterministic": True}
     return content
 
 

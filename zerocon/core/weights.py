@@ -120,7 +120,7 @@ def load_pretrained(
             ignore_mismatched_sizes=True,  # they are in the loading information
             **options,
         )
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+    except Exception as error:  # the libraries raise errors of any kind over a damaged file
         raise WeightsError(_not_loaded(what, path, error, advice)) from error
     place = Path(path, subfolder) if subfolder else path
     check(
@@ -134,6 +134,28 @@ def load_pretrained(
     if info.get("error_msgs"):
         raise WeightsError(f"{what} from {place} does not fit: {'; '.join(info['error_msgs'])}")
     return model
+
+
+def load_beside(
+    make: Callable[..., Any], path: str, what: str, *, advice: str = "", **options: Any
+) -> Any:
+    """What stands beside a model's weights (a tokenizer, a processor), by its `from_pretrained`."""
+    try:
+        made = make(path, **options)
+    except Exception as error:  # the libraries raise errors of any kind over a damaged file
+        raise WeightsError(_not_loaded(what, path, error, advice)) from error
+    tokenizer = getattr(made, "tokenizer", made)
+    # Where the files of a vocabulary are missing, transformers makes one of special tokens only.
+    if hasattr(tokenizer, "get_vocab") and _is_without_words(tokenizer):
+        raise WeightsError(
+            f"{what} can't be loaded from {path!r}: the files of its vocabulary (tokenizer.json, "
+            "or vocab.json and merges.txt) are missing" + (f". {advice}" if advice else "")
+        )
+    return made
+
+
+def _is_without_words(tokenizer: Any) -> bool:
+    return set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens)
 
 
 def check(
@@ -241,7 +263,9 @@ def _weight_map(index: Path, what: str) -> dict[str, str]:
 
 
 def _not_loaded(what: str, path: str, error: Exception, advice: str) -> str:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    said = str(error).splitlines()[0] if str(error) else ""
+    plain = said and isinstance(error, (OSError, ValueError, RuntimeError, SafetensorError))
+    reason = said if plain else f"{type(error).__name__} {said}".strip()
     return f"{what} can't be loaded from {path!r}: {reason}" + (f". {advice}" if advice else "")
 
 

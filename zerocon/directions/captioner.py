@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import BlipForConditionalGeneration, BlipProcessor
 
-from zerocon.core.weights import PACKAGED, WeightsError, folder_fingerprint, load_pretrained
+from zerocon.core.weights import PACKAGED, folder_fingerprint, load_beside, load_pretrained
 
 FOLDER = PACKAGED / "captioner"  # of the shapes world
 LONGEST = 56  # tokens
@@ -63,13 +63,9 @@ def _loaded(path: str, revision: str | None) -> Captioner:
         dtype=torch.float32,
         **options,
     )
-    try:
-        processor = BlipProcessor.from_pretrained(path, **options)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise WeightsError(
-            f"the captioner's processor can't be loaded from {path!r}: {reason}. {ADVICE}"
-        ) from error
+    processor = load_beside(
+        BlipProcessor.from_pretrained, path, "the captioner's processor", advice=ADVICE, **options
+    )
     local = Path(path).is_dir()
     digest = folder_fingerprint(Path(path)) if local else f"{path}@{revision}"
     return Captioner(model.eval().requires_grad_(False), processor, digest)

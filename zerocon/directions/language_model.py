@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from zerocon.core.memory import Entry, Memory
-from zerocon.core.weights import WeightsError, folder_fingerprint, load_pretrained
+from zerocon.core.weights import folder_fingerprint, load_beside, load_pretrained
 
 # The model continues the last line, so each of its sentences begins with the concept. No model
 # that was trained to follow instructions is needed.
@@ -90,13 +90,13 @@ def load_writer(path: str, revision: str | None) -> Writer:
         dtype=torch.float32,
         **options,
     )
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path, **options)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise WeightsError(
-            f"the language model's tokenizer can't be loaded from {path!r}: {reason}. {ADVICE}"
-        ) from error
+    tokenizer = load_beside(
+        AutoTokenizer.from_pretrained,
+        path,
+        "the language model's tokenizer",
+        advice=ADVICE,
+        **options,
+    )
     local = Path(path).is_dir()
     digest = folder_fingerprint(Path(path)) if local else f"{path}@{revision}"
     return Writer(model.eval().requires_grad_(False).to(device), tokenizer, digest)

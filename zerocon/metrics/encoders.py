@@ -27,6 +27,7 @@ from zerocon.core.weights import (
     check,
     file_fingerprint,
     folder_fingerprint,
+    load_beside,
     load_pretrained,
     load_strictly,
     module_fingerprint,
@@ -69,8 +70,8 @@ class PublishedClip:
         )
         self.model = model.eval().requires_grad_(False)
         # Typed Any: what a processor takes and gives is known at run time only.
-        self.processor: Any = loaded(
-            lambda: CLIPProcessor.from_pretrained(path, revision=version), "CLIP", path
+        self.processor: Any = load_beside(
+            CLIPProcessor.from_pretrained, path, "the CLIP's processor", revision=version
         )
         self.context = len(self.model.text_model.embeddings.position_embedding.weight)
         self.fingerprint = folder_fingerprint(Path(path)) if local else f"{path}@{revision}"
@@ -414,13 +415,6 @@ def is_local(path: str, revision: str | None, kind: str) -> bool:
             "the numbers stay the same when its repository changes"
         )
     return False
-
-
-def loaded(load: Callable[[], Model], kind: str, path: str) -> Model:
-    try:
-        return load()
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"the {kind} {path!r} can't be loaded: {error}") from error
 
 
 def on(module: Model, device: torch.device) -> Model:

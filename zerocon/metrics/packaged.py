@@ -26,6 +26,7 @@ from zerocon.core.weights import (
     PACKAGED,
     WeightsError,
     folder_fingerprint,
+    load_beside,
     load_pretrained,
     load_strictly,
     read_tensors,
@@ -91,16 +92,18 @@ def padded_tokens(
 def load_clip(folder: Path = CLIP_FOLDER) -> ShapesClip:
     try:
         config = json.loads((folder / "open_clip_config.json").read_text("utf-8"))["model_cfg"]
-    except (OSError, ValueError, KeyError) as error:
+        model = CLIP(**config)
+        side = int(config["vision_cfg"]["image_size"])
+        context = int(config["text_cfg"]["context_length"])
+    except Exception as error:  # a damaged config may hold anything
         raise WeightsError(f"the CLIP can't be loaded from {folder}: {error!r}") from error
-    model = CLIP(**config)
     file = folder / "open_clip_model.safetensors"
     load_strictly(model, read_tensors(file, "the CLIP"), "the CLIP", file)
     return ShapesClip(
         channels_last(model.eval().requires_grad_(False)),
-        CLIPTokenizer.from_pretrained(folder),
-        side=int(config["vision_cfg"]["image_size"]),
-        context=int(config["text_cfg"]["context_length"]),
+        load_beside(CLIPTokenizer.from_pretrained, str(folder), "the CLIP's tokenizer"),
+        side=side,
+        context=context,
         fingerprint=folder_fingerprint(folder),
     )
 

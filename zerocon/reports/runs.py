@@ -16,7 +16,7 @@ from typing import Any, cast
 import yaml
 
 from zerocon.core.checks import ConfigError
-from zerocon.core.naming import NOT_IN_NAME, SHORT_NAMES
+from zerocon.core.naming import SHORT_NAMES, is_in_name
 from zerocon.core.plain_yaml import loaded
 from zerocon.core.text import printable
 from zerocon.ledger.origin import Origin
@@ -176,7 +176,7 @@ def varying(runs: Sequence[Run]) -> dict[str, list[str]]:
 
 
 def _counts(field: str) -> bool:
-    return field != "name" and not any(f"{field}.".startswith(f"{n}.") for n in NOT_IN_NAME)
+    return field != "name" and is_in_name(field)
 
 
 def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

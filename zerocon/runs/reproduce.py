@@ -59,7 +59,7 @@ def reproduce(directory: Path, overrides: Sequence[str] = (), *, cases: int = 5)
     broken = run.damaged_pictures(records, thoroughly=True)
     found.problems += [Problem(case, said) for case, said in broken.items()]
     whole = [record for record in records if record.case not in broken]
-    for batch in batched(whole, settings.runner.chunk_size):
+    for batch in batched(whole, settings.runner.edited_together):
         pairs = load_cases(loaded.dataset, batch, found.problems)
         found.cases += _edited_again(run, settings, loaded, pairs)
     return found

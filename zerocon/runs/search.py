@@ -25,7 +25,7 @@ from zerocon.config.settings import (
 )
 from zerocon.core.cases import DatasetError
 from zerocon.core.checks import ConfigError
-from zerocon.core.naming import NOT_IN_NAME, content_of, digest
+from zerocon.core.naming import DETERMINISTIC, content_of, digest, is_in_name
 from zerocon.core.records import RecordError
 from zerocon.core.text import printable
 from zerocon.ledger.atomic import write_atomic
@@ -192,7 +192,7 @@ def _listed(experiment: Experiment, own: Sequence[str]) -> list[str]:
 
 
 def _check_key(key: str, more: Sequence[str]) -> None:
-    if any(f"{key}.".startswith(f"{name}.") for name in (*NOT_IN_NAME, "name", "seed")):
+    if key in ("name", "seed", DETERMINISTIC) or not is_in_name(key):
         raise ConfigError(f"search.space has {key}, but that is no setting of what is done")
     if any(override.partition("=")[0].lstrip("+~") == key for override in more):
         raise ConfigError(f"{key} is what is searched: it can't be given")

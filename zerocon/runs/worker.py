@@ -81,6 +81,8 @@ class Edited:
 
 
 def load(settings: RunSettings) -> Loaded:
+    if settings.runner.deterministic:
+        only_deterministic()
     backbone = settings.backbone.load()
     return Loaded(backbone, settings.dataset(side=backbone.side), settings.metrics())
 
@@ -149,19 +151,18 @@ def score(metrics: Sequence[Metric], cases: Sequence[Case], edited: Tensor) -> d
 class Editor:
     """A run's models, ready to edit whatever cases they are given: `load`, `compute`, `store`.
 
-    Cases are edited in the batches they come in. Those that are not wanted, because they are
-    recorded already, are computed as part of their batch and then left out.
+    Cases are edited in the batches they come in, or each alone if the run is deterministic. Those
+    that are not wanted, because they are recorded already, are computed as part of their batch
+    and then left out.
     """
 
     def __init__(self, settings: RunSettings, loaded: Loaded) -> None:
         self.settings, self.loaded, self.costs = settings, loaded, Costs()
         runner = settings.runner
         self.memory = memory_of(runner.cache_bytes)
-        self._shape = int(runner.batch_size) if runner.deterministic else None
+        self._alone = runner.deterministic
         self._fits = BatchSize(settings.directory, runner.batch_size, loaded.backbone.device)
         self._stopping = threading.Event()
-        if runner.deterministic:
-            only_deterministic()
 
     def stop(self) -> None:
         """Have other threads stop reading and storing pictures at the next one."""
@@ -217,6 +218,8 @@ class Editor:
             raise StoppedError
 
     def _size(self, cases: Sequence[Case]) -> int:
+        if self._alone:
+            return 1
         if not self._fits.known:
             self._fits.measured(self._room(cases[0]))
         return self._fits.cases
@@ -243,7 +246,8 @@ class Editor:
         except Exception as error:  # noqa: BLE001 - one bad case must not end the run; it is recorded
             too_large = is_out_of_memory(error)
             failed = _failed(cases[0], error)
-            _check_deterministic(error, too_large, self._shape)
+            if self._alone and "deterministic" in str(error):  # torch names the operation
+                raise ConfigError(f"runner.deterministic=true can't be kept: {error}") from None
         # Decided outside of the handler: the error holds on to the memory.
         if len(cases) == 1:
             return [failed]
@@ -257,10 +261,9 @@ class Editor:
     def _edit_and_score(self, cases: Sequence[Case]) -> list[Edited]:
         started = time.perf_counter()
         backbone = self.loaded.backbone
-        batch = _filled(cases, self._shape)
-        pictures = to_uint8(edit(self.settings, backbone, batch, self.memory, self.costs))
+        pictures = to_uint8(edit(self.settings, backbone, cases, self.memory, self.costs))
         # Scored as they are stored, so that the numbers can be had again from the files.
-        scores = score(self.loaded.metrics, batch, from_uint8(pictures).to(backbone.device))
+        scores = score(self.loaded.metrics, cases, from_uint8(pictures).to(backbone.device))
         seconds = round((time.perf_counter() - started) / len(cases), 4)
         return [
             Edited(
@@ -290,26 +293,6 @@ def only_deterministic() -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs for it
     torch.use_deterministic_algorithms(mode=True)
     torch.backends.cudnn.benchmark = False  # it would choose its algorithms by their speed
-
-
-def _filled(cases: Sequence[Case], shape: int | None) -> list[Case]:
-    """The cases and, where every batch has one shape, copies of the last up to it."""
-    missing = max(0, (shape or 0) - len(cases))
-    return [*cases, *[cases[-1]] * missing]
-
-
-def _check_deterministic(error: Exception, too_large: bool, shape: int | None) -> None:
-    """ConfigError when `runner.deterministic` is what no case can be edited with."""
-    if shape is None:
-        return
-    if too_large:
-        advice = f"try runner.batch_size={shape // 2}" if shape > 1 else "use a smaller model"
-        raise ConfigError(
-            f"{shape} cases do not fit into the memory together, and with "
-            f"runner.deterministic=true a batch is not halved: {advice}"
-        ) from None
-    if "deterministic" in str(error):  # torch names the operation
-        raise ConfigError(f"runner.deterministic=true can't be kept: {error}") from None
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from zerocon.core.naming import NOT_IN_NAME
+from zerocon.core.naming import is_in_name
 from zerocon.core.records import Record
 from zerocon.ledger.run_directory import RunDirectory
 from zerocon.reports.evaluation import evaluation_of
@@ -26,7 +26,7 @@ def asked(variants: Variants) -> str:
     shared = {
         name: first.field(name)
         for name in first.fields
-        if name not in apart and not name.startswith(NOT_IN_NAME) and name != "name"
+        if name not in apart and is_in_name(name) and name != "name"
     }
     count = len(variants.runs)
     title = f"{len(shared)} settings that {'all runs share' if count > 1 else 'it was made with'}"
