@@ -172,9 +172,7 @@ def _check_whole(name: str, value: object, low: int) -> None:
 
 def _mapping(name: str, content: object) -> dict[str, Any]:
     if not isinstance(content, dict) or not content:
-        raise ConfigError(
-            f"{name} is {shown(content)}; it must be a mapping of settings"
-        )
+        raise ConfigError(f"{name} is {shown(content)}; it must be a mapping of settings")
     return {str(key): value for key, value in cast("dict[Any, Any]", content).items()}
 
 
