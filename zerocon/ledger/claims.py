@@ -2,10 +2,11 @@
 
 Cases are cut into chunks by their position in the dataset, always in the same way. A run that
 continues after a kill therefore has the same chunks, and its pictures come out the same.
-A process that works on a chunk holds a lock on its places in `claims`, a file in the run's
-directory. Processes that share the directory divide its chunks among them in this way, and
-the locks of a process that dies are free for the others. The file's text names the processes
-at work, for messages only.
+
+A process that works on a chunk locks the chunk's positions in `claims`, a file in the run's
+directory. In this way processes that share the directory divide the chunks among themselves,
+and the locks of a process that dies are released. The file's text lists the processes at work,
+for messages only.
 """
 
 from __future__ import annotations
