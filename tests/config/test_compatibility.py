@@ -35,8 +35,11 @@ METHODS = sorted(file.stem for file in (CONF / "method").glob("*.yaml"))
     ("overrides", "said"),
     [
         (["method=zerocon", "inversion=none"], "ZeroCon samples .* NoInversion makes none"),
-        (["method=word_swap", "inversion=direct"], "DDIM samples no row .* Direct.*=ddim"),
-        (["method=reconstruct", "inversion=null_text"], "asks for no empty condition .*=ddim"),
+        (
+            ["method=word_swap", "inversion=direct"],
+            "DDIM samples no source branch .*=ddim",
+        ),
+        (["method=reconstruct", "inversion=null_text"], "uses no empty condition .*=ddim"),
         (["inversion=negative_prompt", "method.guidance=1"], "NegativePrompt.* no effect"),
         (
             ["method=zerocon", "method.negative=caption", "inversion=null_text"],

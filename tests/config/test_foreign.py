@@ -192,9 +192,9 @@ def test_where_and_how_fast_may_be_given(run: Path) -> None:
     assert stored_config(run, ["tracker=none"])["tracker"] == {
         "_target_": "zerocon.trackers.NoTracker"
     }
-    with pytest.raises(ConfigError, match="looked at as it was made"):
+    with pytest.raises(ConfigError, match="would change the run's results"):
         stored_config(run, ["method.steps=3"])
-    with pytest.raises(ConfigError, match="looked at as it was made"):
+    with pytest.raises(ConfigError, match="would change the run's results"):
         stored_config(run, ["method._target_=os.system"])
     with pytest.raises(ConfigError, match="looked at as it was made"):
         stored_config(run, ["runner.deterministic=true"])

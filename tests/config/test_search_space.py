@@ -94,7 +94,7 @@ def test_overrides_say_what_the_file_says(value: object) -> None:
             r"loss\.cut\.tau\.setp: there is no such key; there are float",
         ),
         ({"choices": ["a"]}, "must list two values or more"),
-        ({"choices": ["a", "b", "a"]}, "names a value twice"),
+        ({"choices": ["a", "b", "a"]}, "lists a value twice"),
     ],
 )
 def test_a_bad_dimension_is_named(said: dict[str, Any], message: str) -> None:
@@ -107,7 +107,7 @@ def test_a_bad_dimension_is_named(said: dict[str, Any], message: str) -> None:
     [
         ({"objectives": []}, r"search\.objectives must list the metrics"),
         ({"objectives": "lpips_bg"}, r"search\.objectives must list the metrics"),
-        ({"space": {}}, r"search\.space is \{\}; it must name settings"),
+        ({"space": {}}, r"search\.space is \{\}; it must be a mapping of settings"),
         ({"trials": 0}, r"search\.trials is 0; it must be at least 1"),
         ({"trials": 2.5}, r"search\.trials is 2\.5; it must be a whole number"),
         ({"seed": -1}, r"search\.seed is -1"),

@@ -27,7 +27,7 @@ FOLDER = ["dataset=folder", NOWHERE, "dataset.source=a cat", "dataset.target=a d
         (["dataset.edit_types=[]"], "dataset.edit_types is an empty list"),
         (["dataset.edit_types=[true]"], r"dataset.edit_types is \[True\]; it must be a list"),
         (["dataset.ids=[]"], "dataset.ids is an empty list"),
-        (["dataset.ids=[null]"], r"dataset.ids is \[None\]; it must be a list, each of it text"),
+        (["dataset.ids=[null]"], r"dataset.ids is \[None\]; it must be a list, each item text"),
         (["dataset.ids=[[1]]"], r"dataset.ids is \[\[1\]\]; it must be a list"),
         (["dataset.ids=[1.5]"], r"dataset.ids is \[1.5\]; it must be a list"),
         (["dataset=magicbrush", NOWHERE, "dataset.edit_types=[4]"], "'4' is none of 1, 2, 3"),

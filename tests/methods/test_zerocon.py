@@ -245,7 +245,7 @@ def test_what_is_wrong_is_named(override: str, said: str) -> None:
 
 
 def test_losses_belong_to_methods_that_descend_them() -> None:
-    with pytest.raises(ConfigError, match="loss=none leaves it none"):
+    with pytest.raises(ConfigError, match="loss=none gives it none"):
         compose_settings(["method=zerocon", "loss=none"])
     with pytest.raises(ConfigError, match="`loss` would have no effect"):
         compose_settings(["method=word_swap", "loss=zerocon"])

@@ -1,1 +1,1 @@
-"""From `conf/` and overrides to checked plain objects."""
+"""Turn `conf/` and overrides into checked plain objects."""

@@ -1,9 +1,9 @@
-"""From a config's nodes to classes with checked settings.
+"""Bind a config's nodes to classes, with checked settings.
 
 A node names its class by `_target_`, a public name that the registry knows. Its other keys are
-checked against the class's signature and annotations, down to the elements of lists and
+checked against the class's signature and annotations, including the elements of lists and
 mappings; the class checks its own ranges. A setting that is itself a node with a `_target_` is
-made in the same way.
+built in the same way.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
     from zerocon.metrics.base import Metric
 
 TARGET = "_target_"
-# What kind of thing a node inside a node of some kind is. Other kinds have none inside.
+# Kind of a node -> kind of the nodes inside it. Nodes of other kinds contain no nodes.
 PARTS: Mapping[str, str] = {"loss": "loss term"}
-_FINITE_INT = 2**53  # up to here a float that is whole is one number only
+_FINITE_INT = 2**53  # up to here, floats represent every whole number exactly
 
 
 def build(config: Mapping[str, Any], group: str, later: Sequence[str] = ()) -> Callable[..., Any]:
-    """The group's class with its checked settings; call it to make the object."""
+    """The group's class with its checked settings bound; call it to make the object."""
     return bound(group, node_of(config, group), group, later)
 
 
 def node_of(config: Mapping[str, Any], group: str) -> dict[str, Any]:
-    """What the config says of a group; ConfigError if it says nothing."""
+    """The config's node for a group; ConfigError if there is none."""
     node = config.get(group)
     if not isinstance(node, dict):
         said = "is missing" if node is None else f"is {shown(node)}"
@@ -51,7 +51,7 @@ def node_of(config: Mapping[str, Any], group: str) -> dict[str, Any]:
 def bound(
     kind: str, node: Mapping[str, Any], path: str, later: Sequence[str] = ()
 ) -> Callable[..., Any]:
-    """The class that a node names, its settings bound; `path` is where the node is."""
+    """The class that a node names, with its settings bound; `path` is the node's place."""
     fields = dict(node)
     target = fields.pop(TARGET, None)
     if not isinstance(target, str):
@@ -68,7 +68,7 @@ def _class_of(kind: str, target: str, path: str) -> Callable[..., Any]:
 
 
 def method_of(config: Mapping[str, Any]) -> Method:
-    """The method, with its losses if it is one that descends losses."""
+    """The method, with its losses if it uses losses."""
     from zerocon.losses import NoLosses
 
     make = build(config, "method", later=("loss",))
@@ -82,18 +82,18 @@ def method_of(config: Mapping[str, Any]) -> Method:
 def _about_losses(make: Any, *, takes_losses: bool) -> str:
     name = make.func.__name__
     if takes_losses:
-        return f"{name} descends losses, but loss=none leaves it none; try loss=zerocon"
+        return f"{name} needs losses, but loss=none gives it none; try loss=zerocon"
     return f"{name} uses no losses, so `loss` would have no effect; leave it out, or loss=none"
 
 
 def metrics_of(config: Mapping[str, Any]) -> Callable[[], list[Metric]]:
-    """Call it to load the judges."""
+    """A function that loads the metrics with their judge models."""
     makers = metric_makers(config)
     return lambda: [make() for make in makers.values()]
 
 
 def metric_makers(config: Mapping[str, Any]) -> dict[str, Callable[..., Metric]]:
-    """{"metrics.NAME": its class with its settings}; a call loads the judge."""
+    """{"metrics.NAME": its class with settings bound}; calling one loads its judge model."""
     group = dict(node_of(config, "metrics"))
     shared = {key: group.pop(key) for key in ("protocol",) if key in group}
     makers: dict[str, Callable[..., Metric]] = {}
@@ -108,7 +108,7 @@ def metric_makers(config: Mapping[str, Any]) -> dict[str, Callable[..., Metric]]
 
 
 def _check_columns(make: Any, path: str) -> None:
-    """A metric's columns are known before its judge is loaded."""
+    """Check the names of columns now, before the judge model is loaded."""
     known = [column.name for column in getattr(make.func, "known", ())]
     for column in make.keywords.get("columns") or ():
         one_of(f"{path}.columns", column, known)
@@ -121,8 +121,8 @@ def typed(
     later: Sequence[str] = (),
     part: str | None = None,
 ) -> Callable[..., Any]:
-    """`cls` with `fields` bound, each checked against its annotation. `part`: the kind of thing
-    that a field with a `_target_` is."""
+    """`cls` with `fields` bound, each checked against its annotation. `part`: the kind of class
+    that a field with a `_target_` names."""
     declared = Declared.of(cls)
     values = {
         name: declared.checked(name, value, f"{path}.{name}", part)
@@ -137,7 +137,7 @@ def typed(
 
 
 def _check_early(cls: Callable[..., Any], values: Mapping[str, Any], path: str) -> None:
-    """A class that is made late may look at its settings now: `check_settings`."""
+    """Let a class that is instantiated later check its settings now (`check_settings`)."""
     check = getattr(cls, "check_settings", None)
     if check is not None:
         try:
@@ -147,7 +147,7 @@ def _check_early(cls: Callable[..., Any], values: Mapping[str, Any], path: str) 
 
 
 class Declared:
-    """A class's settings: its arguments with their annotations.
+    """A class's settings: its constructor's arguments with their annotations.
 
     `**more: Unpack[Some]` stands for all of Some's keys, and `**parts: Part` for any name.
     """
@@ -176,14 +176,14 @@ class Declared:
         return cls(named, hints, rest)
 
     def has(self, name: str, path: str) -> bool:
-        """ConfigError, with the nearest names, if there is no such setting."""
+        """Return True, or raise a ConfigError that suggests the nearest names."""
         if name not in self.named and self.rest is None:
             known = [f"{path}.{other}" for other in self.named]
             raise ConfigError(unknown(f"{path}.{name}", known))
         return True
 
     def checked(self, name: str, value: object, path: str, part: str | None) -> Any:
-        """The value as the class wants it."""
+        """The value, checked and converted to the annotated type."""
         if value == "???":
             raise ConfigError(f"{path} is needed: give it as {path}=…")
         hint = self.hints.get(name, Any) if name in self.named else self.rest
@@ -194,7 +194,7 @@ class Declared:
 
 
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
-UNSTATED = object()  # a default that the signature does not tell
+UNSTATED = object()  # stands for a default that the signature does not state
 
 
 def _hints(choice: Callable[..., Any]) -> dict[str, Any]:
@@ -210,13 +210,13 @@ def _hints(choice: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _with_parts(value: object, path: str, part: str | None) -> Any:
-    """The value with every node that names a class made, or refused where none belongs."""
+    """The value with each node that names a class built; ConfigError where none is allowed."""
     if isinstance(value, dict):
         node = cast("dict[str, Any]", value)
         if TARGET not in node:
             return {k: _with_parts(v, f"{path}.{k}", None) for k, v in node.items()}
         if part is None:
-            raise ConfigError(f"{path} names a class ({shown(node[TARGET])}), but it takes none")
+            raise ConfigError(f"{path} names a class ({shown(node[TARGET])}), but takes none")
         return bound(part, node, path)()
     if isinstance(value, list):
         items = cast("list[Any]", value)
@@ -225,7 +225,7 @@ def _with_parts(value: object, path: str, part: str | None) -> Any:
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Is the value what the annotation asks for? What can't be judged, fits."""
+    """Return whether the value matches the annotation; True if that can't be checked."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Annotated:
         return fits(value, arguments[0])
@@ -276,7 +276,7 @@ def _is_whole(value: float) -> bool:
 
 
 def _is_finite(value: object) -> bool:
-    """No nan and no infinity, inside a list or mapping either."""
+    """Return whether there is no nan or infinity, also inside lists and mappings."""
     if isinstance(value, float):
         return math.isfinite(value)
     if isinstance(value, dict):
@@ -285,7 +285,7 @@ def _is_finite(value: object) -> bool:
 
 
 def as_declared(value: Any, hint: Any) -> Any:
-    """YAML has lists, text and numbers; a signature may want tuples, paths and whole numbers."""
+    """Convert YAML's lists, text and numbers to the tuples, paths and integers of a signature."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Annotated:
         return as_declared(value, arguments[0])
@@ -334,7 +334,7 @@ def type_name(hint: Any) -> str:
 def _list_name(arguments: Sequence[Any]) -> str:
     if len(arguments) > 1 and arguments[-1] is not Ellipsis:
         return f"a list of {len(arguments)}: [{', '.join(type_name(a) for a in arguments)}]"
-    return f"a list, each of it {type_name(arguments[0])}" if arguments else "a list"
+    return f"a list, each item {type_name(arguments[0])}" if arguments else "a list"
 
 
 _NAMES: Mapping[Any, str] = {
@@ -350,10 +350,10 @@ _NAMES: Mapping[Any, str] = {
 
 
 def unknown(key: str, known: Sequence[str]) -> str:
-    """There is no such setting: which may have been meant, and which there are beside it."""
+    """The message for an unknown setting, with similar names and the group's other settings."""
     known = [k for k in dict.fromkeys(known) if not k.endswith(TARGET)]
     group, _, last = key.rpartition(".")
-    # A setting that has moved into a part of its group still ends in the same word.
+    # A setting that moved into a part of its group still ends in the same word.
     alike = [
         k for k in known if difflib.SequenceMatcher(None, k.rpartition(".")[2], last).ratio() > 0.8
     ]

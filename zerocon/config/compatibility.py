@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     from zerocon.inversions.base import Inversion, Provided
     from zerocon.methods.base import Method
 
-# Of each thing that an inversion provides: why a method may have no use for it.
+# For each thing that an inversion can provide: why a method may not use it.
 _UNUSED: dict[Provided, str] = {
     "trajectory": "{method} starts from the picture itself",
-    "negative": "{method} asks for no empty condition here (its guidance is 1, or it has a "
+    "negative": "{method} uses no empty condition here (its guidance is 1, or it has a "
     "negative prompt of its own)",
-    "source_row": "{method} samples no row of the source's beside its edit",
+    "source_row": "{method} samples no source branch beside its edit",
 }
 
 
 @dataclass(frozen=True)
 class Objection:
-    """Why a choice makes no sense, and which group's other choices may."""
+    """Why a combination makes no sense, and the group in which to choose something else."""
 
     group: Literal["inversion", "direction"]
     reason: str
@@ -42,7 +42,7 @@ class Objection:
 def objection(
     method: Method, inversion: Inversion, direction: Direction, *, flow: bool = False
 ) -> Objection | None:
-    """The first thing that speaks against running these together; `flow`: on a flow model."""
+    """The first reason not to combine these, if any; `flow`: on a flow model."""
     reason = _about_inversion(method, inversion) or _about_model(inversion, flow=flow)
     if reason is not None:
         return Objection("inversion", reason)
@@ -86,7 +86,7 @@ def _asks_between(inversion: Inversion) -> bool:
 def _about_model(inversion: Inversion, *, flow: bool) -> str | None:
     if flow and getattr(inversion, "diffusion_only", False):
         return (
-            f"{_name(inversion)} adds noise at each step as diffusion models do, and this backbone "
+            f"{_name(inversion)} adds noise at each step as diffusion models do, but this backbone "
             "is a flow model"
         )
     return None
@@ -107,14 +107,14 @@ def _about_direction(method: Method, direction: Direction) -> str | None:
 
 
 def _name(choice: object) -> str:
-    """Its class's; what the class declares for all settings can be asked of the class itself."""
+    """The name of its class; `choice` is an object, or the class itself."""
     return choice.__name__ if isinstance(choice, type) else type(choice).__name__
 
 
 def check_pairing(
     config: Mapping[str, Any], method: Method, inversion: Inversion, direction: Direction
 ) -> None:
-    """Refuse what makes no sense together, and say what would."""
+    """Refuse a combination that makes no sense, and name choices that would work."""
     trouble = objection(method, inversion, direction, flow=is_flow(config))
     if trouble is not None:
         choices = partners(config, trouble.group, method, inversion, direction)
@@ -126,13 +126,13 @@ def check_pairing(
 def partners(
     config: Mapping[str, Any], group: str, method: Method, inversion: Any, direction: Any
 ) -> dict[str, str]:
-    """Every choice of a group that could stand in this config, and what speaks against it."""
+    """Every choice of a group, with the reason against it in this config ("" if none)."""
     reasons, flow = dict[str, str](), is_flow(config)
     for file in sorted((CONF / group).glob("*.yaml")):
         choice = declared(config, group, file)
         trio = (choice, direction) if group == "inversion" else (inversion, choice)
         trouble = objection(method, *trio, flow=flow)
-        # What the other group's choice is wrong about is no objection to this one.
+        # An objection to the other group's choice is no objection to this one.
         theirs = trouble is not None and trouble.group == group
         reasons[file.stem] = trouble.reason if trouble and theirs else ""
     return reasons
@@ -145,7 +145,7 @@ def is_flow(config: Mapping[str, Any]) -> bool:
 
 
 def declared(config: Mapping[str, Any], group: str, file: Path) -> Any:
-    """A choice of a group at its own settings; of one that needs more settings, its class."""
+    """A choice of a group with its default settings, or its class if it has required settings."""
     whole = OmegaConf.merge({"method": config["method"]}, {group: OmegaConf.load(file)})
     filled = plain(cast("DictConfig", whole))
     if "???" in filled[group].values():
@@ -155,7 +155,7 @@ def declared(config: Mapping[str, Any], group: str, file: Path) -> Any:
 
 @dataclass(frozen=True)
 class Fits:
-    """Every choice beside a method at its usual settings, and what speaks against it."""
+    """A method at its default settings, and the reason against each choice combined with it."""
 
     method: str
     inversions: dict[str, str]
@@ -179,7 +179,7 @@ def fits(name: str) -> Fits:
 
 
 def tables(rows: Sequence[Fits]) -> str:
-    """The valid pairs in Markdown: of methods and inversions, of methods and directions."""
+    """Markdown tables of valid pairs: methods and inversions, methods and directions."""
     inversions = {row.method: row.inversions for row in rows}
     directions = {row.method: row.directions for row in rows}
     return "\n\n".join("\n".join(_table(pairs)) for pairs in (inversions, directions))
@@ -198,7 +198,7 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def refusals(rows: Sequence[Fits]) -> Iterator[str]:
-    """Why each of the others is refused, a line a reason."""
+    """Why the other pairs are refused, one line per reason."""
     for row in rows:
         by_reason: dict[str, list[str]] = {}
         for group, reasons in (("inversion", row.inversions), ("direction", row.directions)):

@@ -1,8 +1,8 @@
-"""From overrides to one config: `conf/` and the user's own folders, composed by Hydra.
+"""Compose overrides, `conf/` and the user's own folders into one config, with Hydra.
 
-Only this file, `bind.py`'s callers and `commands/run.py` see a DictConfig. What leaves it is a
-plain dictionary in one canonical form: classes by their public names, whole numbers without a
-point.
+Only this file, `bind.py`'s callers and `commands/run.py` see a DictConfig. All other code gets a
+plain dictionary in canonical form: classes by their public names, whole numbers without a
+decimal point.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from zerocon.core.checks import ConfigError, shown
 from zerocon.core.naming import SHORT_NAMES, canonical
 from zerocon.core.registry import ROOMS, public_name
 
-MOST_RUNS = 10_000  # of one command; more would take years, and Hydra lists them all first
+MOST_RUNS = 10_000  # per command; more would take years, and Hydra lists them all first
 SEARCHPATH = "hydra.searchpath"
 GROUPS = (
     "backbone", "dataset", "direction", "inversion", "loss", "method", "metrics", "runner",
@@ -44,7 +44,7 @@ def compose_config(overrides: Sequence[str], foreign: Sequence[str] = ()) -> Dic
     """Compose a config; ConfigError in plain words when an override is wrong.
 
     `overrides` are the user's own. `foreign` ones come from a file that a stranger may have
-    written; they are applied first, and may set settings and choose by name, nothing else.
+    written; they are applied first, and can only set values and choose options by name.
     """
     for override in foreign:
         check_foreign(override)
@@ -66,14 +66,14 @@ def _hydra() -> Generator[None]:
 
 
 def check_foreign(override: object) -> None:
-    """Refuse what an experiment's file may not say: it could reach beyond the settings of a run."""
+    """Refuse overrides that an experiment file may not contain: those that do more than set."""
     if not isinstance(override, str) or "=" not in override:
         raise ConfigError(f"{shown(override)} is no override; it must be like method.steps=50")
     key, _, value = override.partition("=")
     plain_key = key.removeprefix("+").removeprefix("+")
     if plain_key.startswith("hydra") or not re.fullmatch(r"[A-Za-z_][\w.]*", plain_key):
         raise ConfigError(
-            f"{shown(override)} is not taken from a file: it does more than set a setting. If you "
+            f"{shown(override)} is not taken from a file: it does more than set a value. If you "
             "want it, give it on the command line"
         )
     if "${" in value:
@@ -83,7 +83,7 @@ def check_foreign(override: object) -> None:
 
 
 def in_folders(folders: Sequence[Path]) -> list[str]:
-    """The override that adds the user's own folders to where choices are looked for."""
+    """The override that adds the user's own folders to Hydra's search path."""
     for folder in folders:
         if not folder.is_dir():
             raise ConfigError(f"--config-dir {folder} is no folder")
@@ -98,12 +98,12 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     except (OmegaConfBaseException, ValueError) as error:
         raise ConfigError(f"the config can't be resolved: {_one_line(error)}") from error
     resolved = cast("dict[str, Any]", container)
-    resolved.pop("usual", None)  # the settings that were filled from it are what counts
+    resolved.pop("usual", None)  # its values have been copied to the settings that use them
     return _without_short_names(settled(resolved))
 
 
 def _without_short_names(config: dict[str, Any]) -> dict[str, Any]:
-    """Without those that only fill settings of terms: the terms are what counts."""
+    """The config without the loss's short names, which only fill settings of its terms."""
     loss = config.get("loss")
     if not isinstance(loss, dict) or cast("dict[str, Any]", loss).get(TARGET) != LOSSES:
         return config
@@ -111,12 +111,12 @@ def _without_short_names(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def settled(config: dict[str, Any]) -> dict[str, Any]:
-    """Classes by their public names, also where an older config names their files."""
+    """The config with public class names, also where an older config names modules."""
     return {group: _named(kind_of(group), node) for group, node in canonical(config).items()}
 
 
 def kind_of(group: str) -> str:
-    """What kind of thing the classes below a group are."""
+    """The registry's kind for the classes in a group."""
     return "metric" if group == "metrics" else group
 
 
@@ -137,13 +137,13 @@ def _public(kind: str, name: str) -> str:
 
 
 def sweep(overrides: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """Every run of a sweep as its own overrides; one for a command that sweeps nothing."""
+    """The overrides of each run of a sweep; just one run if nothing is swept."""
     choices = [_values(override) for override in parse(overrides)]
     return itertools.product(*choices)
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
-    """The overrides as Hydra reads them; ConfigError if there are too many runs in them."""
+    """The overrides as Hydra parses them; ConfigError if they make too many runs."""
     with _hydra():
         loader = GlobalHydra.instance().config_loader()
         try:
@@ -159,18 +159,21 @@ def parse(overrides: Sequence[str]) -> list[Override]:
 
 
 def _count(override: Override) -> int:
-    """How many values it has, without listing them."""
+    """How many values an override sweeps, without listing them."""
     if not override.is_sweep_override():
         return 1
     if override.is_interval_sweep():
         raise ConfigError(
-            f"{override.input_line}: an interval has no end of values; give some, as 0.1,0.2,0.5"
+            f"{override.input_line}: an interval has infinitely many values; list some, for "
+            "example 0.1,0.2,0.5"
         )
     value = override.value()
     if isinstance(value, RangeSweep):
         start, stop, step = (float(x or 0) for x in (value.start, value.stop, value.step))
         if step == 0 or not all(map(math.isfinite, (start, stop, step))):
-            raise ConfigError(f"{override.input_line} never ends: its step leads nowhere")
+            raise ConfigError(
+                f"{override.input_line} never ends: its step is 0 or leads away from its end"
+            )
         return max(0, math.ceil((stop - start) / step))
     return len(list(_strings(override)))
 
@@ -186,7 +189,7 @@ def _values(override: Override) -> list[str]:
 
 def _strings(override: Override) -> Iterator[str]:
     try:
-        with _hydra():  # for choices by pattern, as method=glob(*)
+        with _hydra():  # for choices by pattern, such as method=glob(*)
             override.config_loader = GlobalHydra.instance().config_loader()
             yield from override.sweep_string_iterator()
     except HydraException as error:
@@ -194,7 +197,7 @@ def _strings(override: Override) -> Iterator[str]:
 
 
 def _explain(error: Exception, overrides: Sequence[str]) -> str:
-    """Hydra's message in a line or two, with what may have been meant."""
+    """Hydra's message in a line or two, with suggestions."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         return _no_such_choice(str(error.missing_cfg_file), error.options or (), overrides)
     if isinstance(error, OverrideParseException):
@@ -204,7 +207,7 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
         said = ", ".join(o for o in overrides if "." not in o.partition("=")[0])
         return f"one of {said}: a group takes the name of one of its choices"
     if "An item is already at" in first:
-        return f"{first.partition('already at')[2].strip(' .')} is there already: leave the + out"
+        return f"{first.partition('already at')[2].strip(' .')} is there already: leave out the +"
     for override in overrides:
         key = override.partition("=")[0].lstrip("+~")
         if f"'{key}'" in first and "@" not in key:
@@ -228,7 +231,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _known_keys(overrides: Sequence[str]) -> list[str]:
-    """Every setting there is, given the groups that the overrides choose."""
+    """All known settings, given the groups that the overrides choose."""
     chosen = [o for o in overrides if o.partition("=")[0] in (*GROUPS, SEARCHPATH)]
     try:
         cfg = compose("config", overrides=chosen)

@@ -1,4 +1,4 @@
-"""Configs as earlier versions stored them, brought to the form of today."""
+"""Convert configs that earlier versions stored to the current form."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ TERMS = {"xa": "zerocon.losses.CrossAttention", "cut": "zerocon.losses.PatchNCE"
 
 
 def brought_up(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The losses were one class with all settings side by side; now each is a term of its own."""
+    """Split the losses, once a single class with all their settings, into a term each."""
     loss = config.get("loss")
     if not isinstance(loss, dict) or loss.get("_target_") != LOSSES or "xa_sites" not in loss:
         return dict(config)
@@ -20,6 +20,6 @@ def brought_up(config: Mapping[str, Any]) -> dict[str, Any]:
         name, _, field = key.partition("_")
         if name in terms:
             terms[name][field] = value
-        else:  # all that had no prefix was the contrastive loss's
+        else:  # settings without a prefix belonged to the contrastive loss
             terms["cut"][key] = value
     return {**config, "loss": {"_target_": LOSSES, **terms}}

@@ -1,11 +1,12 @@
 """Named sets of runs that answer a question: `experiments/*.yaml`.
 
-A file says its `question`, what was `expected`, its `cost`, the `overrides` that all its
-runs share, and its `runs`, each a name with overrides of its own, or the name of a curve with the
-runs along it; or a `sweep`, settings with their values, of which every combination is a run; or
-a `search` (see `search_space.py`), which chooses each run's settings by how the earlier runs
-did. `columns` are the metrics that answer the question, with their `intervals` if it says so, and
-`plot` is what `zerocon frontier` draws of them.
+A file states its `question`, what was `expected`, its `cost`, the `overrides` that all its
+runs share, and one of these:
+- `runs`: names with overrides of their own, or names of curves with the runs along each;
+- `sweep`: settings with lists of values; every combination is a run;
+- `search` (see `search_space.py`): each run's settings are chosen from the earlier runs' results.
+`columns` are the metrics that answer the question, `intervals` says whether to print confidence
+intervals with them, and `plot` says what `zerocon frontier` draws.
 """
 
 from __future__ import annotations
@@ -39,24 +40,24 @@ class Experiment:
     sweep: dict[str, list[Any]] = field(default_factory=dict[str, list[Any]])
     overrides: list[str] = field(default_factory=list[str])
     columns: list[str] = field(default_factory=list[str])
-    intervals: bool = False  # of the means, for their standard errors
+    intervals: bool = False  # print confidence intervals of the means, not standard errors
     plot: dict[str, Any] = field(default_factory=dict[str, Any])
     search: Search | None = None
 
     def all_runs(self) -> dict[str, list[str]]:
-        """Every run by its name, with its own overrides."""
+        """{name of a run: its own overrides}"""
         listed = {name: own for points in self._points().values() for name, own in points.items()}
         return {**listed, **self._swept()}
 
     def curves(self) -> dict[str, str] | None:
-        """The curve of every run by the run's name, where the file says so."""
+        """{name of a run: its curve}, if the file defines curves."""
         if not any(isinstance(own, dict) for own in self.runs.values()):
             return None
         listed = {name: curve for curve, points in self._points().items() for name in points}
         return {name: listed.get(name, name) for name in self.all_runs()}
 
     def _points(self) -> dict[str, dict[str, list[str]]]:
-        """Of each name under `runs`, its runs: one, or those along a curve."""
+        """The runs under each name in `runs`: one, or several along a curve."""
         return {
             name: {f"{name}_{_word(point)}": overrides for point, overrides in own.items()}
             if isinstance(own, dict)
@@ -67,7 +68,7 @@ class Experiment:
     def settings(
         self, more: Sequence[str] = (), only: Sequence[str] | None = None
     ) -> list[RunSettings]:
-        """The settings of every run (or of those named), checked before the first one starts."""
+        """The settings of all runs (or those in `only`), checked before the first one starts."""
         return [
             compose_settings(more, foreign=[*self.overrides, *own, f"name={name}"])
             for name, own in self.all_runs().items()
@@ -79,7 +80,7 @@ class Experiment:
             return {}
         count = math.prod(map(len, self.sweep.values()))
         if count > MOST_RUNS:
-            raise ConfigError(f"the sweep has {count:,} runs; at most {MOST_RUNS:,} are done")
+            raise ConfigError(f"the sweep has {count:,} runs; at most {MOST_RUNS:,} are allowed")
         combinations = itertools.product(*self.sweep.values())
         settled = [dict(zip(self.sweep, values, strict=True)) for values in combinations]
         return {
@@ -95,7 +96,7 @@ def _short(key: str) -> str:
 
 
 def _word(value: Any) -> str:
-    """A value as a part of a run's name."""
+    """A value as part of a run's name."""
     return re.sub(r"[^\w.+-]+", "-", str(value)).strip("-")
 
 
@@ -104,9 +105,9 @@ def names(folder: Path = FOLDER) -> list[str]:
 
 
 def read_experiment(name: str, folder: Path = FOLDER) -> Experiment:
-    """The experiment of that name; or, with a name like my/file.yaml, of that file.
+    """The experiment with that name, or the one in a file such as my/file.yaml.
 
-    Its overrides may come from a stranger: they are checked when they are composed.
+    Its overrides may come from a stranger; they are checked when they are composed.
     """
     is_path = name.endswith(".yaml")
     file = Path(name) if is_path else folder / f"{name}.yaml"

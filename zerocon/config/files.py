@@ -1,4 +1,4 @@
-"""YAML files that may come from a stranger: read as plain data, within bounds."""
+"""Read YAML files that may come from a stranger: as plain data, of limited size."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ import yaml
 from zerocon.core.checks import ConfigError
 
 MOST_BYTES = 200_000
-MOST_NODES = 100_000  # aliases can make a small file a very large value
+MOST_NODES = 100_000  # aliases can turn a small file into a very large value
 
 
 def read_mapping(file: Path) -> dict[str, Any]:
-    """The mapping that a YAML file holds. Nothing in it is run, resolved or looked up."""
+    """The mapping in a YAML file. Nothing in it is executed, resolved or looked up."""
     try:
-        if not file.is_file():  # a pipe would be waited for
+        if not file.is_file():  # reading a pipe would block
             raise ConfigError(f"{file} is no file")
         if file.stat().st_size > MOST_BYTES:
-            raise ConfigError(f"{file} has more than {MOST_BYTES:,} bytes, too many for settings")
-        # Not by the C parser: deep nesting makes it overflow the stack and the process die.
+            raise ConfigError(f"{file} has more than {MOST_BYTES:,} bytes; too large for settings")
+        # Not the C parser: deep nesting overflows its stack and kills the process.
         content = yaml.safe_load(file.read_bytes())
     except OSError as error:
         raise ConfigError(f"{file} can't be read: {error.strerror or error}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} is no YAML: {' '.join(str(error).split())}") from error
-    except (RecursionError, ValueError) as error:  # as of a date on February 30
+        raise ConfigError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
+    except (RecursionError, ValueError) as error:  # for example a date like February 30
         raise ConfigError(f"{file} can't be read as YAML: {error}") from error
     if not isinstance(content, dict) or not content:
-        said = "is empty" if content is None else "holds no settings by name"
+        said = "is empty" if content is None else "is not a mapping of settings"
         raise ConfigError(f"{file} {said}")
     _check_size(file, content)
     return cast("dict[str, Any]", content)
 
 
 def check_inert(file: Path, content: object) -> None:
-    """ConfigError if any text would be resolved to something else, such as ${oc.env:HOME}."""
+    """Raise ConfigError if any text is an interpolation such as ${oc.env:HOME}."""
     for text in _texts(content):
         if "${" in text:
             raise ConfigError(

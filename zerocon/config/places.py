@@ -1,6 +1,6 @@
 """Where the package's own `conf/` and `experiments/` are.
 
-In a checkout they stand at the top level, beside the package; in an installed wheel, inside it.
+In a checkout they are at the top level, beside the package; in an installed wheel, inside it.
 """
 
 from __future__ import annotations

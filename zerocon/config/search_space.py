@@ -1,7 +1,7 @@
-"""What an experiment that searches looks for: between which settings, and by which metrics.
+"""The settings and metrics of an experiment that searches.
 
 search:
-  objectives: [lpips_bg, edit_success]  # which way is better, the metrics say themselves
+  objectives: [lpips_bg, edit_success]  # each metric declares which way is better
   trials: 40
   seed: 0
   space:
@@ -21,7 +21,7 @@ from typing import Any, Self, cast
 
 from zerocon.core.checks import ConfigError, in_range, shown
 
-DIGITS = 3  # of a number between two bounds: more would be noise, and trials could never agree
+DIGITS = 3  # of a sampled number: more are noise, and no two trials would share settings
 KINDS = ("float", "int", "choices")
 
 
@@ -36,7 +36,7 @@ class Range:
     step: float | None = None
 
     def holds(self, value: object) -> bool:
-        """Could the search come upon this value?"""
+        """Return whether the search could sample this value."""
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             return False
         if not self.low <= value <= self.high:
@@ -49,7 +49,7 @@ class Range:
         return self.spelt(self.low), self.spelt(self.high)
 
     def spelt(self, value: Any) -> str:
-        """As an override gives it."""
+        """The value as an override spells it."""
         if self.whole:
             return str(int(value))
         rounded = float(f"{value:.12g}" if self.step else f"{value:.{DIGITS}g}")
@@ -68,7 +68,7 @@ class Choices:
         return not isinstance(value, dict) and spelt(value) in self.values
 
     def spelt(self, value: Any) -> str:
-        """Itself, when it comes from among the values."""
+        """The value itself: it is already spelled as overrides spell it."""
         return value if isinstance(value, str) and value in self.values else spelt(value)
 
 
@@ -84,7 +84,7 @@ class Search:
 
     @classmethod
     def read(cls, content: object) -> Self:
-        """From a file's `search`, checked."""
+        """Read and check the `search` part of a file."""
         given = _mapping("search", content)
         _only("search", given, ("objectives", "space", "trials", "seed"))
         space = _mapping("search.space", given.get("space"))
@@ -134,7 +134,7 @@ def _choices(name: str, values: object) -> Choices:
         raise ConfigError(f"{name}.choices is {shown(values)}; it must list two values or more")
     written = tuple(spelt(value) for value in cast("list[Any]", values))
     if len(set(written)) < len(written):
-        raise ConfigError(f"{name}.choices is {shown(values)}; it names a value twice")
+        raise ConfigError(f"{name}.choices is {shown(values)}; it lists a value twice")
     return Choices(written)
 
 
@@ -172,7 +172,7 @@ def _check_whole(name: str, value: object, low: int) -> None:
 
 def _mapping(name: str, content: object) -> dict[str, Any]:
     if not isinstance(content, dict) or not content:
-        raise ConfigError(f"{name} is {shown(content)}; it must name settings")
+        raise ConfigError(f"{name} is {shown(content)}; it must be a mapping of settings")
     return {str(key): value for key, value in cast("dict[Any, Any]", content).items()}
 
 

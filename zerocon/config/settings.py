@@ -1,4 +1,4 @@
-"""One run, described by plain objects: checked before anything heavy is loaded."""
+"""One run, described by plain objects and checked before anything heavy is loaded."""
 
 from __future__ import annotations
 
@@ -93,17 +93,17 @@ class RunSettings:
     name: str
     seed: int
     backbone: BackboneSettings
-    dataset: Callable[..., Dataset]  # waits for `side`, which the backbone knows
+    dataset: Callable[..., Dataset]  # still needs `side`, which the backbone determines
     direction: Direction
     inversion: Inversion
     method: Method
     metrics: Callable[[], list[Metric]]
     runner: RunnerSettings
     tracker: Callable[[], Tracker]
-    config: dict[str, Any]  # everything
+    config: dict[str, Any]  # all settings
 
     directory: Path
-    mixture: str = ""  # in words: which of the choices are not of one world
+    mixture: str = ""  # describes the choices that belong to different worlds
 
 
 def runner_settings(config: Mapping[str, Any]) -> RunnerSettings:
@@ -111,7 +111,7 @@ def runner_settings(config: Mapping[str, Any]) -> RunnerSettings:
 
 
 def directory_of(config: Mapping[str, Any]) -> Path:
-    """Where the run of this config is: named by its content, known without loading anything."""
+    """The directory of this config's run, named by its content; nothing is loaded."""
     name = _name_of(config)
     return Path(runner_settings(config).root) / f"{name}-{digest_of_settings(config)}"
 
@@ -133,7 +133,11 @@ def _is_word(name: str) -> bool:
 
 
 def settings_of(config: dict[str, Any], worlds: Worlds = "run") -> RunSettings:
-    """`worlds`: what must be of one world: all of a `run`, what makes an `edit`, or `any`."""
+    """The settings of a run, checked.
+
+    `worlds` says what must belong to one world: everything in a `run`, only what an `edit`
+    needs, or nothing (`any`).
+    """
     check_top(config)
     dataset = build(config, "dataset", later=("side",))
     mixture = "" if worlds == "any" else worlds_mixed_in(config, scored=worlds == "run")
@@ -159,7 +163,7 @@ def settings_of(config: dict[str, Any], worlds: Worlds = "run") -> RunSettings:
 
 
 def worlds_mixed_in(config: Mapping[str, Any], *, scored: bool = True) -> str:
-    """What is mixed if the config allows it, in words. `scored`: are there pictures to judge?"""
+    """Describe mixed worlds, if the config allows them. `scored`: whether metrics are used."""
     choices = Choices(
         backbone=build(config, "backbone") if "backbone" in config else None,
         dataset=build(config, "dataset", later=("side",)) if scored else None,
@@ -170,7 +174,7 @@ def worlds_mixed_in(config: Mapping[str, Any], *, scored: bool = True) -> str:
 
 
 def check_top(config: Mapping[str, Any]) -> None:
-    """No key at the top level but the groups, `name` and `seed`, and those as they should be."""
+    """Check the top level: only groups, `name` and `seed` are there, and the latter are valid."""
     known = (*GROUPS, "name", "seed", SWITCH)
     for key in config:
         if key not in known:
@@ -189,10 +193,11 @@ def _is_seed(value: object) -> bool:
 
 
 def stored_config(directory: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """What the run in `directory` was made with; it may be of pictures that were only scored.
+    """The config of the run in `directory`, which may have scored pictures made elsewhere.
 
-    The file may come from a stranger: it is read as plain data, and what it names is looked up
-    among known classes only (see `zerocon.core.registry`). `overrides` say where and how fast.
+    The file may come from a stranger: it is read as plain data, and the classes that it names
+    must be known ones (see `zerocon.core.registry`). `overrides` can change only settings of
+    where and how fast it runs.
     """
     file = directory / "config.yaml"
     if not file.exists():
@@ -209,8 +214,8 @@ def _change(stored: dict[str, Any], override: str) -> None:
     key, given, _ = override.partition("=")
     if not given or is_in_name(key):
         raise ConfigError(
-            f"{override!r} can't be changed: a run is looked at as it was made. What may be "
-            f"given is where and how fast: {', '.join(NOT_IN_NAME)}"
+            f"{override!r} can't be changed, since it would change the run's results. These "
+            f"settings can be: {', '.join(NOT_IN_NAME)}"
         )
     *groups, field = key.split(".")
     node = stored
@@ -229,7 +234,7 @@ def _group(stored: Mapping[str, Any], override: str) -> Any:
 
 
 def _value(override: str) -> Any:
-    """As YAML has it, or the text itself."""
+    """The override's value parsed as YAML, or the text itself if it is no YAML value."""
     text = override.partition("=")[2]
     try:
         value = yaml.safe_load(text)
@@ -243,12 +248,12 @@ def stored_settings(directory: Path, overrides: Sequence[str] = ()) -> RunSettin
     config = stored_config(directory, overrides)
     if "method" not in config:
         raise ConfigError(f"{directory} holds scores of pictures that were made elsewhere")
-    # What is stored was made; the tables say so if worlds were mixed.
+    # The run exists already, so mixed worlds are no error here; tables mention them.
     return replace(settings_of(config, worlds="any"), directory=directory)
 
 
 def compose_settings(
     overrides: Sequence[str], worlds: Worlds = "run", *, foreign: Sequence[str] = ()
 ) -> RunSettings:
-    """The settings of one run: from the user's own overrides, and those that a file lists."""
+    """The settings of one run, from the user's own overrides and those in a file (`foreign`)."""
     return settings_of(plain(compose_config(overrides, foreign)), worlds)

@@ -1,9 +1,9 @@
-"""Do the judges, the captioner and the sentences of a run know the pictures that it edits?
+"""Check that a run's judges, captioner and sentences suit the pictures that it edits.
 
-The package's own models know the shapes world only: their numbers for photographs mean
-nothing, and published models say little about shapes. Each choice declares its world
-(`world`, `world_of(**settings)` or a direction's `worlds`); what can be of either has none.
-Nothing is loaded to find out.
+The package's own models know the shapes world only: their numbers are meaningless for
+photographs, and published models say little about shapes. Each choice declares its world
+(`world`, `world_of(**settings)` or a direction's `worlds`); a choice that suits both declares
+none. Nothing is loaded for this check.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ SWITCH = "mixed_worlds"
 DOCS = "docs/metrics.md"
 WORDS: Mapping[str, str] = {"shapes": "the shapes world", "photographs": "photographs"}
 
-# What to set for a part of the other world, by the setting that decides.
+# The setting that decides a part's world -> what to set for each world.
 _ADVICE: Mapping[str, Mapping[World, str]] = {
     "path": {"photographs": "path=…", "shapes": "path=null"},
     "net": {"photographs": "net=squeeze", "shapes": "net=shapes"},
     "bank": {"photographs": "bank=photo", "shapes": "bank=shapes"},
     "captioner": {"photographs": "captioner=…", "shapes": "captioner=null"},
 }
-# Metrics whose judge is that of another one, unless it is set by itself (conf/metrics).
+# Metrics that use another metric's judge unless their own is set (conf/metrics).
 FOLLOWS: Mapping[str, str] = {
     "metrics.change": "metrics.clip",
     "metrics.dino": "metrics.structure",
@@ -38,7 +38,7 @@ FOLLOWS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Part:
-    """A choice that knows one world only; `setting` decides which."""
+    """A choice that suits one world only; `setting` decides which."""
 
     group: str
     setting: str
@@ -53,7 +53,7 @@ Maker = Callable[..., Any]  # a class with its settings, not yet called
 
 @dataclass(frozen=True)
 class Choices:
-    """What a config chooses, as far as it matters here."""
+    """The choices of a config that can belong to a world."""
 
     backbone: Maker | None = None
     dataset: Maker | None = None
@@ -62,7 +62,7 @@ class Choices:
 
 
 def check_worlds(choices: Choices, *, mixed: object = False) -> str:
-    """What is mixed, in one sentence for tables, "" if nothing is; refused unless `mixed`."""
+    """Describe mixed worlds in one sentence for tables ("" if none); refuse unless `mixed`."""
     if not isinstance(mixed, bool):
         raise ConfigError(f"{SWITCH} is {mixed!r}; it must be true or false")
     pictures = _pictures(choices)
@@ -75,11 +75,11 @@ def check_worlds(choices: Choices, *, mixed: object = False) -> str:
 
 
 def _refusal(strange: Sequence[Part], pictures: Mapping[str, World]) -> str:
-    allow = f"{SWITCH}=true to mix them all the same"
+    allow = f"{SWITCH}=true to mix them anyway"
     if len({*pictures.values()}) > 1:
         return (
-            f"{_about_pictures(pictures)}; choose another backbone or dataset (of pictures of your "
-            f"own, dataset.world says what they show), or {allow}"
+            f"{_about_pictures(pictures)}; choose another backbone or dataset (for your own "
+            f"pictures, dataset.world says what they show), or {allow}"
         )
     wanted = next(iter(pictures.values()))
     groups = {part.group for part in strange}
@@ -89,7 +89,7 @@ def _refusal(strange: Sequence[Part], pictures: Mapping[str, World]) -> str:
 
 
 def _pictures(choices: Choices) -> dict[str, World]:
-    """The worlds of the backbone and of the dataset, as far as they are known."""
+    """The worlds of the backbone and the dataset, where known."""
     makers = {"backbone": choices.backbone, "dataset": choices.dataset}
     found: dict[str, World] = {}
     for group, maker in makers.items():
@@ -110,7 +110,7 @@ def _parts(choices: Choices) -> Iterator[Part]:
 
 
 def _world_of(maker: Maker) -> World | None:
-    """Of a class with its settings, before it is called."""
+    """The world of a class with its settings bound, before it is called."""
     cls, settings = cast("Any", maker).func, cast("Any", maker).keywords
     given: World | None = settings.get("world")
     if given is not None:

@@ -16,7 +16,7 @@ def quiet() -> None:
 
 
 def quiet_models() -> None:
-    """The same for what only speaks once it is imported: bars for weights that load at once."""
+    """The same, for progress bars of weights that load at once; needs transformers imported."""
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()

@@ -246,7 +246,7 @@ class FileDataset:
         return picture_tensor(picture, self.side)
 
     def _edit_type(self, entry: Row) -> str:
-        """The entry's edit type as it is written, right or wrong; "" without one."""
+        """The entry's edit type as written, valid or not; "" if there is none."""
         return ""
 
     def _type_of(self, case_id: str) -> str:

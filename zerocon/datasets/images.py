@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 MOST_PIXELS = 64_000_000  # more than a camera's picture; a small file can claim far more
 MOST_BYTES = 2**30  # of a picture's file; twice what so many pixels of 16 bits can take
-ORIENTATION = 0x0112  # the EXIF tag; 1: as it is, 2 to 8: turned or mirrored
+ORIENTATION = 0x0112  # the EXIF tag; 1: upright, 2 to 8: rotated or mirrored
 BITS, SAMPLE_FORMAT = 258, 339  # TIFF's tags
 SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 CONVERTED = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB",

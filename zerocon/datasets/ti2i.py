@@ -199,7 +199,7 @@ def _place(written: str, root: Path) -> Path:
 
 
 def _in_any_case(parts: Sequence[str], root: Path) -> Path | None:
-    """The path as it is on the disk: the published list has capitals where the disk has none."""
+    """The path on disk: the published list uses capitals where the files have none."""
     place = Path()
     for part in parts:
         folder = inside(place, root)

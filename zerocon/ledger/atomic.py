@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Write files atomically: they are complete or not there."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ PARTIAL = ".partial"
 
 
 def write_atomic(path: Path, data: bytes | Iterable[bytes]) -> None:
-    """Write beside the target, then rename: a reader sees the old file or the new one.
+    """Write a temporary file, then rename it: a reader sees the old file or the new one.
 
-    Data that comes in pieces is never in memory as a whole.
+    Data given in pieces is never held in memory as a whole.
     """
     partial = path.with_name(f".{uuid4().hex}{PARTIAL}")
     try:
@@ -31,7 +31,7 @@ def write_atomic(path: Path, data: bytes | Iterable[bytes]) -> None:
 
 
 def sweep(directory: Path, older_than: float = 0.0) -> None:
-    """Remove what killed processes left half written, in the directory and its subfolders."""
+    """Remove files that killed processes left half written, here and one folder below."""
     before = time.time() - older_than
     for partial in [*directory.glob(f".*{PARTIAL}"), *directory.glob(f"*/.*{PARTIAL}")]:
         with suppress(OSError):
@@ -40,7 +40,7 @@ def sweep(directory: Path, older_than: float = 0.0) -> None:
 
 
 def _sync_directory(directory: Path) -> None:
-    """The rename itself is only durable once the directory is."""
+    """Sync the directory, without which the rename is not durable."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)

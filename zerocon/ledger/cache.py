@@ -1,11 +1,11 @@
-"""Values computed before, kept in one folder: a `Memory` on disk.
+"""A `Memory` on disk: values computed before, kept in one folder.
 
 - An entry is a file named by a digest of everything that its value depends on.
-- A file is written beside its place and then renamed, so several runs can share the folder.
-- It holds a checksum of its name and content. A damaged entry, or one that was copied over
+- Files are written atomically, so several runs can share the folder.
+- A file holds a checksum of its name and content. A damaged entry, or one that was copied over
   another, is computed again, with a warning.
-- The folder has a size limit; the entries not used for longest are removed first.
-- If the folder can't be written, values are computed again; no result depends on it.
+- The folder has a size limit; the least recently used entries are removed first.
+- If the folder can't be written, values are computed again. Results never depend on the cache.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from zerocon.ledger.atomic import PARTIAL, sweep, write_atomic
 if TYPE_CHECKING:
     from torch import Tensor
 
-_ABANDONED = 3600.0  # seconds after which a half-written file has no writer any more
-_SCAN_EVERY = 20  # the folder is measured each time a twentieth of its limit was written
+_ABANDONED = 3600.0  # seconds after which a half-written file counts as abandoned
+_SCAN_EVERY = 20  # measure the folder whenever 1/20 of its limit has been written
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
 class Counts:
-    """How often an entry of one kind was there, in cases."""
+    """Cache hits and misses of one kind of entry, counted in cases."""
 
     found: int = 0
     computed: int = 0
@@ -42,12 +42,12 @@ class Counts:
 
 
 class Cache:
-    """The entries below `cache_folder()`, a folder a kind. `most`: the size limit in bytes."""
+    """The entries below `cache_folder()`, one folder per kind. `most`: the size limit in bytes."""
 
     def __init__(self, most: float) -> None:
         self.folder, self.most = cache_folder(), most
         self._counts: dict[str, Counts] = {}
-        self._unmeasured = most  # bytes written since the folder was measured
+        self._unmeasured = most  # bytes written since the folder was last measured
         self._writable = True
 
     def counts(self, kind: str) -> Counts:
@@ -106,7 +106,7 @@ class Cache:
 
 
 def memory_of(most: float) -> Memory:
-    """The cache with this limit in bytes; with 0 nothing is kept."""
+    """The cache with this size limit in bytes; 0 turns it off."""
     return Cache(most) if most else NO_MEMORY
 
 
@@ -119,7 +119,7 @@ def _packed(entry: Entry, key: str) -> bytes:
 
 
 def _unpacked(data: bytes, key: str) -> Entry:
-    """ValueError, or an error of the parser, if it is not what was written under this key."""
+    """The entry in a file; ValueError or a parser's error if it was not written for this key."""
     from safetensors.torch import load
 
     length = int.from_bytes(data[:8], "little")
@@ -142,7 +142,7 @@ def _checksum(key: str, tensors: Mapping[str, Tensor], values: str) -> str:
 
 @dataclass(frozen=True)
 class Folder:
-    """How much the entries of one kind take."""
+    """The size of the entries of one kind."""
 
     name: str
     files: int
@@ -157,7 +157,10 @@ def folders() -> list[Folder]:
 
 
 def prune(most: float) -> tuple[int, int]:
-    """Remove the entries not used for longest until all take at most `most`: (files, bytes)."""
+    """Remove the least recently used entries until at most `most` bytes remain.
+
+    Return how many files and bytes were removed.
+    """
     sweep(cache_folder(), _ABANDONED)
     files = sorted(_files())
     excess, removed, freed = sum(size for _, size, _ in files) - most, 0, 0

@@ -1,11 +1,12 @@
-"""Which cases are edited together, and by whom.
+"""Cut a run's cases into chunks, and let processes claim them.
 
-A run's cases are cut into chunks by their place in the dataset, always at the same places: a
-run that was killed cuts them as before, so every picture comes out as it would have.
-A process that works on a chunk holds a lock on its places in `claims`, a file in the run's
-directory. Processes that share the directory divide its chunks among them in this way, and
-the locks of a process that dies are free for the others. The file's text names the processes
-at work, for messages only.
+Cases are cut into chunks by their position in the dataset, always in the same way. A run that
+continues after a kill therefore has the same chunks, and its pictures come out the same.
+
+A process that works on a chunk locks the chunk's positions in `claims`, a file in the run's
+directory. In this way processes that share the directory divide the chunks among themselves,
+and the locks of a process that dies are released. The file's text lists the processes at work,
+for messages only.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ from zerocon.ledger.locks import wait_until
 from zerocon.ledger.records import RecordLog, in_words
 
 FILE = "claims"
-AT_WORK = 2**40  # a place that no case has: all processes that work on the run share its lock
+AT_WORK = 2**40  # beyond all cases' positions: every process at work shares this lock
 _LINUX = sys.platform.startswith("linux")
 _FLOCK = struct.Struct("@hhqqi4x")  # Linux's `struct flock`: type, whence, start, length, process
 _MOST_REGISTERED = 2**20  # bytes of the file's text that are read
 # The claims that this process has open. Its locks on a file end when it closes *any* descriptor
-# of that file, so a look at a run that it works on itself must not open the file once more.
+# of that file, so it must not open the file again to look at a run that it works on.
 _OURS: dict[Path, int] = {}
 
 log = logging.getLogger(__name__)
@@ -42,10 +43,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Chunk:
-    """The cases between two places, which are edited together, and those still to be recorded.
+    """Cases between two positions, edited together, and which of them have no record yet.
 
-    A chunk that is recorded in part is computed again as a whole: a case's picture may depend
-    on its batch in the last bits, and must not depend on when a run was killed.
+    A partly recorded chunk is computed again as a whole: a picture's last bits may depend on the
+    other cases in its batch, and must not depend on when a run was killed.
     """
 
     start: int
@@ -55,7 +56,7 @@ class Chunk:
 
 
 class Claims:
-    """Locks on places of the dataset; they end with the process at the latest."""
+    """Locks on positions in the dataset; they end when the process ends, if not before."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -67,7 +68,7 @@ class Claims:
             self._forget_the_dead()
         _OURS[directory.resolve()] = self._file
         wait_until(self._join, lambda: f"{path} is locked by {self._who(AT_WORK, 1)}", log.warning)
-        with suppress(OSError):  # it only serves a message
+        with suppress(OSError):  # only messages need it
             os.write(self._file, f"{os.getpid()} {platform.node()}\n".encode())
 
     def __enter__(self) -> Self:
@@ -79,20 +80,20 @@ class Claims:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._alone():  # the last one to leave clears up, also after others that were killed
+        if self._alone():  # the last process cleans up, also after others that were killed
             sweep(self._directory)
         _OURS.pop(self._directory.resolve(), None)
         os.close(self._file)
 
     def take(self, start: int, stop: int) -> bool:
-        """Claim the places; return False while another process holds a part of them."""
+        """Claim the positions; return False if another process holds some of them."""
         return _try_lock(self._file, fcntl.LOCK_EX, start, stop - start)
 
     def release(self, start: int, stop: int) -> None:
         fcntl.lockf(self._file, fcntl.LOCK_UN, stop - start, start)
 
     def holder(self, start: int, stop: int) -> str:
-        """Who holds a part of the places, in words: "process 12 on node7"."""
+        """Who holds some of the positions, for example "process 12 on node7"."""
         return self._who(start, stop - start)
 
     def _alone(self) -> bool:
@@ -103,7 +104,7 @@ class Claims:
         return _try_lock(self._file, fcntl.LOCK_SH, AT_WORK, 1)
 
     def _forget_the_dead(self) -> None:
-        """Nobody else is at work: what is half written will stay so, and nobody is registered."""
+        """Remove half-written files and the list of processes, since no other is at work."""
         sweep(self._directory)
         os.ftruncate(self._file, 0)
 
@@ -118,7 +119,7 @@ class Claims:
 
 
 def is_claimed(directory: Path) -> bool:
-    """Return whether another process works on any of the run's cases; changes no lock of ours."""
+    """Return whether another process works on any of the run's cases; leaves our locks alone."""
     ours = _OURS.get(directory.resolve())
     if ours is not None:
         return bool(_LINUX and _blocker(ours, 0, 0) is not None)
@@ -146,8 +147,7 @@ def _try_lock(file: int, kind: int, start: int = 0, length: int = 0) -> bool:
 
 
 def _blocker(file: int, start: int, length: int) -> int | None:
-    """The process whose lock keeps us from the range (0 when the system does not say which);
-    None when nothing does."""
+    """The process that holds a lock on the range (0 if the system does not say which), or None."""
     asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, start, length, 0)
     try:
         answer = _FLOCK.unpack(fcntl.fcntl(file, fcntl.F_GETLK, asked))
@@ -162,16 +162,16 @@ def cuts(places: range, size: int) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class Waiting:
-    """Others are at work on all that is left. Ask again after a moment."""
+    """Other processes work on all cases that are left; ask again after a moment."""
 
     start: int
-    stop: int  # the first places that are waited for
+    stop: int  # start and stop: the first positions to wait for
 
 
 def chunks_left(
     log: RecordLog, claims: Claims, ids: Sequence[str], places: range, size: int
 ) -> Generator[Chunk | Waiting]:
-    """Claimed chunks until every case of `places` is recorded, by whomever."""
+    """Yield claimed chunks until every case in `places` is recorded, by any process."""
     waiting = cuts(places, size)
     while waiting:
         others: list[tuple[int, int]] = []

@@ -1,8 +1,8 @@
-"""What a run's numbers depend on, as one value with a digest.
+"""Everything that a run's numbers depend on, as one value with a digest.
 
-It is computed when a run begins and stored as `inputs.json`. Whenever the run is continued, or
-its results are printed, or its records are taken for another run, it is computed again and
-compared: the numbers are those of the inputs, or nothing is shown.
+It is computed when a run begins and stored as `inputs.json`. It is computed again and compared
+whenever the run is continued, its results are printed, or its records are reused for another
+run. If it has changed, the results are refused.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from zerocon.ledger.code import code_digests
 from zerocon.ledger.named_files import named_files
 
 SHORT = 16  # characters of a digest
-MOST_NAMED = 3  # changes that a message names
+MOST_NAMED = 3  # changes listed in a message
 PACKAGE = "zerocon"  # the package's own code, among `code`
 
 Parts = Mapping[str, str]  # what -> digest
 
 
 class InputsChangedError(ConfigError):
-    """Something that a run's numbers depend on is not what it was."""
+    """Something that a run's numbers depend on has changed."""
 
 
 @runtime_checkable
 class HasParts(Protocol):
-    """A dataset that tells the parts of a case apart."""
+    """A dataset that gives a digest for each part of a case."""
 
     def case_parts(self, case_id: str, hasher: FileHasher) -> dict[str, str]: ...
 
@@ -44,7 +44,7 @@ class HasParts(Protocol):
 class Identity:
     settings: Parts  # each group of settings
     cases: Mapping[str, Parts]  # each case's texts and files
-    files: Mapping[str, Parts]  # at each place that settings name: every file
+    files: Mapping[str, Parts]  # the files at each place that settings name
     code: Parts  # of the package, and of each file of the user's own classes
     dataset: str = ""  # its folder, for messages
     unchecked: Sequence[str] = field(default=())  # what could not be read, and why
@@ -55,7 +55,7 @@ class Identity:
 
     @property
     def dataset_fingerprint(self) -> str:
-        """As the dataset's own: the start of a digest of all cases."""
+        """The start of a digest of all cases, equal to the dataset's own fingerprint."""
         whole = [[case_id, digest_of(parts)] for case_id, parts in self.cases.items()]
         return digest_of(whole)[:SHORT]
 
@@ -72,9 +72,10 @@ class Identity:
 def identity_of(
     config: Mapping[str, Any], dataset: Dataset | str, hasher: FileHasher | None = None
 ) -> Identity:
-    """Of a run with these settings and this dataset; or why the dataset can't be read, in words.
+    """The identity of a run with these settings and this dataset.
 
-    A file is read once and its digest remembered, so this takes milliseconds the next time.
+    `dataset` may also be a message that says why the dataset can't be read. Digests of files
+    are remembered, so the next call takes milliseconds.
     """
     hasher = hasher or RememberedDigests(cache_folder() / "digests")
     files, missing = _files(config, hasher)
@@ -90,7 +91,7 @@ def identity_of(
 
 
 def digests_of_settings(config: Mapping[str, Any]) -> dict[str, str]:
-    """The digest of each group of settings that changes numbers."""
+    """The digest of each group of settings that affects numbers."""
     content = content_of(config)
     return {group: digest({group: value}) for group, value in content.items() if group != "name"}
 
@@ -104,7 +105,7 @@ def _cases(dataset: Dataset, hasher: FileHasher) -> dict[str, Parts]:
 
 
 def _loaded_parts(dataset: Dataset, case_id: str) -> Parts:
-    """Of a dataset that has no digests of its own: what it loads."""
+    """Digests of a loaded case, for datasets that provide none."""
     try:
         case = dataset.load(case_id)
     except CaseError as error:
@@ -121,7 +122,7 @@ def _loaded_parts(dataset: Dataset, case_id: str) -> Parts:
 def _files(
     config: Mapping[str, Any], hasher: FileHasher
 ) -> tuple[dict[str, dict[str, str]], list[str]]:
-    """The digests of all files that settings name, and the places where none could be read."""
+    """The digests of all files that settings name, and the places that could not be read."""
     found: dict[str, dict[str, str]] = {}
     missing: list[str] = []
     for place, files in named_files(config).items():
@@ -137,7 +138,7 @@ def _files(
 
 
 def _named(files: Sequence[Path]) -> Iterator[tuple[str, Path]]:
-    """Each file with its path from the folder that holds them all."""
+    """Each file with its path relative to their common folder."""
     top = Path(*_common([file.parent.parts for file in files]))
     for file in files:
         yield file.relative_to(top).as_posix(), file
@@ -153,9 +154,9 @@ def _common(paths: Sequence[tuple[str, ...]]) -> list[str]:
 
 
 def changes(before: Identity, now: Identity) -> list[str]:
-    """What of the inputs is not as it was, in words; what can't be read now is left out.
+    """Describe the inputs that have changed; those that can't be read now are left out.
 
-    Without the package's own code, for which `runner.on_code_change` says what to do.
+    The package's own code is not included: `runner.on_code_change` handles it.
     """
     return [
         *(f"the settings of {group}" for group in _differing(before.settings, now.settings)),
@@ -198,7 +199,7 @@ def _about_case(case_id: str, before: Parts | None, now: Parts | None) -> str:
 
 
 def _changed_files(before: Mapping[str, Parts], now: Mapping[str, Parts]) -> list[str]:
-    """Of the places that could be read both times."""
+    """Changed files, at the places that could be read both times."""
     return [
         f"{place}: {name} {_happened(before[place].get(name), now[place].get(name))}"
         for place in before
@@ -218,6 +219,4 @@ def refusal(directory: object, changed: Sequence[str], dataset: str, remedy: str
     named = "; ".join(changed[:MOST_NAMED])
     more = f"; and {len(changed) - MOST_NAMED} more changes" if len(changed) > MOST_NAMED else ""
     where = f" (dataset: {dataset})" if dataset else ""
-    return (
-        f"{directory} was made with other inputs than there are now: {named}{more}{where}. {remedy}"
-    )
+    return f"{directory} was made with inputs that have changed: {named}{more}{where}. {remedy}"

@@ -1,4 +1,4 @@
-"""Waiting for locks that another process holds: politely, interruptibly, and not in silence."""
+"""Wait for locks that another process holds, interruptibly and with a message."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _LONGEST_NAP = 0.05
 def wait_until(
     try_once: Callable[[], bool], waiting_for: Callable[[], str], say: Callable[[str], None]
 ) -> None:
-    """Call `try_once` until it returns True; `say`, once, what is waited for when that takes long.
+    """Call `try_once` until it returns True; after a while `say` once what is being waited for.
 
-    The wait is made of short naps, so that Ctrl-C and a closed file end it.
+    It polls with short sleeps, so that Ctrl-C and a closed file end the wait.
     """
     started, said, nap = time.monotonic(), False, 0.001
     while not try_once():

@@ -1,6 +1,6 @@
-"""The files that a config's settings name, and the models that they stand for when they name none.
+"""The files that a config's settings name, and the packaged models they use by default.
 
-Nothing is imported or loaded for it: a finished run is checked without its models.
+Nothing is imported or loaded, so a finished run can be checked without its models.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any, cast
 from zerocon.core.naming import class_name
 from zerocon.core.source_code import PACKAGE
 
-# Groups and settings that name no file that numbers depend on. A dataset says itself what it reads.
+# Groups and settings without files that affect numbers. A dataset reports its files itself.
 NO_FILES = ("runner", "tracker", "hydra", "dataset", "name", "seed")
-# Settings of these names are places even if nothing is there.
+# Settings with these names are paths even if nothing exists there.
 PLACES = ("path", "file", "folder", "config", "model", "captioner", "weights", "checkpoint")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 WEIGHTS = PACKAGE / "shapes" / "weights"
-# The packaged model that a class uses unless this setting of it names another.
+# The packaged model that a class uses unless this setting names another.
 PACKAGED = {
     "zerocon.Shapes": ("path", "generator"),
     "zerocon.ClipScore": ("path", "eval_clip"),
@@ -32,13 +32,13 @@ PACKAGED = {
     "zerocon.Caption": ("captioner", "captioner"),
 }
 TRUNKS = {"squeeze": "squeezenet1_1", "alex": "alexnet", "vgg": "vgg16"}  # torchvision's names
-# In a folder with safetensors these are the same weights again, which nothing reads.
+# In a folder with safetensors, these hold the same weights again; nothing reads them.
 OTHER_FORMATS = (".bin", ".ckpt", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".pb", ".ot")
 NOT_READ = (".md", ".png", ".jpg", ".jpeg", ".webp", ".gif", ".lock")
 
 
 def named_files(config: Mapping[str, Any]) -> dict[str, list[Path]]:
-    """For each place that the config names, the files there; an empty list if nothing is there."""
+    """{place that the config names: the files there}; an empty list if there are none."""
     found: dict[str, list[Path]] = {}
     for group, node in config.items():
         if group not in NO_FILES and isinstance(node, Mapping):
@@ -59,7 +59,7 @@ def _of_group(group: str, node: Mapping[str, Any]) -> dict[str, list[Path]]:
 
 
 def _place(key: str, value: str, node: Mapping[str, Any]) -> Path | None:
-    """Where the setting's value leads to, or None if it is no place."""
+    """The path that a setting's value stands for, or None if it is no path."""
     path = Path(value).expanduser()
     if path.exists():
         looks_so = key in PLACES or os.sep in value or path.suffix
@@ -71,7 +71,7 @@ def _place(key: str, value: str, node: Mapping[str, Any]) -> Path | None:
 
 
 def _snapshot(repository: str, revision: str) -> Path:
-    """Where the hub's library keeps that revision."""
+    """Where huggingface_hub keeps that revision."""
     home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
     hub = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
     folder = hub / f"models--{repository.replace('/', '--')}"
@@ -91,13 +91,13 @@ def _packaged(group: str, node: Mapping[str, Any]) -> dict[str, list[Path]]:
 
 
 def _trunk(name: str) -> list[Path]:
-    """Where torchvision keeps what it has downloaded."""
+    """Where torchvision keeps downloaded weights."""
     home = os.environ.get("TORCH_HOME", Path.home() / ".cache" / "torch")
     return sorted((Path(home) / "hub" / "checkpoints").glob(f"{name}-*.pth"))
 
 
 def files_in(place: Path) -> list[Path]:
-    """The file itself, or the files in a folder that decide what is read from it."""
+    """The file itself, or the relevant files in a folder."""
     if not place.is_dir():
         return [place] if place.exists() else []
     files = sorted(_below(place))

@@ -1,4 +1,4 @@
-"""Where a run's numbers come from: what `run.json` holds, written when the run begins."""
+"""Where a run's numbers come from: the content of `run.json`, written when the run begins."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class Origin:
-    """What has to be known about a run beside its settings.
+    """What must be known about a run besides its settings.
 
-    A fingerprint tells which model computes or judges, whatever files it was loaded from: runs
-    with the same fingerprints may stand in one table. `inputs` is the digest of the files and
-    settings of this very run (see `identity`): while it is the same, nothing has changed.
+    A fingerprint identifies a model, regardless of the files it was loaded from: runs with the
+    same fingerprints are comparable. `inputs` is the digest of everything that this run depends
+    on (see `identity`); it changes whenever an input does.
     """
 
     name: str
@@ -41,15 +41,15 @@ class Origin:
     protocol: str
     backbone: dict[str, str]
     dataset: dict[str, str]
-    judges: dict[str, str]  # metric -> fingerprint of the weights it judges by
-    uses_mask: bool | None  # was the method given the benchmark's mask? None: unknown
+    judges: dict[str, str]  # metric -> fingerprint of its judge's weights
+    uses_mask: bool | None  # whether the method was given the benchmark's mask; None: unknown
     provenance: dict[str, Any]
     inputs: str = ""  # "": made before inputs were recorded
-    mixed: str = ""  # which inputs changed while it was made: then its numbers can't be trusted
+    mixed: str = ""  # inputs that changed while it was made; its numbers can't be trusted then
 
 
 def environment(device: str, dtype: str, seed: int) -> dict[str, Any]:
-    """What may explain a difference between two runs of the same inputs."""
+    """Versions and hardware that may explain a difference between two runs with equal inputs."""
     return {
         "seed": seed,
         "device": device,
@@ -73,7 +73,7 @@ def installed(package: str) -> str | None:
 def git_state(directory: Path = Path(__file__).parent) -> dict[str, Any]:
     """The revision of the running code; empty if it is not in a git checkout."""
     unknown = {"revision": None, "dirty": None}
-    # Installed inside another repository, it does not have that repository's revision.
+    # The package may be installed inside another repository, whose revision is not ours.
     if _git(directory, "ls-files", ".") in (None, ""):
         return unknown
     revision, changes = _git(directory, "rev-parse", "HEAD"), _git(directory, "status", "--short")

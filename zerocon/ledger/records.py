@@ -1,15 +1,15 @@
-"""A run's records on the disk: one line of JSON per case, appended whole.
+"""A run's records on disk: one line of JSON per case, appended atomically.
 
 The rules of `records.jsonl`:
 
-- A line, or a batch of lines, is one write to the end of the file, under a lock, and on the
-  disk before `append` returns. Several processes, and several threads of one process, may
-  append to one file.
-- A case may have several lines; the last one counts. A further line is only ever written
-  for a case that is worth another try: it failed and failed cases are retried, or its
-  picture is gone. Anything else is refused as a duplicate.
+- A line, or a batch of lines, is appended in one write under a lock, and is on the disk before
+  `append` returns. Several processes, and several threads of one process, may append to the
+  same file.
+- A case may have several lines; the last one counts. A further line is only written for a case
+  to be done again: it failed and failed cases are retried, or its picture is gone. Anything
+  else is refused as a duplicate.
 - A process killed while writing leaves a torn last line. Opening the file for writing cuts
-  it off and says so. Any other damage is an error that names the line.
+  it off and reports it. Any other damage is an error that names the line.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class DuplicateError(RecordError):
 
 @contextmanager
 def in_words(path: Path, action: str) -> Generator[None]:
-    """Turn what the file system refuses into a RecordError that names the file."""
+    """Turn an OSError into a RecordError that names the file."""
     try:
         yield
     except OSError as error:
@@ -58,21 +58,21 @@ def in_words(path: Path, action: str) -> Generator[None]:
 
 
 def read_records(directory: Path) -> list[Record]:
-    """The last record of each case, in the order the cases first came. Changes nothing.
+    """The last record of each case, in the order of their first lines. Read-only.
 
-    A torn last line, of a run that is being written or was killed, is left out.
+    A torn last line, which a running or killed process may leave, is ignored.
     """
     path = directory / FILE_NAME
     if not path.exists():
         raise RecordError(f"{path} does not exist; is {directory} a run's directory?")
     with in_words(path, "read"):
-        _check_file(path, path.stat())  # a named pipe would be waited for without end
+        _check_file(path, path.stat())  # reading a named pipe would block forever
         data = path.read_bytes()
     return list(_by_case(_parse(path, data, 1)[0]).values())
 
 
 def done_cases(directory: Path, records: Sequence[Record], *, retry_failed: bool) -> frozenset[str]:
-    """The cases that need nothing more. Changes nothing, so it works on a read-only disk."""
+    """The cases with nothing left to do. Read-only, so it works on a read-only disk."""
     again = verify_images(directory, records).keys()
     kept = [r for r in records if r.case not in again and (r.ok or not retry_failed)]
     return frozenset(record.case for record in kept)
@@ -88,7 +88,7 @@ def _by_case(records: Sequence[Record]) -> dict[str, Record]:
 
 
 def _parse(path: Path, data: bytes, first_line: int) -> tuple[list[Record], bytes]:
-    """The whole lines as records, and what follows the last line's end."""
+    """The complete lines as records, and the bytes after the last line break."""
     *lines, rest = data.split(b"\n")
     records: list[Record] = []
     for number, line in enumerate(lines, first_line):
@@ -102,14 +102,14 @@ def _parse(path: Path, data: bytes, first_line: int) -> tuple[list[Record], byte
 class RecordLog:
     """The records of one run, open for writing. Any thread may use it, one at a time.
 
-    The file's lock keeps other processes out, but two threads share it (they use the same
-    descriptor), so every operation holds this object's own lock as well.
+    The file's lock keeps other processes out, but threads share it (they use the same
+    descriptor), so every operation also holds this object's own lock.
     """
 
     def __init__(self, directory: Path, retry_failed: bool = True) -> None:
         self.directory = directory
         self.path = directory / FILE_NAME
-        self.repairs: list[str] = []  # what was mended, in words
+        self.repairs: list[str] = []  # descriptions of what was repaired
         self._records: dict[str, Record] = {}
         self._retry: set[str] = set()
         self._read_to, self._lines = 0, 0
@@ -141,7 +141,7 @@ class RecordLog:
         self.close()
 
     def close(self) -> None:
-        """Close the file. A thread that waits for its lock meanwhile gets a RecordError."""
+        """Close the file. A thread that is waiting for its lock gets a RecordError."""
         self._closing = True
         with self._turn:
             if self._file >= 0:
@@ -154,17 +154,17 @@ class RecordLog:
             return list(self._records.values())
 
     def done_ids(self) -> frozenset[str]:
-        """The cases that need nothing more."""
+        """The cases with nothing left to do."""
         with self._turn:
             return frozenset(self._records.keys() - self._retry)
 
     def refresh(self) -> None:
-        """Learn what others have added."""
+        """Read what other processes have added."""
         with self._locked():
             self._catch_up()
 
     def append(self, record: Record) -> None:
-        """Add one line, whole and on the disk. The record's picture must be there before."""
+        """Add one line durably. The record's picture must have been stored before."""
         self.append_all([record])
 
     def append_all(self, records: Sequence[Record]) -> None:
@@ -182,7 +182,7 @@ class RecordLog:
 
     @contextmanager
     def _locked(self) -> Generator[None]:
-        """Hold the log against the other threads and the file against the other processes."""
+        """Lock the log against other threads and the file against other processes."""
         with self._turn:
             wait_until(self._lock_once, self._waiting, log.warning)
             try:
@@ -202,7 +202,7 @@ class RecordLog:
         return f"{self.path} is locked by {flock_holder(self._file)}; waiting until it is free"
 
     def _write(self, lines: bytes) -> None:
-        """Write all of it or nothing: what a full disk cuts off is taken back."""
+        """Write all lines or none: a partial write (disk full) is undone."""
         written = 0
         with in_words(self.path, "written"):
             try:
@@ -218,7 +218,7 @@ class RecordLog:
         self._read_to += written
 
     def _catch_up(self) -> None:
-        """Read what was added since the last look, by whomever."""
+        """Read what any process has added since the last read."""
         with in_words(self.path, "read"):
             size = os.fstat(self._file).st_size
             if size < self._read_to:
@@ -237,13 +237,13 @@ class RecordLog:
         self._retry.discard(record.case)
 
     def _cut(self, rest: bytes) -> None:
-        """Nobody else is writing (we hold the lock), so this line will never be finished."""
+        """Cut off a torn line; we hold the lock, so nobody is going to finish it."""
         with in_words(self.path, "written"):
             os.ftruncate(self._file, self._read_to)
             os.fsync(self._file)
         message = f"{self.path}, line {self._lines + 1}: cut off a torn line of {len(rest)} bytes"
         self.repairs.append(message)
-        if self._opened:  # what was mended on opening, the opener tells
+        if self._opened:  # repairs made on opening are reported by the caller
             log.warning(message)
 
     def _worth_another_try(self, retry_failed: bool) -> set[str]:
@@ -266,8 +266,7 @@ def _read_fully(file: int, start: int, end: int) -> bytes:
 
 
 def save_image(directory: Path, case_id: str, picture: Image.Image) -> tuple[str, str]:
-    """Write a case's picture, whole or not at all; return its path in the run's directory and
-    its sha256."""
+    """Write a case's picture atomically; return its path in the run's directory and its SHA-256."""
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG")
     data = buffer.getvalue()
@@ -279,7 +278,7 @@ def save_image(directory: Path, case_id: str, picture: Image.Image) -> tuple[str
 
 
 def file_name(case_id: str) -> str:
-    """The id as a file's name: without separators, not too long, different for different ids."""
+    """A file name for a case's id: unique, without separators, not too long."""
     name = quote(case_id, safe=" ()[]+,=@", errors="backslashreplace")
     if len(name) <= _LONGEST_NAME:
         return name
@@ -288,7 +287,7 @@ def file_name(case_id: str) -> str:
 
 
 def verify_images(directory: Path, records: Sequence[Record]) -> dict[str, str]:
-    """Check quickly that each picture is there and whole to its end: {case: what is wrong}."""
+    """Check quickly that each picture exists and is complete: {case: what is wrong}."""
     problems = {record.case: _quick_problem(directory, record) for record in records}
     return {case: problem for case, problem in problems.items() if problem}
 
@@ -310,7 +309,7 @@ def _quick_problem(directory: Path, record: Record) -> str:
 
 
 def verify_checksums(directory: Path, records: Sequence[Record]) -> dict[str, str]:
-    """Check thoroughly that each picture is byte for byte the one recorded: {case: problem}."""
+    """Check by checksum that each picture is the one recorded: {case: what is wrong}."""
     problems = verify_images(directory, records)
     for record in records:
         if record.image is None or record.case in problems:

@@ -1,4 +1,4 @@
-"""A run's directory: everything of a run is read and written through this object."""
+"""A run's directory: all files of a run are read and written through this object."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ ORIGIN, CONFIG, INPUTS = "run.json", "config.yaml", "inputs.json"
 GALLERY, SHEET, SUMMARY = "gallery.html", "gallery.png", "summary.json"
 SESSIONS, SYNCED = "sessions.jsonl", "synced.json"
 
-State = tuple[int, int]  # of a file: size and time of its last change, in nanoseconds
+State = tuple[int, int]  # a file's size and modification time in nanoseconds
 
 
 class RunDirectory:
-    """One run on disk. Each file is read once, and again only if it has changed."""
+    """One run on disk. A file is read once, and again only after it has changed."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -56,14 +56,14 @@ class RunDirectory:
         return self.find_origin() is not None
 
     def find_origin(self) -> Origin | None:
-        """Where the numbers come from; None if no run was begun here."""
+        """The run's origin; None if no run was begun here."""
         if self._origin is None and (self.path / ORIGIN).exists():
             self._origin = self._read_origin()
         return self._origin
 
     @property
     def origin(self) -> Origin:
-        """The same; ConfigError if no run was begun here."""
+        """The run's origin; ConfigError if no run was begun here."""
         origin = self.find_origin()
         if origin is None:
             raise ConfigError(f"{self.path} is no run's directory: it has no {ORIGIN}")
@@ -84,7 +84,7 @@ class RunDirectory:
         return self._config
 
     def begin(self, origin: Origin, inputs: Identity, config: Mapping[str, Any]) -> None:
-        """Write what the run is. Its origin is written last: until then nothing has begun."""
+        """Write the run's metadata. The origin comes last: a run exists once it is there."""
         with self._alone():
             if (self.path / ORIGIN).exists():
                 return  # another shard was faster
@@ -118,7 +118,7 @@ class RunDirectory:
         try:
             return Origin(**json.loads(file.read_text()))
         except (OSError, ValueError, TypeError) as error:
-            raise ConfigError(f"{file} does not tell where a run comes from: {error}") from error
+            raise ConfigError(f"{file} can't be read as a run's origin: {error}") from error
 
     def _read_inputs(self) -> Identity:
         file = self.path / INPUTS
@@ -168,7 +168,7 @@ class RunDirectory:
         return self._records[1]
 
     def done_cases(self, *, retry_failed: bool) -> frozenset[str]:
-        """The cases that need nothing more: their picture is there, too."""
+        """The cases with nothing left to do: recorded, and with their picture."""
         return stored.done_cases(self.path, self.records(), retry_failed=retry_failed)
 
     def records_in_order(self) -> list[Record]:
@@ -178,11 +178,11 @@ class RunDirectory:
         return sorted(mine, key=lambda record: place[record.case])
 
     def records_state(self) -> State | None:
-        """Changes whenever a record is added."""
+        """A value that changes whenever a record is added."""
         return self._state(stored.FILE_NAME)
 
     def save_picture(self, case_id: str, picture: Image.Image) -> tuple[str, str]:
-        """Store a case's edited picture: its path in the directory, and its sha256."""
+        """Store a case's edited picture; return its path in the directory and its SHA-256."""
         return stored.save_image(self.path, case_id, picture)
 
     def picture(self, record: Record) -> Image.Image:
@@ -193,7 +193,7 @@ class RunDirectory:
         return self.path / stored.IMAGES
 
     def damaged_pictures(self, records: Sequence[Record], *, thoroughly: bool) -> dict[str, str]:
-        """Case -> what is wrong with its picture. Thoroughly: by checksum, not at a glance."""
+        """{case: what is wrong with its picture}; `thoroughly` compares checksums."""
         look = stored.verify_checksums if thoroughly else stored.verify_images
         return look(self.path, records)
 
@@ -216,7 +216,7 @@ class RunDirectory:
         return self.path / GALLERY
 
     def sessions(self) -> list[dict[str, Any]]:
-        """What each session, and each worker in it, cost."""
+        """The cost of each session, and of each worker in it."""
         return read_sessions(self.path / SESSIONS)
 
     def note_session(self, session: Mapping[str, Any]) -> None:

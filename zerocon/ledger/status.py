@@ -1,4 +1,4 @@
-"""How far a run is and what its sessions cost, from its directory alone."""
+"""A run's progress and the cost of its sessions, read from its directory alone."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def is_running(directory: Path) -> bool:
 
 
 def read_sessions(file: Path) -> list[dict[str, Any]]:
-    """What each session (and worker) cost; a line torn by a kill is left out."""
+    """The cost of each session and worker; a line torn by a kill is ignored."""
     lines = file.read_text().splitlines() if file.exists() else []
     return [session for session in map(_parsed, lines) if session is not None]
 

@@ -1,4 +1,4 @@
-"""Metrics: pictures and their cases in, one number a case and column out."""
+"""Metrics: from pictures and their cases to one number per case and column."""
 
 from __future__ import annotations
 

@@ -194,7 +194,7 @@ def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]
 
 
 def shown(value: object) -> str:
-    """A setting as it is written in YAML, without control characters."""
+    """A setting spelled as in YAML, without control characters."""
     if value is None:
         return "null"
     return printable(str(value).lower() if isinstance(value, bool) else value)

@@ -1,1 +1,1 @@
-"""Running cases: what is done, what is kept, and where it came from."""
+"""Run cases and store their results."""

@@ -1,4 +1,4 @@
-"""How many cases a run edits together: as asked, or as many as were found to fit."""
+"""The batch size of a run: the one asked for, or the largest that fits into memory."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ FILE = "batch_size.json"
 
 
 class BatchSize:
-    """The largest batch that fits into the memory of a kind of device.
+    """The largest batch that fits into the memory of one kind of device.
 
-    What was found (measured for `auto`, or halved after a batch that did not fit) is kept in the
-    run's directory, so that a run that is continued cuts its batches as before. It counts as
-    long as `runner.batch_size` and the kind of device are the same.
+    The size (measured for `auto`, or halved after a batch that did not fit) is stored in the
+    run's directory, so that a continued run has the same batches. It is valid as long as
+    `runner.batch_size` and the kind of device stay the same.
     """
 
     def __init__(self, directory: Path, asked: int | Literal["auto"], device: torch.device) -> None:
@@ -38,11 +38,11 @@ class BatchSize:
         return self._found
 
     def measured(self, cases: int) -> None:
-        """Note what fits, unless another process of the run has noted it before."""
+        """Store the size that fits, unless another process of the run has stored one."""
         self._keep(self._read() or cases)
 
     def halve(self, too_many: int) -> None:
-        """A batch of that many did not fit; nor will those after it."""
+        """Halve the size after a batch of `too_many` cases did not fit."""
         before = self._read()
         self._keep(min(too_many // 2, before or too_many))
 

@@ -1,4 +1,4 @@
-"""What a session's work cost: seconds, passes through the U-Net, and the peak of memory."""
+"""The cost of a session: seconds, rows through the U-Net, and peak memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STAGES: tuple[str, ...] = ("inversion", "editing")
 
 
 class Costs:
-    """Seconds and U-Net rows (one case, once through) of each stage."""
+    """Seconds and U-Net rows (a row: one latent, one forward pass) of each stage."""
 
     def __init__(self) -> None:
         self.seconds = dict[str, float].fromkeys(STAGES, 0.0)
@@ -51,7 +51,7 @@ class Costs:
 
 
 def _now(backbone: Backbone) -> float:
-    """Seconds, once the device has finished its work so far: it counts for the right stage."""
+    """The time in seconds, after the device has finished its queued work."""
     if backbone.device.type == "cuda":
         torch.cuda.synchronize(backbone.device)
     return time.perf_counter()
@@ -64,7 +64,7 @@ def _peak(device: torch.device) -> int:
 
 
 def note_session(run: RunDirectory, started: datetime, spent: Mapping[str, Any]) -> None:
-    """Note what a session, or a worker in it, cost. One that did not begin a run cost nothing."""
+    """Store the cost of a session or of a worker in it, if the run was begun."""
     when = {"started": started.isoformat(timespec="seconds"), "ended": now(), "pid": os.getpid()}
     run.note_session(when | dict(spent))
 

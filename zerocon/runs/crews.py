@@ -1,4 +1,4 @@
-"""Who edits a run's chunks: this process, several, or Ray's. The records are the same."""
+"""Edit a run's chunks in this process, in several, or on Ray. The records are the same."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def start_crew(settings: RunSettings) -> Crew:
 
 
 class LocalCrew:
-    """This process. Pictures are read ahead and stored behind while the model works."""
+    """Edit in this process; threads read and store pictures while the model computes."""
 
     def __init__(self, settings: RunSettings) -> None:
         loaded = load(settings)
@@ -48,7 +48,7 @@ class LocalCrew:
             if stored is not None:
                 stored.result()
         except BaseException as error:
-            if stored is not None:  # it is computed; let it be recorded
+            if stored is not None:  # it has been computed, so let it be recorded
                 wait([stored], None if isinstance(error, Exception) else GRACE)
             raise
         finally:
@@ -57,7 +57,7 @@ class LocalCrew:
                 pool.shutdown(wait=False, cancel_futures=True)
 
     def _ahead(self, chunks: Chunks, reader: ThreadPoolExecutor) -> Iterator[tuple[Chunk, Any]]:
-        """Each chunk with its pictures, while those of the next are being read."""
+        """Yield each chunk with its pictures while the next chunk's are being read."""
         ready: deque[tuple[Chunk, Any]] = deque()
         for chunk in chunks:
             if isinstance(chunk, Chunk):

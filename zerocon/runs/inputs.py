@@ -1,4 +1,4 @@
-"""What a run of these settings depends on now, against what its directory was made with."""
+"""Compare the current inputs of a run with those that its directory was made with."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def check_finished(
     make: Callable[..., Dataset],
     on_code_change: str = "warn",
 ) -> Sequence[str]:
-    """Refuse results whose inputs are not what they were; what could not be checked, in words.
+    """Refuse results whose inputs have changed; return what could not be checked, in words.
 
     `make` makes the config's dataset.
     """
@@ -59,7 +59,7 @@ def check_finished(
 
 
 def check(run: RunDirectory, now: Identity, on_code_change: str = "warn") -> None:
-    """Refuse to go on with a run whose inputs are not what they are now."""
+    """Refuse to continue a run whose inputs have changed."""
     if run.origin.mixed:
         raise InputsChangedError(
             f"the inputs of {run} changed while it was made: {run.origin.mixed} "
@@ -76,7 +76,7 @@ def check(run: RunDirectory, now: Identity, on_code_change: str = "warn") -> Non
 
 
 def _changed_config(run: RunDirectory) -> list[str]:
-    """Is the stored config the one that the run began with?"""
+    """Describe the change if the stored config is not the one that the run began with."""
     assert run.inputs is not None
     if not run.has_config or digests_of_settings(run.config) == run.inputs.settings:
         return []

@@ -1,8 +1,8 @@
-"""Each inversion once: the trajectories of a batch are kept together and found again.
+"""Invert each batch once: its trajectories are cached together.
 
 An entry belongs to its whole batch, since a model's last bits depend on what is computed
-together. So a trajectory from the cache is bit for bit the one that would be computed, and
-after a kill or a damaged entry the whole batch is inverted again.
+together. A trajectory from the cache is therefore bit for bit the one that would be computed,
+and after a kill or a damaged entry the whole batch is inverted again.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ KIND = "inversions_v3"
 
 @dataclass(frozen=True)
 class Inverter:
-    """An inversion that looks into the memory first."""
+    """An inversion that looks in the cache first."""
 
     inversion: Inversion
     settings: Mapping[str, Any]  # of the inversion, as the config has them
@@ -71,7 +71,7 @@ class Inverter:
         return bool(getattr(self.inversion, "uses_draws", True))
 
     def _seen(self, conditions: Conditions, draws: Draws) -> tuple[Conditions, Draws]:
-        """What an inversion may see: nothing that is not in the entry's name."""
+        """The inputs that the inversion may use: only those that the entry's key contains."""
         source = conditions.source
         seen = Conditions(source=source, target=source, negative=conditions.negative)
         return seen, draws if self._uses_draws else replace(draws, case_ids=[])

@@ -1,4 +1,4 @@
-"""Runs as a collection: chosen by state and settings, removed, exported."""
+"""Select runs by state and settings, remove them, export them."""
 
 from __future__ import annotations
 
@@ -37,14 +37,13 @@ def choose(
 
 
 def remove(directory: Path) -> None:
-    """Delete a run; its origin goes first, so that what is left of an interrupted removal is no
-    run."""
+    """Delete a run, its origin first, so that an interrupted removal leaves no broken run."""
     (directory / ORIGIN).unlink()
     shutil.rmtree(directory)
 
 
 def export(directories: Sequence[Path], out: Path) -> int:
-    """Each run's records as rows of one Parquet file, a column for each metric; how many."""
+    """Write the runs' records to one Parquet file, a column per metric; return the row count."""
     import duckdb
 
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +55,7 @@ def export(directories: Sequence[Path], out: Path) -> int:
         columns = json.dumps(COLUMNS | dict.fromkeys(metrics, "DOUBLE"))
         source = f"read_json({_text(lines)}, columns = {columns}, format = 'newline_delimited')"
         query = f"COPY (SELECT * FROM {source}) TO {_text(partial)} (FORMAT parquet)"  # noqa: S608
-        connection.execute(query)  # all that is put into it is quoted
+        connection.execute(query)  # all values in it are quoted
         partial.replace(out)
     return count
 
@@ -76,5 +75,5 @@ def _write_lines(directories: Sequence[Path], file: Path) -> tuple[int, list[str
 
 
 def _text(path: Path) -> str:
-    """As SQL writes it."""
+    """The path as a quoted SQL string."""
     return "'" + str(path).replace("'", "''") + "'"

@@ -19,7 +19,7 @@ from zerocon.reports.runs import find_runs
 
 @dataclass(frozen=True)
 class Renamed:
-    """What became of a run; `problem`: why it stays where it is."""
+    """The result for one run; `problem` says why it was not renamed."""
 
     before: Path
     after: Path
@@ -32,7 +32,7 @@ class Renamed:
 
 
 def migrate(root: str | Path) -> Iterator[Renamed]:
-    """Rename the runs below `root` whose names are not what their settings give now."""
+    """Rename the runs below `root` whose names differ from those their settings give now."""
     for found in find_runs([root]):
         run = RunDirectory(found.directory)
         try:
@@ -45,7 +45,7 @@ def migrate(root: str | Path) -> Iterator[Renamed]:
 
 
 def name_of(config: dict[str, Any]) -> str:
-    """As a command with these settings names its run."""
+    """The name that a command with these settings gives its run."""
     if "scored" in config:  # pictures made elsewhere are told apart by their name, too
         return f"{config['name']}-{digest(content_of(config))}"
     return f"{config['name']}-{digest_of_settings(config)}"

@@ -16,7 +16,7 @@ from zerocon.trackers.base import Tracker
 
 
 def sync(directory: Path, tracker_config: Mapping[str, Any]) -> bool:
-    """Upload the run unless it was uploaded as it is; return whether anything was sent."""
+    """Upload the run unless already uploaded; return whether anything was sent."""
     run = RunDirectory(directory)
     if not run.begun or not run.records():
         return False
@@ -31,7 +31,7 @@ def sync(directory: Path, tracker_config: Mapping[str, Any]) -> bool:
 
 
 def _upload(run: RunDirectory, tracker: Tracker) -> None:
-    """Unguarded: the user wants to see an upload that fails."""
+    """Upload without catching errors, so that the user sees why an upload fails."""
     tracker.start(run.config, run.name, run.origin.name)
     records = run.records()
     for record in records:

@@ -185,9 +185,9 @@ class ProcessCrew:
 
 @contextmanager
 def without_interrupts() -> Generator[None]:
-    """Processes started here never see Ctrl-C: their parent ends them, and says what is to say.
+    """Start processes that ignore Ctrl-C: their parent ends them and prints the message.
 
-    The signal is held back, not lost: the parent gets it at the end of the block.
+    The signal is delayed, not lost: the parent receives it at the end of the block.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
@@ -199,7 +199,7 @@ def without_interrupts() -> Generator[None]:
 def serve(
     config: dict[str, Any], directory: Path, number: int, count: int, connection: Connection
 ) -> None:
-    """A worker's life: load, say so, then edit what is sent until the line is cut."""
+    """A worker's main loop: load, report ready, then edit tasks until the connection closes."""
     quiet()
     Thread(target=_end_with_parent, daemon=True).start()
     try:
@@ -216,7 +216,7 @@ def serve(
 
 
 def worked(editor: Any, task: Task) -> Finished:
-    """Do the task; of a trial nothing is stored."""
+    """Do the task; a trial stores nothing."""
     finished = editor.compute(editor.load(task.case_ids, task.left))
     done = [] if task.is_trial else list(editor.store(finished))
     return Finished(done, editor.spent())
@@ -257,7 +257,7 @@ def placed(config: dict[str, Any], number: int) -> dict[str, Any]:
 
 
 def _end_with_parent() -> None:
-    """Die with the parent, at once: nobody would record the work, and no orphan stays behind."""
+    """End this process as soon as its parent dies, since nobody would record its work."""
     parent = parent_process()
     if parent is not None:
         wait([parent.sentinel])

@@ -72,7 +72,7 @@ def spread(records: Sequence[Record], count: int) -> list[Record]:
 
 
 def differences(before: Origin, now: Origin) -> list[str]:
-    """Everything that the two runs' origins do not share, in words."""
+    """Describe every difference between the two runs' origins."""
     then_flat, now_flat = _flat(asdict(before)), _flat(asdict(now))
     return [
         f"{name}: then {then_flat.get(name)}, now {now_flat.get(name)}"

@@ -1,6 +1,6 @@
-"""Runs that differ in nothing but their name share their records.
+"""Reuse the records of a run that differs only in its name.
 
-Ablations share their baseline, and each calls it by its own name.
+Ablations share a baseline, under a different name in each.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def same_run(run: RunDirectory, now: Origin) -> RunDirectory | None:
 
 
 def take_records(other: RunDirectory, run: RunDirectory) -> None:
-    """The pictures first, then all records at once: if interrupted, nothing was taken."""
+    """Copy the pictures, then all records at once, so that an interruption leaves no records."""
     run.pictures.mkdir(exist_ok=True)
     for picture in other.pictures.glob("*.png"):
         _link(picture, run.pictures / picture.name)
@@ -36,7 +36,7 @@ def take_records(other: RunDirectory, run: RunDirectory) -> None:
 
 
 def _finished(path: Path, now: Origin) -> RunDirectory | None:
-    """The run there, if its records are those that this one would make."""
+    """The run at `path`, if its records are those that this run would make."""
     other = RunDirectory(path)
     try:
         return other if _has_the_same_records(other, now) else None
@@ -57,7 +57,7 @@ def _has_the_same_records(other: RunDirectory, now: Origin) -> bool:
 
 
 def _link(source: Path, target: Path) -> None:
-    """One file for both runs if the file system can: a picture is replaced, never changed."""
+    """Hard-link the file if possible; safe, since pictures are replaced, never changed in place."""
     target.unlink(missing_ok=True)
     try:
         os.link(source, target)

@@ -62,7 +62,7 @@ class Outcome:
 
 @contextmanager
 def saying_how_far(directory: Path) -> Generator[None]:
-    """Ctrl-C ends the run with words: how many cases are recorded."""
+    """On Ctrl-C, end the run with a message that says how many cases are recorded."""
     raise_again()
     try:
         yield
@@ -82,7 +82,7 @@ def how_far(directory: Path) -> str:
 
 
 def execute(settings: RunSettings) -> Outcome:
-    """Do what is left of the run (or of this shard of it), then print and write its results."""
+    """Do the rest of the run (or of its shard), then print and write the results."""
     with saying_how_far(settings.directory):
         return _executed(settings)
 
@@ -113,7 +113,7 @@ def _executed(settings: RunSettings) -> Outcome:
 
 
 def _go_on(settings: RunSettings, run: RunDirectory) -> None:
-    """Do what is left, if the inputs are those that the run began with."""
+    """Do the rest of the run if its inputs have not changed."""
     inputs = inputs_of(settings.config, settings.dataset)
     _check(settings, run, inputs)
     with _mirrored(settings) as tracker, _at_work(settings, run) as crew:
@@ -165,7 +165,7 @@ def _at_work(settings: RunSettings, run: RunDirectory) -> Generator[Crew]:
 
 @contextmanager
 def _mirrored(settings: RunSettings) -> Generator[Tracker]:
-    """The tracker sees the whole session, also a bad end such as models that don't load."""
+    """Open the tracker for the whole session, and report errors such as a failed model load."""
     tracker = Guarded(settings.tracker())
     tracker.start(settings.config, settings.directory.name, settings.name)
     try:
@@ -210,7 +210,7 @@ def work(settings: RunSettings, run: RunDirectory, crew: Crew, tracker: Tracker)
 
 
 def announced(chunks: Iterator[Chunk | Waiting], claims: Claims, console: Console) -> Chunks:
-    """Say once who holds what is left when nothing could be done for some seconds."""
+    """After some seconds without work, say once which process holds the remaining cases."""
     idle_since, said = time.monotonic(), False
     for chunk in chunks:
         yield chunk
@@ -227,7 +227,7 @@ def announced(chunks: Iterator[Chunk | Waiting], claims: Claims, console: Consol
 
 
 def _notes(settings: RunSettings, run: RunDirectory) -> tuple[str, ...]:
-    """The notes that every record gets that is made from here on."""
+    """The notes to add to every new record."""
     differs = code_difference(run, code_digests(settings.config))
     return (f"{LATER}: {differs}",) if differs else ()
 
@@ -241,7 +241,7 @@ def _replay(run: RunDirectory, log: RecordLog, tracker: Tracker) -> None:
 
 
 def _stored(run: RunDirectory, record: Record) -> dict[str, Image.Image]:
-    """The case's picture, unless the file is none."""
+    """The case's picture, if its file can be read."""
     try:
         return {"edited": run.picture(record)}
     except OSError:

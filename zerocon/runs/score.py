@@ -105,7 +105,7 @@ def _warn_of_strangers(outputs: Outputs, dataset: FileDataset) -> None:
 
 
 def _record_all(scoring: Scoring, run: RunDirectory) -> None:
-    """Score what is left, in the batches that the dataset is always cut into."""
+    """Score the remaining cases, in the dataset's fixed batches."""
     ids, size = list(scoring.dataset.ids), scoring.batch_size
     with run.log() as log, run.claims() as claims:
         for repair in log.repairs:

@@ -26,12 +26,12 @@ from zerocon.runs.inputs import UNRECORDED
 from zerocon.runs.results import judges_of
 from zerocon.runs.worker import score
 
-OF_LAST_DIGIT = 0.01  # a difference of a hundredth of the last digit shown is none
+OF_LAST_DIGIT = 0.01  # differences below 1/100 of the last digit shown are ignored
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that is not as recorded."""
+    """A mismatch with the records."""
 
     case: str  # "" for the run as a whole
     said: str
@@ -53,7 +53,7 @@ class Verification:
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far a number may be off: a share of itself, or next to nothing at its last digit."""
+    """How far a number may differ: a relative share, or 1/100 of the last digit shown."""
 
     relative: float
     digits: Mapping[str, int]  # column -> digits shown
@@ -83,7 +83,7 @@ def verify(
     batch_size: int = 16,
     device: str = "cpu",
 ) -> Verification:
-    """Every stored picture against its checksum, every number against its picture."""
+    """Check every stored picture against its checksum and every number against its picture."""
     in_range("--batch", batch_size, 1)
     in_range("--tolerance", relative, 0)
     run = RunDirectory(directory)
@@ -135,7 +135,7 @@ def load_cases(
 
 
 def changed_since(run: RunDirectory, judges: Judges) -> list[Problem]:
-    """Is it the dataset, are they the judges, that the run was made with?"""
+    """Check that the dataset and the judges are those that the run was made with."""
     before, now = run.origin.judges, judges_of(judges.metrics)
     problems = [Problem("", f"the judges recorded: {before}; now: {now}")] if before != now else []
     if run.inputs is None:

@@ -1,4 +1,4 @@
-"""What every crew of workers is and does: chunks handed out, workers that may die."""
+"""The interface of crews, and the queue that hands chunks to workers that may die."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class WorkQueue:
             self.record(task.chunk, done)
 
     def died(self, task: Task, reason: str) -> None:
-        """Its worker is gone: to be done again, to be tried case by case, or failed."""
+        """Handle a worker's death: repeat the task, try it case by case, or mark it failed."""
         deaths = self._deaths.setdefault(task.chunk.start, _Deaths())
         if task.alone is None:
             deaths.whole += 1

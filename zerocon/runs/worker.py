@@ -101,7 +101,7 @@ def prepare(
     settings: RunSettings, backbone: Backbone, cases: Sequence[Case], memory: Memory = NO_MEMORY
 ) -> Prepared:
     clean = backbone.encode(torch.stack([case.image for case in cases]))
-    # The direction finds what is edited between the prompts as they were given.
+    # The direction finds the edited words by comparing the prompts as given.
     target = settings.direction(backbone, cases, memory)
     cases = with_sources(settings.direction, cases, memory)
     conditions = Conditions(
@@ -238,7 +238,7 @@ class Editor:
         return max(1, min(AUTO, int(free / taken)))
 
     def _edited(self, cases: list[Case], wanted: frozenset[str]) -> list[Edited] | None:
-        """The wanted cases edited; None when the batch is too large, and less is to be tried."""
+        """The wanted cases, edited; None if the batch is too large and must be split."""
         try:
             return [one for one in self._edit_and_score(cases) if one.case.id in wanted]
         except ENDS_THE_RUN:
@@ -262,7 +262,7 @@ class Editor:
         started = time.perf_counter()
         backbone = self.loaded.backbone
         pictures = to_uint8(edit(self.settings, backbone, cases, self.memory, self.costs))
-        # Scored as they are stored, so that the numbers can be had again from the files.
+        # Score the 8-bit pictures that are stored, so that the files reproduce the numbers.
         scores = score(self.loaded.metrics, cases, from_uint8(pictures).to(backbone.device))
         seconds = round((time.perf_counter() - started) / len(cases), 4)
         return [
@@ -311,7 +311,7 @@ def _free_memory() -> None:
 
 
 def _request(backbone: Backbone, case: Case) -> dict[str, Any]:
-    """What was asked, as the record tells it."""
+    """The request's fields of a record."""
     prompts = {"source": case.source_prompt, "target": case.target_prompt}
     cut = [
         f"the {which} prompt is longer than the text encoder reads; its end was cut off"

@@ -122,7 +122,7 @@ def edit(split: str, edit_type: int, number: int) -> Edit:
 
 
 def write_benchmark(root: Path, size: int, split: str) -> None:
-    """Write the benchmark's folder: all of it or nothing. A complete one is left as it is."""
+    """Write the benchmark's folder atomically. A complete one is left unchanged."""
     if (root / "mapping_file.json").exists():
         return
     root.parent.mkdir(parents=True, exist_ok=True)

@@ -44,7 +44,7 @@ def check(
     steps: int = 30,
     guidance: float = 4.0,
 ) -> dict[str, object]:
-    """Every measure by name; `progress` hears what is being measured."""
+    """Every measure by name; `progress` is called with the name of the current one."""
     backbone = Shapes(dtype="float32").load()
     scenes = distinct_scenes(max(captions, pictures, inverted, 1000))
     progress("autoencoder")

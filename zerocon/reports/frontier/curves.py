@@ -196,7 +196,7 @@ def is_number(text: str) -> bool:
 
 
 def _name(keys: Sequence[str], label: Sequence[str]) -> str:
-    """The first value as it is, the others with their setting's name."""
+    """The first value alone, the others with their setting's name."""
     others = [
         f"{key.rpartition('.')[2]} {part}" for key, part in zip(keys[1:], label[1:], strict=True)
     ]

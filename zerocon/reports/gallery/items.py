@@ -71,7 +71,7 @@ def reduced(picture: Image.Image) -> Picture:
 
 
 def overlay(source: Image.Image, mask: Image.Image) -> Image.Image:
-    """The region to edit as it is, in an outline; all around it fades into gray."""
+    """The picture with the edited region outlined and everything else faded to gray."""
     region = mask.convert("L").resize(source.size).point(_TO_BLACK_AND_WHITE)
     gray = Image.new("RGB", source.size, "gray")
     faded = Image.blend(source.convert("L").convert("RGB"), gray, 0.6)

@@ -152,7 +152,7 @@ def load_unet(generator: Path) -> Any:
 def save_unet(model: UNet2DConditionModel, generator: Path) -> None:
     """In the diffusers layout, with the scheduler and the index that pipelines read."""
     model.set_attn_processor(AttnProcessor2_0())
-    # Where it was loaded from, on `--warm`, is nobody's business.
+    # Leave out the path that `--warm` loaded it from.
     model.register_to_config(_name_or_path="")
     model.half().save_pretrained(generator / "unet")
     unet.scheduler().save_pretrained(generator / "scheduler")
