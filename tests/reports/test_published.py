@@ -143,7 +143,7 @@ def test_a_spread_needs_two_sources_that_measured() -> None:
 
 def test_the_table_says_what_to_set_and_what_is_not_available() -> None:
     here = grid_of(published_grids("pie_bench", [PSNR], width=100), "what to set")
-    settings = "+experiment=p2p_published inversion=null_text backbone=sd14"
+    settings = "+experiment=p2p_pie_bench inversion=null_text backbone=sd14"
     assert ["P2P + null-text on SD1.4", settings] in texts(here)
     assert any(NOT_HERE in note for note in here.notes)
     rows = texts(published_grids("pie_bench", [PSNR])[0])

@@ -78,8 +78,8 @@ class RegularizedInversion:
             left_out = self.grid == "authors" and number in (0, len(levels) - 1)
             before = round(level.time) - 1
             after = min(before + stride, TRAINED - 1)
-            ends = (backbone.level(time / TRAINED) for time in (before, after))
-            yield None if left_out else (level, *ends)
+            here, there = backbone.level(before / TRAINED), backbone.level(after / TRAINED)
+            yield None if left_out else (level, here, there)
 
     def _whitened(self, eps: Tensor, generators: list[torch.Generator]) -> Tensor:
         for _ in range(self.iterations):
