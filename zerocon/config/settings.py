@@ -25,7 +25,7 @@ from zerocon.config.files import check_inert, read_mapping
 from zerocon.config.worlds import SWITCH, Choices, check_worlds
 from zerocon.core.checks import ConfigError, in_range, shown
 from zerocon.core.limits import AUTO, DEFAULT, GIB
-from zerocon.core.naming import NOT_IN_NAME, digest_of_settings, is_in_name
+from zerocon.core.naming import DETERMINISTIC, NOT_IN_NAME, digest_of_settings, is_in_name
 from zerocon.core.shards import Shard
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ def _change(stored: dict[str, Any], override: str) -> None:
     if not given or is_in_name(key):
         raise ConfigError(
             f"{override!r} can't be changed, since it would change the run's results. These "
-            f"settings can be: {', '.join(NOT_IN_NAME)}"
+            f"settings can be: {', '.join(NOT_IN_NAME)} (but not {DETERMINISTIC})"
         )
     *groups, field = key.split(".")
     node = stored
