@@ -63,7 +63,9 @@ BOUNDS: list[tuple[Any, dict[str, Any], str, float, float | None]] = [
 
 
 @pytest.mark.parametrize(
-    ("make", "others", "name", "low", "high"), BOUNDS, ids=lambda x: getattr(x, "__name__", str(x))
+    ("make", "others", "name", "low", "high"),
+    BOUNDS,
+    ids=[f"{make.__name__}-{name}" for make, _, name, _, _ in BOUNDS],
 )
 def test_bounds(
     make: Any, others: dict[str, Any], name: str, low: float, high: float | None
