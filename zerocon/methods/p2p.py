@@ -151,8 +151,7 @@ class P2P:
     def __call__(
         self, backbone: Backbone, trajectory: Trajectory, conditions: Conditions, draws: Draws
     ) -> Tensor:
-        steps = len(trajectory.path) if self.shares == "left" else self.steps
-        control = self.control(backbone, conditions, steps)
+        control = self.control(backbone, conditions, len(trajectory.path))
 
         def evaluate(step: int, z: Branches, level: Level) -> Guesses:
             negative = trajectory.negative(step, conditions.negative)
@@ -164,7 +163,8 @@ class P2P:
         start = trajectory.starts("source", "edit")
         return trajectory.sample(start, evaluate, after=control.blended)
 
-    def control(self, backbone: Backbone, conditions: Conditions, steps: int) -> Control:
+    def control(self, backbone: Backbone, conditions: Conditions, left: int) -> Control:
+        steps = left if self.shares == "left" else self.steps
         blend = LocalBlend(
             conditions.words if self.local_blend else (),
             [backbone.tokens(word)[1:-1] for word in self.blend_spares or ()],
