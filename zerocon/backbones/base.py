@@ -56,7 +56,10 @@ class Backbone(Protocol):
         ...
 
     def predict(self, z: Tensor, level: Level, condition: Condition) -> Guess:
-        """What is clean and what is noise in `z`, whatever the network itself predicts."""
+        """What is clean and what is noise in `z`, whatever the network itself predicts.
+
+        The network runs inside `taps.forward_pass()`, which notices a tap that nothing passes.
+        """
         ...
 
 

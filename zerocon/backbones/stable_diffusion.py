@@ -98,11 +98,9 @@ class StableDiffusionBackbone:
         return len(self.tokenizer(prompt).input_ids) > self.tokenizer.model_max_length
 
     def predict(self, z: Tensor, level: Level, condition: Condition) -> Guess:
-        self.evaluations.forward += len(z)
-        asked = (z, *condition.parts.values())
-        if torch.is_grad_enabled() and any(part.requires_grad for part in asked):
-            self.evaluations.backward += len(z)
-        predicted = self._predicted(z, level.time, condition)
+        self.evaluations.count(z, condition)
+        with self.taps.forward_pass():
+            predicted = self._predicted(z, level.time, condition)
         if self._config["prediction_type"] == "epsilon":
             return Guess.from_noise(z, predicted, level)
         return Guess.from_v(z, predicted, level)
