@@ -125,9 +125,7 @@ def test_a_folder_gives_the_model_that_was_saved(parts: SD3PartsWithoutT5, tmp_p
     t5 = parts.text_encoder_3 is not None
     loaded = SD3(str(tmp_path), device="cpu", t5=t5).load()
     assert (loaded.fingerprint, loaded.side) == (backbone.fingerprint, 32)
-    torch.testing.assert_close(
-        sampled(loaded, start(), 2, 4.0), sampled(backbone, start(), 2, 4.0)
-    )
+    torch.testing.assert_close(sampled(loaded, start(), 2, 4.0), sampled(backbone, start(), 2, 4.0))
     if t5:
         without = SD3(str(tmp_path), device="cpu", t5=False).load()
         assert without.fingerprint != backbone.fingerprint

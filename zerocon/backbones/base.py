@@ -26,6 +26,7 @@ class Backbone(Protocol):
     dtype: torch.dtype
     taps: Taps  # the network's sites, and who reads or replaces what passes them
     evaluations: Evaluations
+    prompt_tokens: int  # of a condition, from the first: those that `tokens` numbers, padded
 
     def path(self, steps: int) -> Path:
         """The levels that a sampler of that many steps visits."""
@@ -48,7 +49,7 @@ class Backbone(Protocol):
         ...
 
     def tokens(self, prompt: str) -> tuple[int, ...]:
-        """The token numbers of the condition's rows, with start and end, without padding."""
+        """The numbers of the condition's first tokens, with start and end, without padding."""
         ...
 
     def too_long(self, prompt: str) -> bool:

@@ -99,7 +99,8 @@ def install(transformer: Any, layout: Layout) -> Taps:
     taps = Taps(tuple(site for sites, _ in found for site in sites.values()))
     for sites, module in found:
         if "block" in sites:
-            module.register_forward_hook(_block_hook(sites["block"], taps, layout), with_kwargs=True)
+            hook = BlockHook(sites["block"], taps, layout)
+            module.register_forward_hook(hook, with_kwargs=True)
         else:
             module.set_processor(JointAttention(sites["self"], sites.get("cross"), taps, layout))
     return taps
@@ -348,19 +349,20 @@ def _out(attn: Any, attended: Tensor) -> Tensor:
     return projected
 
 
-def _block_hook(site: Site, taps: Taps, layout: Layout) -> Any:
-    """What a block adds to its image tokens, and the image tokens as they leave it."""
+class BlockHook:
+    """Shows what a block adds to its image tokens, and the image tokens as they leave it."""
 
-    def hook(_module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
-        if not taps.wanted(site, "features") and not taps.wanted(site, "output"):
-            return None
-        text, after = output
-        if taps.wanted(site, "features"):
+    def __init__(self, site: Site, taps: Taps, layout: Layout) -> None:
+        self.site, self.taps, self.layout = site, taps, layout
+
+    def __call__(self, _module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+        text, image = output
+        if self.taps.wanted(self.site, "features"):
             before = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
-            added = (after - before).transpose(1, 2).unflatten(2, layout.grid)
-            changed = taps.through(site, "features", added)
-            if changed is not added:
-                after = before + changed.flatten(2).transpose(1, 2)
-        return text, taps.through(site, "output", after)
+            image = self._with_features(before, image)
+        return text, self.taps.through(self.site, "output", image)
 
-    return hook
+    def _with_features(self, before: Tensor, after: Tensor) -> Tensor:
+        added = (after - before).transpose(1, 2).unflatten(2, self.layout.grid)
+        changed = self.taps.through(self.site, "features", added)
+        return after if changed is added else before + changed.flatten(2).transpose(1, 2)

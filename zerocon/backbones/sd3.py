@@ -10,7 +10,13 @@ import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
+from transformers import (
+    AutoTokenizer,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    PreTrainedTokenizerBase,
+    T5EncoderModel,
+)
 
 from zerocon.backbones.loading import (
     DTYPES,
@@ -60,7 +66,7 @@ class SD3PartsWithoutT5(ModelParts):
     text_encoder_2: CLIPTextModelWithProjection
     tokenizer_2: CLIPTokenizer
     text_encoder_3: T5EncoderModel | None = None
-    tokenizer_3: T5TokenizerFast | None = None
+    tokenizer_3: PreTrainedTokenizerBase | None = None
 
 
 @dataclass
@@ -70,7 +76,7 @@ class SD3Parts(SD3PartsWithoutT5):
     classes: ClassVar[dict[str, Any]] = {
         **SD3PartsWithoutT5.classes,
         "text_encoder_3": T5EncoderModel,
-        "tokenizer_3": T5TokenizerFast,
+        "tokenizer_3": AutoTokenizer,
     }
 
 
@@ -99,11 +105,11 @@ class SD3Backbone(TransformerBackbone):
         step = per_latent * int(config["patch_size"])
         check_size(size, step, int(config["pos_embed_max_size"]) * step)
         self.t5_tokens = t5_tokens
-        self.clip_tokens = int(parts.tokenizer.model_max_length)
+        self.prompt_tokens = int(parts.tokenizer.model_max_length)
         has_t5 = parts.text_encoder_3 is not None
         layout = Layout(
             grid=(size[0] // step, size[1] // step),
-            text_tokens=self.clip_tokens + (t5_tokens if has_t5 else 1),
+            text_tokens=self.prompt_tokens + (t5_tokens if has_t5 else 1),
             patch=int(config["patch_size"]),
             copies=1 if has_t5 else t5_tokens,
         )
@@ -132,7 +138,7 @@ class SD3Backbone(TransformerBackbone):
         tokens = tokenizer(
             list(prompts),
             padding="max_length",
-            max_length=self.clip_tokens,
+            max_length=self.prompt_tokens,
             truncation=True,
             return_tensors="pt",
         )
@@ -157,7 +163,7 @@ class SD3Backbone(TransformerBackbone):
         return tuple(self.tokenizer(prompt, truncation=True).input_ids)
 
     def too_long(self, prompt: str) -> bool:
-        return len(self.tokenizer(prompt).input_ids) > self.clip_tokens
+        return len(self.tokenizer(prompt).input_ids) > self.prompt_tokens
 
     def _velocity(self, z: Tensor, level: Level, condition: Condition) -> Tensor:
         return self.transformer(
@@ -214,6 +220,4 @@ class SD3:
         digest = fingerprint_of(parts)
         if self.t5_tokens != T5_TOKENS:
             digest = f"{digest}-{self.t5_tokens}-tokens"
-        return SD3Backbone(
-            parts, self.path, device, dtype, digest, size, t5_tokens=self.t5_tokens
-        )
+        return SD3Backbone(parts, self.path, device, dtype, digest, size, t5_tokens=self.t5_tokens)

@@ -84,10 +84,10 @@ class TransformerBackbone(ABC):
 
     def predict(self, z: Tensor, level: Level, condition: Condition) -> Guess:
         self.evaluations.count(z, condition)
+        self.layout.calls = 0
         with self.taps.forward_pass():
-            self.layout.calls = 0
             velocity = self._velocity(z.to(self.dtype), level, condition)
-            self._check_calls()
+        self._check_calls()
         return Guess.from_velocity(z, velocity.to(z.dtype), level)
 
     @abstractmethod
@@ -118,7 +118,9 @@ def check_scheduler(scheduler: Any) -> None:
     """Refuse what would not walk from noise to picture by Euler's rule."""
     for setting in ("invert_sigmas", "stochastic_sampling"):
         if scheduler.config.get(setting):
-            raise ConfigError(f"the backbone's scheduler has {setting}, which no sampler here knows")
+            raise ConfigError(
+                f"the backbone's scheduler has {setting}, which no sampler here knows"
+            )
 
 
 def chosen_size(side: int | None, height: int | None, width: int | None, usual: int) -> Size:

@@ -181,7 +181,7 @@ class Taps:
                 activation = tap.through(site, activation)
                 tap.fired.add(site.name)
                 stops = stops or tap.stop
-        if stops and all(tap.fired == tap.names for tap in self.stack if tap.stop):
+        if stops and all(tap.names <= tap.fired for tap in self.stack if tap.stop):
             self._forget()
             raise PassEnded
         return activation
