@@ -60,6 +60,7 @@ class TinyFlow:
     name: str = "tiny flow"
     fingerprint: str = "tiny"
     side: int = 4
+    prompt_tokens: int = 77
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype = torch.float64
     taps: Taps = field(default_factory=lambda: Taps(SITES))
@@ -89,7 +90,9 @@ class TinyFlow:
             velocity = torch.cat([NOISE - clean_of(text) for text in texts])
         else:
             velocity = z * 0.1 + condition.tokens.mean((1, 2))[:, None, None, None]
-        return Guess.from_velocity(z, self._tapped(velocity, z, condition), level)
+        with self.taps.forward_pass():
+            velocity = self._tapped(velocity, z, condition)
+        return Guess.from_velocity(z, velocity, level)
 
     def _tapped(self, velocity: Tensor, z: Tensor, condition: Condition) -> Tensor:
         """Let something that depends on the latent pass every site, and a little of it on."""

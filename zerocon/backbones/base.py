@@ -29,6 +29,7 @@ class Backbone(Protocol):
     dtype: torch.dtype
     taps: Taps  # the network's sites, and who reads or replaces what passes them
     evaluations: Evaluations
+    prompt_tokens: int  # of a condition, from the first: those that `tokens` numbers, padded
 
     def path(self, steps: int) -> Path:
         """The levels that a sampler of that many steps visits."""
@@ -55,7 +56,7 @@ class Backbone(Protocol):
         ...
 
     def tokens(self, prompt: str) -> tuple[int, ...]:
-        """The token numbers of the condition's rows, with start and end, without padding."""
+        """The numbers of the condition's first tokens, with start and end, without padding."""
         ...
 
     def too_long(self, prompt: str) -> bool:
@@ -63,7 +64,10 @@ class Backbone(Protocol):
         ...
 
     def predict(self, z: Tensor, level: Level, condition: Condition) -> Guess:
-        """What is clean and what is noise in `z`, whatever the network itself predicts."""
+        """What is clean and what is noise in `z`, whatever the network itself predicts.
+
+        The network runs inside `taps.forward_pass()`, which notices a tap that nothing passes.
+        """
         ...
 
 

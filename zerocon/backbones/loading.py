@@ -36,8 +36,23 @@ DTYPES = {
 
 
 @dataclass
-class Parts:
-    """The models that Stable Diffusion is made of, each by its folder's name."""
+class ModelParts:
+    """The models that a text-to-image model is made of, each by its folder's name."""
+
+    classes: ClassVar[dict[str, Any]]
+    example: ClassVar[tuple[str, str]]  # a choice in conf/backbone, and its hub id
+
+    scheduler: Any
+
+    @property
+    def modules(self) -> list[Any]:
+        """Whatever has weights."""
+        return [part for part in vars(self).values() if isinstance(part, nn.Module)]
+
+
+@dataclass
+class Parts(ModelParts):
+    """Stable Diffusion's."""
 
     classes: ClassVar[dict[str, Any]] = {
         "vae": AutoencoderKL,
@@ -52,15 +67,9 @@ class Parts:
     unet: UNet2DConditionModel
     text_encoder: CLIPTextModel
     tokenizer: CLIPTokenizer
-    scheduler: DDIMScheduler
-
-    @property
-    def modules(self) -> list[Any]:
-        """Whatever has weights."""
-        return [part for part in vars(self).values() if isinstance(part, nn.Module)]
 
 
-P = TypeVar("P", bound=Parts)
+P = TypeVar("P", bound=ModelParts)
 
 
 def pick_device(name: str) -> torch.device:
@@ -149,7 +158,7 @@ def _from_single_file(kind: type[P], file: Path, config: str | None) -> P:
         raise BackboneError(_missing(kind, str(file), reason)) from error
 
 
-def _missing(kind: type[Parts], path: str, reason: str) -> str:
+def _missing(kind: type[ModelParts], path: str, reason: str) -> str:
     name, model = kind.example
     return (
         f"the backbone's weights can't be loaded from {path!r}: {reason}\n"
@@ -161,7 +170,7 @@ def _missing(kind: type[Parts], path: str, reason: str) -> str:
     )
 
 
-def fingerprint_of(parts: Parts) -> str:
+def fingerprint_of(parts: ModelParts) -> str:
     """A digest of every weight and of the scheduler: the same numbers, wherever they lay."""
     said = {k: v for k, v in dict(parts.scheduler.config).items() if not k.startswith("_")}
     digest = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode())

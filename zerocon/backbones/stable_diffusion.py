@@ -48,6 +48,7 @@ class StableDiffusionBackbone:
         self.evaluations = Evaluations()
         self.text_encoder = frozen(parts.text_encoder, device, dtype)
         self.tokenizer = parts.tokenizer
+        self.prompt_tokens = int(parts.tokenizer.model_max_length)
         self._config: dict[str, Any] = dict(parts.scheduler.config)
         self._alphas: Tensor = parts.scheduler.alphas_cumprod.double().cpu()
         self._final_alpha = float(parts.scheduler.final_alpha_cumprod)
@@ -112,11 +113,9 @@ class StableDiffusionBackbone:
         return len(self.tokenizer(prompt).input_ids) > self.tokenizer.model_max_length
 
     def predict(self, z: Tensor, level: Level, condition: Condition) -> Guess:
-        self.evaluations.forward += len(z)
-        asked = (z, *condition.parts.values())
-        if torch.is_grad_enabled() and any(part.requires_grad for part in asked):
-            self.evaluations.backward += len(z)
-        predicted = self._predicted(z, level.time, condition)
+        self.evaluations.count(z, condition)
+        with self.taps.forward_pass():
+            predicted = self._predicted(z, level.time, condition)
         if self._config["prediction_type"] == "epsilon":
             return Guess.from_noise(z, predicted, level)
         return Guess.from_v(z, predicted, level)

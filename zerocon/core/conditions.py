@@ -72,6 +72,8 @@ class Words:
     # The prompts' words, between spaces, each as its tokens.
     source_split: tuple[tuple[int, ...], ...] = ()
     target_split: tuple[tuple[int, ...], ...] = ()
+    # A condition's first tokens are these; behind them there may be another encoder's.
+    length: int = 77
 
 
 @dataclass(frozen=True, eq=False)

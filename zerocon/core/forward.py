@@ -26,6 +26,13 @@ class Evaluations:
     backward: int = 0
     reference: int = 0  # of the forward rows: those of a source beside its edit
 
+    def count(self, z: Tensor, condition: Condition) -> None:
+        """One forward pass over these rows."""
+        self.forward += len(z)
+        asked = (z, *condition.parts.values())
+        if torch.is_grad_enabled() and any(part.requires_grad for part in asked):
+            self.backward += len(z)
+
 
 class Network(Protocol):
     """What a forward pass needs of a backbone."""

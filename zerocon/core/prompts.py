@@ -14,6 +14,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from zerocon.core.cases import Case, CaseError
 from zerocon.core.conditions import Conditions, Words
@@ -26,6 +27,8 @@ Window = Sequence[float]  # shares of the steps, first and last
 
 class Tokenizes(Protocol):
     """A backbone's tokenizer."""
+
+    prompt_tokens: int  # how many there are with padding: the first of a condition's tokens
 
     def tokens(self, prompt: str) -> tuple[int, ...]:
         """The token numbers with start and end, without padding."""
@@ -42,6 +45,7 @@ def words_of(text: Tokenizes, case: Case) -> Words:
         places_of(text.tokens(after)[1:-1], target),
         split_into_words(text, case.source_prompt),
         split_into_words(text, case.target_prompt),
+        text.prompt_tokens,
     )
 
 
@@ -95,6 +99,12 @@ class Alignment:
         mapper = torch.stack([a.mapper for a in alignments])
         own = torch.stack([a.own for a in alignments])
         return cls(mapper.to(device), own.to(device))
+
+    def widened(self, length: int) -> Alignment:
+        """With more target tokens behind these, which keep their own maps."""
+        more = length - len(self.own)
+        mapper = F.pad(self.mapper, (0, more, 0, more))
+        return Alignment(mapper, F.pad(self.own, (0, more), value=1.0))
 
     def applied(self, source: Tensor, target: Tensor) -> Tensor:
         """The maps that the target gets, of both rows' own; they are not normalised again."""

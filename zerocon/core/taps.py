@@ -1,16 +1,20 @@
-"""Sites of a U-Net, and reading (`record`) or replacing (`replace`) what passes through them.
+"""Sites of a network, and reading (`record`) or replacing (`replace`) what passes through them.
 
 A backbone owns one `Taps` and hands every activation that somebody wants to it. A tap lives
-for the length of a `with` block; outside of one nothing is read, changed or kept.
+for the length of a `with` block; outside of one nothing is read, changed or kept. A tap whose
+site nothing passes during a forward pass is an error (`SilentSiteError`).
 
-A site's name says where it is: `up.1.2.self` is the self-attention of layer 2 in decoder
-block 1, `down.0.1.cross` a cross-attention, `mid.0.1.res` a residual block; in models with
-several transformer blocks a layer, the later ones are `up.1.2.d1.self`. Sites are chosen by
-patterns, separated by commas:
+A site's name says where it is. In a U-Net `up.1.2.self` is the self-attention of layer 2 in
+decoder block 1, `down.0.1.cross` a cross-attention, `mid.0.1.res` a residual block; in models
+with several transformer blocks a layer, the later ones are `up.1.2.d1.self`. In a transformer
+with joint attention `joint.3.self` is the part of block 3's attention that goes from image to
+image tokens, `joint.3.cross` the part from image to text tokens, `joint.3.block` the block as a
+whole; a second attention over image tokens only is `joint.3.dual.self`, and blocks with one
+stream are `single.3.…`. Sites are chosen by patterns, separated by commas:
 
     up.*.self            every decoder self-attention
     cross@1/4            cross-attentions at a quarter of the latent's side
-    self#10..15          by their number among all self-attentions, in the order they run
+    self#10..15          by their number among all sites of their kind, in the order they run
     up.*.self,!up.0.*    a `!` takes away from what the earlier ones chose
 """
 
@@ -31,23 +35,54 @@ from zerocon.core.checks import ConfigError
 Kind = Literal["self", "cross", "res"]
 # What passes a site. Attention: [row, head, position, width] and, for `probs`,
 # [row, head, position, token]; `output` is after the output projection, [row, position, width].
-# Residual blocks: `features`, after the second convolution, [row, channel, y, x].
-What = Literal["queries", "keys", "values", "probs", "output", "features"]
+# Rotated queries and keys have their positions in them; `queries` and `keys` have not yet.
+# `text`: the text tokens as they enter a joint attention, normalised, [row, token, width].
+# Blocks: `features` is what the block adds to its input, [row, channel, y, x] (of a U-Net's
+# residual block, after the second convolution).
+What = Literal[
+    "queries",
+    "keys",
+    "rotated_queries",
+    "rotated_keys",
+    "values",
+    "probs",
+    "output",
+    "text",
+    "features",
+]
+
+_ATTENTION: frozenset[What] = frozenset({"queries", "keys", "values", "probs", "output"})
+_USUAL: Mapping[Kind, frozenset[What]] = {
+    "self": _ATTENTION,
+    "cross": _ATTENTION,
+    "res": frozenset({"features"}),
+}
 
 
 @dataclass(frozen=True)
 class Site:
-    """One place in a U-Net."""
+    """One place in a network."""
 
     name: str
     kind: Kind
     scale: int  # its positions lie on a grid of 1/scale of the latent's side
     number: int  # among the sites of its kind, in the order they run
     grid: tuple[int, int]  # height and width of its positions
+    passes: frozenset[What] | None = None  # none: what passes every U-Net's site of its kind
+    # Of joint attention: the first and the last but one of its tokens that are image, and text.
+    image: tuple[int, int] | None = None
+    text: tuple[int, int] | None = None
+
+    def has(self, what: What) -> bool:
+        return what in (_USUAL[self.kind] if self.passes is None else self.passes)
 
 
 class SitesError(ConfigError):
     """The pattern finds nothing, or can't be read."""
+
+
+class SilentSiteError(Exception):
+    """Nothing passed a site that a tap watched, so the edit would have been none."""
 
 
 _PATTERN = re.compile(
@@ -93,8 +128,7 @@ def choose(sites: Sequence[Site], pattern: str, what: What) -> list[Site]:
     """The sites that the pattern names and that have `what`, in the order they run."""
     if what not in get_args(What):
         raise SitesError(f"{what!r} passes no site; there are: {', '.join(get_args(What))}")
-    kinds = ("res",) if what == "features" else ("self", "cross")
-    able = [site for site in sites if site.kind in kinds]
+    able = [site for site in sites if site.has(what)]
     parts = read_patterns(pattern)
     chosen = [site for site in able if _is_chosen(site, parts)]
     if not chosen:
@@ -120,10 +154,12 @@ class _Tap:
     names: frozenset[str]
     what: What
     through: Reader
+    stop: bool = False
+    fired: set[str] = field(default_factory=set[str])  # the sites that this pass has run
 
 
 class PassEnded(Exception):  # noqa: N818 - nothing is wrong
-    """A recording with `stop` has seen all its sites, so the forward pass ends here."""
+    """The recordings with `stop` have seen all their sites, so the forward pass ends here."""
 
 
 @dataclass(eq=False)
@@ -139,10 +175,38 @@ class Taps:
 
     def through(self, site: Site, what: What, activation: Tensor) -> Tensor:
         """The activation as the active taps leave it, the outermost first."""
+        stops = False
         for tap in self.stack:
             if tap.what == what and site.name in tap.names:
                 activation = tap.through(site, activation)
+                tap.fired.add(site.name)
+                stops = stops or tap.stop
+        if stops and all(tap.names <= tap.fired for tap in self.stack if tap.stop):
+            self._forget()
+            raise PassEnded
         return activation
+
+    def _forget(self) -> None:
+        for tap in self.stack:
+            tap.fired.clear()
+
+    @contextmanager
+    def forward_pass(self) -> Generator[None]:
+        """Around every run of the network: all taps must have seen their sites at its end."""
+        self._forget()
+        yield
+        for tap in self.stack:
+            self._check(tap)
+
+    def _check(self, tap: _Tap) -> None:
+        silent = [site.name for site in self.sites if site.name in tap.names - tap.fired]
+        if silent:
+            raise SilentSiteError(
+                f"no {tap.what} passed {', '.join(silent)} during a forward pass, so nothing was "
+                "recorded or replaced there. The network did not run zerocon's attention or "
+                "hooks: another attention processor was set, or this version of diffusers calls "
+                "them in another way"
+            )
 
     def by_role(self, activation: Tensor) -> dict[str, Tensor]:
         if not self.rows:
@@ -193,25 +257,18 @@ class Seen:
 def record(taps: Taps, sites: str, what: What, *, stop: bool = False) -> Generator[Seen]:
     """Keep what passes the chosen sites, each forward pass anew, attached to its graph.
 
-    With `stop`, a forward pass ends (in `PassEnded`, which `run_for_taps` catches) after the last
-    of the sites: what lies behind it costs nothing.
+    With `stop`, a forward pass ends (in `PassEnded`, which `run_for_taps` catches) once this and
+    every other recording with `stop` has seen its sites: what lies behind them costs nothing.
     """
     chosen = choose(taps.sites, sites, what)
-    seen, last = Seen(chosen), _last_to_run(taps.sites, chosen)
+    seen = Seen(chosen)
 
     def through(site: Site, activation: Tensor) -> Tensor:
         seen.keep(site, taps.by_role(activation))
-        if stop and site == last:
-            raise PassEnded
         return activation
 
-    with taps.active(_Tap(frozenset(s.name for s in chosen), what, through)):
+    with taps.active(_Tap(frozenset(s.name for s in chosen), what, through, stop)):
         yield seen
-
-
-def _last_to_run(sites: Sequence[Site], chosen: Sequence[Site]) -> Site:
-    """`sites` are in the order they run."""
-    return max(chosen, key=sites.index)
 
 
 @contextmanager

@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zerocon.core.conditions import Words
-from zerocon.core.prompts import TOKENS, places_of
+from zerocon.core.prompts import places_of
 from zerocon.core.taps import Seen, Site, Taps, record
 
 WordMap = Float[Tensor, "case 1 row column"]
 Latents = Float[Tensor, "case channel y x"]
-Marks = Float[Tensor, "case token"]
+Marks = Float[Tensor, "case marked"]
 
 
 class LocalBlend:
@@ -107,9 +107,13 @@ class ForegroundAttention:
 def within(
     probs: Float[Tensor, "case head position key"], kept: Bool[Tensor, "case 1 position key"]
 ) -> Float[Tensor, "case head position key"]:
-    """Attention among the kept positions only; evenly to all where none is kept."""
+    """Attention among the kept positions only; evenly to all where none is kept.
+
+    In joint attention image tokens get a share of 1; they keep that share.
+    """
     limits = torch.finfo(probs.dtype)
-    return probs.clamp(min=limits.tiny).log().masked_fill(~kept, limits.min).softmax(-1)
+    among = probs.clamp(min=limits.tiny).log().masked_fill(~kept, limits.min).softmax(-1)
+    return among * probs.sum(-1, keepdim=True)
 
 
 def _places(phrases: Sequence[Sequence[int]], tokens: Sequence[int]) -> list[int]:
@@ -117,9 +121,9 @@ def _places(phrases: Sequence[Sequence[int]], tokens: Sequence[int]) -> list[int
     return [place for phrase in phrases for place in places_of(phrase, tokens)]
 
 
-def marks(places: Sequence[Sequence[int]], length: int = TOKENS) -> Marks:
-    """1 at each case's places."""
-    marked = torch.zeros(len(places), length)
+def marks(places: Sequence[Sequence[int]]) -> Marks:
+    """1 at each case's places; as many tokens as the last place needs."""
+    marked = torch.zeros(len(places), 1 + max((p for own in places for p in own), default=0))
     for row, own in enumerate(places):
         for place in own:
             marked[row, place] = 1.0
@@ -131,7 +135,8 @@ def word_map(
 ) -> WordMap:
     """The attention to the marked tokens, mean over heads and layers."""
     columns = words[:, None, :, None].to(maps[0])
-    found = torch.cat([(m @ columns).squeeze(-1) for m in maps], dim=1).mean(1)  # [case, position]
+    marked = [m[..., : words.shape[1]] @ columns for m in maps]
+    found = torch.cat([m.squeeze(-1) for m in marked], dim=1).mean(1)  # [case, position]
     return found.unflatten(1, (1, *grid))
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from zerocon.core.checks import ConfigError, in_range, one_of
 from zerocon.core.conditions import Draws
-from zerocon.core.taps import Seen, Site, Taps, What, choose, read_patterns, record
+from zerocon.core.taps import Seen, Site, Taps, What, read_patterns, record
 
 Fade = Literal["constant", "linear", "cosine"]
 Read = tuple[str, What]  # a pattern of sites, and which of their activations
@@ -109,11 +109,9 @@ class Losses:
     def watching(self, taps: Taps, weights: Weights, *, stop: bool) -> Generator[Watch]:
         """Record what the terms with a weight read. `stop`: and end the pass after the last."""
         reads = dict.fromkeys(r for n, t in self.terms.items() if weights[n] for r in t.reads)
-        last = max(reads, key=lambda read: _last(taps, *read), default=None)
         with ExitStack() as open_taps:
             recordings = {
-                read: open_taps.enter_context(record(taps, *read, stop=stop and read == last))
-                for read in reads
+                read: open_taps.enter_context(record(taps, *read, stop=stop)) for read in reads
             }
             yield lambda role: View(recordings, role)
 
@@ -136,7 +134,3 @@ _FADES: dict[str, Callable[[float], float]] = {
     "linear": lambda x: 1 - x,
     "cosine": lambda x: 0.5 * (1 + math.cos(math.pi * x)),
 }
-
-
-def _last(taps: Taps, sites: str, what: What) -> int:
-    return max(taps.sites.index(site) for site in choose(taps.sites, sites, what))

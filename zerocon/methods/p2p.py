@@ -16,7 +16,6 @@ from zerocon.core.conditions import Conditions, Draws, Words
 from zerocon.core.forward import both_branches, predict
 from zerocon.core.levels import Level
 from zerocon.core.prompts import (
-    TOKENS,
     Alignment,
     places_of,
     refined,
@@ -183,22 +182,23 @@ class P2P:
     def _edit(self, backbone: Backbone, conditions: Conditions, steps: int) -> Edit:
         if len(conditions.words) != len(conditions.target):
             raise ValueError("P2P aligns the prompts' tokens: Conditions.words must have them")
-        device = conditions.target.tokens.device
+        device, length = conditions.target.tokens.device, conditions.target.tokens.shape[1]
         every = conditions.words
-        alphas = torch.stack([self._alphas(backbone, words, steps) for words in every], dim=1)
+        by_case = [self._alphas(backbone, words, steps, length) for words in every]
+        alphas = torch.stack(by_case, dim=1)
         return Edit(
-            Alignment.stacked([self._aligned(words) for words in every], device),
-            torch.stack([self._scales(backbone, words) for words in every]).to(device),
+            Alignment.stacked([self._aligned(words).widened(length) for words in every], device),
+            torch.stack([self._scales(backbone, words, length) for words in every]).to(device),
             alphas.to(device),
             last=1 + max((i for i in range(steps) if alphas[i].any()), default=-1),
         )
 
-    def _alphas(self, backbone: Backbone, words: Words, steps: int) -> Tensor:
+    def _alphas(self, backbone: Backbone, words: Words, steps: int, length: int) -> Tensor:
         own = _at_places(backbone, self.cross_words or {}, words)
-        return word_schedule(steps, (0.0, self.cross), own)
+        return word_schedule(steps, (0.0, self.cross), own, length)
 
-    def _scales(self, backbone: Backbone, words: Words) -> Tensor:
-        scales = torch.ones(TOKENS, dtype=torch.float64)
+    def _scales(self, backbone: Backbone, words: Words, length: int) -> Tensor:
+        scales = torch.ones(length, dtype=torch.float64)
         scales[list(words.target_blend)] = self.blend_weight
         for place, factor in _at_places(backbone, self.reweight or {}, words).items():
             scales[place] = factor
@@ -206,10 +206,10 @@ class P2P:
 
     def _aligned(self, words: Words) -> Alignment:
         if self.edit == "replace":
-            return replaced(words.source_split, words.target_split)
+            return replaced(words.source_split, words.target_split, words.length)
         if self.edit == "refine":
-            return refined(words.source, words.target)
-        return same_places()
+            return refined(words.source, words.target, words.length)
+        return same_places(words.length)
 
 
 def _at_places(backbone: Backbone, by_word: Mapping[str, T], words: Words) -> dict[int, T]:

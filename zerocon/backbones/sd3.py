@@ -1,0 +1,223 @@
+"""Stable Diffusion 3 and 3.5: two CLIP text encoders, and T5 or zeros in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import (
+    AutoTokenizer,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    PreTrainedTokenizerBase,
+    T5EncoderModel,
+)
+
+from zerocon.backbones.loading import (
+    DTYPES,
+    ModelParts,
+    fingerprint_of,
+    frozen,
+    load_parts,
+    pick_device,
+    pick_dtype,
+)
+from zerocon.backbones.mmdit_sites import Layout
+from zerocon.backbones.transformer import (
+    Size,
+    TransformerBackbone,
+    check_scheduler,
+    check_size,
+    chosen_size,
+    vae_scale,
+)
+from zerocon.core.cases import World
+from zerocon.core.checks import ConfigError, in_range, one_of
+from zerocon.core.conditions import Condition
+from zerocon.core.levels import Level
+
+T5_TOKENS = 256  # StableDiffusion3Pipeline's
+
+
+@dataclass
+class SD3PartsWithoutT5(ModelParts):
+    """All but T5, whose tokens are zeros then."""
+
+    classes: ClassVar[dict[str, Any]] = {
+        "vae": AutoencoderKL,
+        "transformer": SD3Transformer2DModel,
+        "text_encoder": CLIPTextModelWithProjection,
+        "tokenizer": CLIPTokenizer,
+        "text_encoder_2": CLIPTextModelWithProjection,
+        "tokenizer_2": CLIPTokenizer,
+        "scheduler": FlowMatchEulerDiscreteScheduler,
+    }
+    example: ClassVar[tuple[str, str]] = ("sd3", "stabilityai/stable-diffusion-3-medium-diffusers")
+
+    vae: AutoencoderKL
+    transformer: SD3Transformer2DModel
+    text_encoder: CLIPTextModelWithProjection
+    tokenizer: CLIPTokenizer
+    text_encoder_2: CLIPTextModelWithProjection
+    tokenizer_2: CLIPTokenizer
+    text_encoder_3: T5EncoderModel | None = None
+    tokenizer_3: PreTrainedTokenizerBase | None = None
+
+
+@dataclass
+class SD3Parts(SD3PartsWithoutT5):
+    """All of them."""
+
+    classes: ClassVar[dict[str, Any]] = {
+        **SD3PartsWithoutT5.classes,
+        "text_encoder_3": T5EncoderModel,
+        "tokenizer_3": AutoTokenizer,
+    }
+
+
+class SD3Backbone(TransformerBackbone):
+    """A condition has CLIP's tokens first, then T5's, and CLIP's pooled embeddings.
+
+    Without T5 the model's pipeline gives it `t5_tokens` tokens of zeros. They are all equal and
+    have no positions, so one of them that counts for all is exactly the same (`Layout.copies`).
+    """
+
+    def __init__(
+        self,
+        parts: SD3PartsWithoutT5,
+        name: str,
+        device: torch.device,
+        dtype: torch.dtype,
+        fingerprint: str,
+        size: Size | None = None,
+        *,
+        t5_tokens: int = T5_TOKENS,
+    ) -> None:
+        check_scheduler(parts.scheduler)
+        config, per_latent = parts.transformer.config, vae_scale(parts)
+        usual = int(config["sample_size"]) * per_latent
+        size = size or (usual, usual)
+        step = per_latent * int(config["patch_size"])
+        check_size(size, step, int(config["pos_embed_max_size"]) * step)
+        self.t5_tokens = t5_tokens
+        self.prompt_tokens = int(parts.tokenizer.model_max_length)
+        has_t5 = parts.text_encoder_3 is not None
+        layout = Layout(
+            grid=(size[0] // step, size[1] // step),
+            text_tokens=self.prompt_tokens + (t5_tokens if has_t5 else 1),
+            patch=int(config["patch_size"]),
+            copies=1 if has_t5 else t5_tokens,
+        )
+        super().__init__(parts, name, device, dtype, fingerprint, size, layout)
+        self.tokenizer = parts.tokenizer
+        self.readers = (
+            (parts.tokenizer, frozen(parts.text_encoder, device, dtype)),
+            (parts.tokenizer_2, frozen(parts.text_encoder_2, device, dtype)),
+        )
+        self.t5 = frozen(parts.text_encoder_3, device, dtype) if has_t5 else None
+        self.tokenizer_3 = parts.tokenizer_3
+
+    def _set_times(self, scheduler: Any, steps: int) -> None:
+        scheduler.set_timesteps(steps)
+
+    @torch.no_grad()
+    def embed(self, prompts: Sequence[str]) -> Condition:
+        read = [self._read(prompts, *reader) for reader in self.readers]
+        clip = torch.cat([out.hidden_states[-2] for out in read], -1)
+        t5 = self._t5_tokens(prompts)
+        padded = F.pad(clip, (0, t5.shape[-1] - clip.shape[-1]))
+        pooled = torch.cat([out.text_embeds for out in read], -1)
+        return Condition(torch.cat([padded, t5], 1), pooled)
+
+    def _read(self, prompts: Sequence[str], tokenizer: CLIPTokenizer, encoder: Any) -> Any:
+        tokens = tokenizer(
+            list(prompts),
+            padding="max_length",
+            max_length=self.prompt_tokens,
+            truncation=True,
+            return_tensors="pt",
+        )
+        return encoder(tokens.input_ids.to(self.device), output_hidden_states=True)
+
+    def _t5_tokens(self, prompts: Sequence[str]) -> Tensor:
+        if self.t5 is None:  # one for all
+            width = int(self.transformer.config["joint_attention_dim"])
+            return torch.zeros(len(prompts), 1, width, device=self.device, dtype=self.dtype)
+        assert self.tokenizer_3 is not None
+        tokens = self.tokenizer_3(
+            list(prompts),
+            padding="max_length",
+            max_length=self.t5_tokens,
+            truncation=True,
+            return_tensors="pt",
+        )
+        return self.t5(tokens.input_ids.to(self.device))[0]
+
+    def tokens(self, prompt: str) -> tuple[int, ...]:
+        """CLIP's; they are the first of the condition's."""
+        return tuple(self.tokenizer(prompt, truncation=True).input_ids)
+
+    def too_long(self, prompt: str) -> bool:
+        return len(self.tokenizer(prompt).input_ids) > self.prompt_tokens
+
+    def _velocity(self, z: Tensor, level: Level, condition: Condition) -> Tensor:
+        return self.transformer(
+            hidden_states=z,
+            timestep=torch.full((len(z),), level.time, device=z.device),
+            encoder_hidden_states=condition.tokens,
+            pooled_projections=condition.pooled,
+            return_dict=False,
+        )[0]
+
+
+@dataclass(frozen=True)
+class SD3:
+    """Where the weights are: `path` is a folder in the diffusers layout, one `.safetensors` file,
+    or a hub id (then `revision` pins its commit). `t5=False` leaves the large text encoder out.
+
+    The size in pixels is `side`, or `height` and `width`; none of them: what the model was
+    trained at.
+    """
+
+    flow: ClassVar[bool] = True
+    world: ClassVar[World] = "photographs"
+
+    path: str
+    revision: str | None = None
+    config: str | None = None  # of a single file: a folder with the model's configs and tokenizers
+    device: str = "auto"
+    dtype: str = "auto"
+    side: int | None = None
+    height: int | None = None
+    width: int | None = None
+    t5: bool = True
+    t5_tokens: int = T5_TOKENS
+
+    def __post_init__(self) -> None:
+        one_of("backbone.dtype", self.dtype, ("auto", *DTYPES))
+        if not self.path:
+            raise ConfigError(
+                "backbone.path is empty; give a folder, a .safetensors file or a hub id"
+            )
+        for name in ("side", "height", "width"):
+            if getattr(self, name) is not None:
+                in_range(f"backbone.{name}", getattr(self, name), 8)
+        in_range("backbone.t5_tokens", self.t5_tokens, 1, 512)
+        chosen_size(self.side, self.height, self.width, 0)
+
+    def load(self) -> SD3Backbone:
+        device = pick_device(self.device)
+        dtype = pick_dtype(self.dtype, device)
+        kind = SD3Parts if self.t5 else SD3PartsWithoutT5
+        parts = load_parts(self.path, self.revision, self.config, kind)
+        usual = int(parts.transformer.config["sample_size"]) * vae_scale(parts)
+        size = chosen_size(self.side, self.height, self.width, usual)
+        digest = fingerprint_of(parts)
+        if self.t5_tokens != T5_TOKENS:
+            digest = f"{digest}-{self.t5_tokens}-tokens"
+        return SD3Backbone(parts, self.path, device, dtype, digest, size, t5_tokens=self.t5_tokens)

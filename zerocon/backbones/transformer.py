@@ -1,0 +1,151 @@
+"""What Stable Diffusion 3 and FLUX have in common: flow models whose network is a transformer."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zerocon.backbones.base import BackboneError
+from zerocon.backbones.loading import ModelParts, frozen
+from zerocon.backbones.mmdit_sites import Layout, install, joint_attentions
+from zerocon.core.checks import ConfigError
+from zerocon.core.conditions import Condition
+from zerocon.core.forward import Evaluations
+from zerocon.core.levels import Guess, Level, Path, at_least_single, flow_level
+
+Size = tuple[int, int]  # height and width
+
+
+class TransformerBackbone(ABC):
+    """The parts as one frozen `Backbone`. Latents stay in single precision, whatever the
+    network computes in: half precision loses an inversion's small steps."""
+
+    def __init__(
+        self,
+        parts: Any,
+        name: str,
+        device: torch.device,
+        dtype: torch.dtype,
+        fingerprint: str,
+        size: Size,
+        layout: Layout,
+    ) -> None:
+        self.name, self.device, self.dtype, self.fingerprint = name, device, dtype, fingerprint
+        self.height, self.width = size
+        self.layout = layout
+        # Some autoencoders overflow half precision, and say so.
+        careful = dtype == torch.float16 and bool(parts.vae.config.get("force_upcast"))
+        self.vae = frozen(parts.vae, device, torch.float32 if careful else dtype)
+        self.transformer = frozen(parts.transformer, device, dtype)
+        self.scheduler = parts.scheduler
+        self.trained_times = int(parts.scheduler.config["num_train_timesteps"])
+        self.evaluations = Evaluations()
+        self.taps = install(self.transformer, layout)
+
+    @property
+    def side(self) -> int:
+        """Pixels on a side of the pictures that are edited."""
+        return max(self.height, self.width)
+
+    def path(self, steps: int) -> Path:
+        """As the model's own scheduler has it."""
+        if steps < 1:
+            raise ConfigError(f"method.steps is {steps}; it must be at least 1")
+        scheduler = copy.deepcopy(self.scheduler)
+        self._set_times(scheduler, steps)
+        return Path(tuple(flow_level(t, self.trained_times) for t in scheduler.sigmas.tolist()))
+
+    @abstractmethod
+    def _set_times(self, scheduler: Any, steps: int) -> None:
+        """Call the scheduler's `set_timesteps` as the model's pipeline does."""
+
+    def level(self, share: float) -> Level:
+        return flow_level(share, self.trained_times)
+
+    def level_at(self, t: float) -> Level:
+        return flow_level(t, self.trained_times)
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        scaled = (images * 2 - 1).to(self.device, self.vae.dtype)
+        mean = at_least_single(self.vae.encode(scaled).latent_dist.mean)
+        return (mean - shift_of(self.vae)) * self.vae.config["scaling_factor"]
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        scaled = latents / self.vae.config["scaling_factor"] + shift_of(self.vae)
+        decoded = self.vae.decode(scaled.to(self.vae.dtype))
+        return (decoded.sample.float() / 2 + 0.5).clamp(0, 1)
+
+    @abstractmethod
+    def embed(self, prompts: Sequence[str]) -> Condition: ...
+
+    def predict(self, z: Tensor, level: Level, condition: Condition) -> Guess:
+        self.evaluations.count(z, condition)
+        self.layout.calls = 0
+        with self.taps.forward_pass():
+            velocity = self._velocity(z.to(self.dtype), level, condition)
+        self._check_calls()
+        return Guess.from_velocity(z, velocity.to(z.dtype), level)
+
+    @abstractmethod
+    def _velocity(self, z: Tensor, level: Level, condition: Condition) -> Tensor: ...
+
+    def _check_calls(self) -> None:
+        """Text tokens that stand for several count as one if diffusers runs its own attention."""
+        wanted = joint_attentions(self.transformer)
+        if self.layout.copies > 1 and self.layout.calls != wanted:
+            raise BackboneError(
+                f"zerocon's joint attention ran {self.layout.calls} times in a forward pass, not "
+                f"{wanted} times: another attention processor was set, or this version of "
+                "diffusers calls it in another way"
+            )
+
+
+def shift_of(vae: Any) -> float:
+    return float(vae.config.get("shift_factor") or 0.0)
+
+
+def vae_scale(parts: ModelParts) -> int:
+    """Pixels on a side of a latent's position."""
+    vae: Any = vars(parts)["vae"]
+    return 2 ** (len(vae.config["block_out_channels"]) - 1)
+
+
+def check_scheduler(scheduler: Any) -> None:
+    """Refuse what would not walk from noise to picture by Euler's rule."""
+    for setting in ("invert_sigmas", "stochastic_sampling"):
+        if scheduler.config.get(setting):
+            raise ConfigError(
+                f"the backbone's scheduler has {setting}, which no sampler here knows"
+            )
+
+
+def chosen_size(side: int | None, height: int | None, width: int | None, usual: int) -> Size:
+    if side is not None and (height or width):
+        raise ConfigError("give backbone.side, or backbone.height and backbone.width, not both")
+    if (height is None) != (width is None):
+        raise ConfigError("backbone.height and backbone.width go together; one of them is null")
+    if height is not None and width is not None:
+        return height, width
+    return side or usual, side or usual
+
+
+def check_size(size: Size, step: int, longest: int | None = None) -> None:
+    """Both sides are whole numbers of image tokens, at most `longest` pixels."""
+    for value in size:
+        if value % step:
+            raise ConfigError(
+                f"the backbone's height and width are {size[0]} and {size[1]}; "
+                f"each must be a multiple of {step}"
+            )
+        if longest is not None and value > longest:
+            raise ConfigError(
+                f"the backbone's height and width are {size[0]} and {size[1]}; "
+                f"this model takes at most {longest}"
+            )
