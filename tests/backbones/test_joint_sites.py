@@ -347,6 +347,7 @@ def test_another_processor_is_an_error(backbone: SD3Backbone) -> None:
         ours.predict(z, ours.level(0.7), cond)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_taps_work_on_a_compiled_network(backbone: SD3Backbone) -> None:
     compiled = copy.deepcopy(backbone)

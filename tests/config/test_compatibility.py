@@ -58,7 +58,10 @@ METHODS = sorted(file.stem for file in (CONF / "method").glob("*.yaml"))
         (["method=p2p", "direction=sentences"], "direction=prompt_pair, word_swap"),
         (["method=p2p", "direction=prompt_pair", "direction.pooled=true"], "target prompt's words"),
         (["method=flowedit", "inversion=ddim"], "starts from the picture itself.*=none$"),
-        (["method=uniedit", "inversion=direct"], "UniEdit samples no row .*=ddim.*uni_inv"),
+        (
+            ["method=uniedit", "inversion=direct"],
+            "UniEdit samples no source .*=ddim.*uni_inv",
+        ),
         (
             ["method=pnp", "method.source=late", "inversion=rf_solver"],
             "source for the sampler's levels only, and RFSolver.*what works: .*uni_inv",
@@ -75,8 +78,11 @@ METHODS = sorted(file.stem for file in (CONF / "method").glob("*.yaml"))
         (["method=sdedit", "inversion=edit_friendly"], "what works: inversion=none$"),
         (["method=infedit", "inversion=ddim"], "InfEdit starts from the picture itself.*=none$"),
         (["method=infedit", "direction=sentences"], "direction=prompt_pair, word_swap"),
-        (["method=turbo_edit", "inversion=direct"], "samples no row .*edit_friendly.*turbo_edit$"),
-        (["method=turbo_edit", "inversion=null_text"], "TurboEdit asks for no empty condition"),
+        (
+            ["method=turbo_edit", "inversion=direct"],
+            "samples no source .*edit_friendly.*turbo_edit",
+        ),
+        (["method=turbo_edit", "inversion=null_text"], "TurboEdit uses no empty condition"),
         (["method=h_edit", "direction=sentences"], "direction=prompt_pair, word_swap"),
         (
             ["+experiment=turbo_edit_published_3", "method.steps=4"],

@@ -26,7 +26,12 @@ def test_every_run_of_an_experiment_has_its_own_settings(name: str) -> None:
     assert experiment.question.strip().endswith("?")
 
 
-@pytest.mark.parametrize("name", LISTED)
+QUICK = ("pie_bench_table1", "trade_off", "zerocon_claim")
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in LISTED]
+)
 def test_every_experiment_runs_tiny(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

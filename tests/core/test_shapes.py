@@ -27,5 +27,5 @@ def test_another_number_of_cases_is_found() -> None:
 
 
 def test_maps_of_other_prompts_are_found() -> None:
-    with pytest.raises(TypeCheckError, match="case token"):
-        word_map([torch.zeros(1, 2, 4, 7)], marks([[1], [2]], length=7), (2, 2))
+    with pytest.raises(TypeCheckError, match="case marked"):
+        word_map([torch.zeros(1, 2, 4, 7)], marks([[1], [2]]), (2, 2))

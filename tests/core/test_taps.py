@@ -265,6 +265,7 @@ def test_evaluations_are_counted(backbone: StableDiffusionBackbone) -> None:
     assert backbone.evaluations.backward - before.backward == 1
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_taps_work_on_a_compiled_network(parts: Parts) -> None:
     backbone = tiny_backbone(copy.deepcopy(parts))

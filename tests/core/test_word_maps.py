@@ -9,11 +9,11 @@ from zerocon.core.word_maps import blend_mask, marks, word_map
 
 def test_a_map_is_the_marked_words_attention_over_heads_and_layers() -> None:
     maps = torch.arange(1 * 2 * 4 * 3, dtype=torch.float32).reshape(1, 2, 4, 3)
-    found = word_map([maps, 3 * maps], marks([[0, 2]], length=3), (2, 2))
+    found = word_map([maps, 3 * maps], marks([[0, 2]]), (2, 2))
     # Position p of head h has 12 h + 3 p + (0, 1, 2); words 0 and 2: 24 h + 6 p + 2.
     per_layer = torch.tensor([[14.0, 20.0], [26.0, 32.0]])  # mean over the heads: 6 p + 14
     assert torch.equal(found, (2 * per_layer)[None, None])  # mean of 1 x and 3 x
-    alone = word_map([maps], marks([[0, 2]], length=3), (2, 2))
+    alone = word_map([maps], marks([[0, 2]]), (2, 2))
     assert torch.equal(alone, per_layer[None, None])
 
 

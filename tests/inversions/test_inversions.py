@@ -248,7 +248,7 @@ def test_direct_over_the_regularized_walk(backbone: StableDiffusionBackbone) -> 
     assert (walk.pinned, walk.pulled) == (True, True)
     assert DirectInversion(walk="regularized").uses_draws
     assert not DirectInversion().uses_draws
-    with pytest.raises(ConfigError, match=r"leave inversion\.prompt and"):
+    with pytest.raises(ConfigError, match=r"leave inversion\.prompt, inversion\.steps and"):
         DirectInversion(walk="regularized", prompt="empty")
 
 

@@ -85,6 +85,6 @@ def test_ftedits_sampler() -> None:
 
 def test_sampled_steps_and_averages_of_flowedit() -> None:
     few = ["method=flowedit", "method.steps=10", "method.strength=0.6", "method.sampled=0.2"]
-    assert cost(*few, "method.averages=3").edit == 4 * 3 * 4 + 2 * 2
+    assert cost(*few, "method.averages=3", "method.source_guidance=2").edit == 4 * 3 * 4 + 2 * 2
     assert cost(*few, "method.guidance=1", "method.source_guidance=1").edit == 4 * 2 + 2
     assert cost("method=flowedit", "method.strength=0").edit == 0

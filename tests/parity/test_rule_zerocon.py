@@ -117,7 +117,7 @@ def descended(sheet: Sheet, steps: int, weight: float) -> Tensor:
     z = sheet.clean
     for i in range(steps):
         generator = Draws(0, ()).generator("every case", f"time/{i}")
-        t = int(torch.randint(50, 950, (1,), generator=generator))
+        t = int(torch.randint(50, 949, (1,), generator=generator))
         noise = sheet.draws.normal_like(z, f"noise/{i}")
         before = noised(sheet.clean, noise, alpha(t))
         reference, edit, moving = Kept(), Kept(), z.clone().requires_grad_()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 from uuid import uuid4
 
 PARTIAL = ".partial"
@@ -19,11 +21,11 @@ def write_atomic(path: Path, data: bytes | Iterable[bytes]) -> None:
     """
     partial = path.with_name(f".{uuid4().hex}{PARTIAL}")
     try:
-        with partial.open("wb") as file:
+        with _held(partial) as file:
             file.writelines([data] if isinstance(data, bytes) else data)
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(path)
+            partial.replace(path)
     finally:
         with suppress(OSError):
             partial.unlink()
@@ -35,8 +37,27 @@ def sweep(directory: Path, older_than: float = 0.0) -> None:
     before = time.time() - older_than
     for partial in [*directory.glob(f".*{PARTIAL}"), *directory.glob(f"*/.*{PARTIAL}")]:
         with suppress(OSError):
-            if partial.stat().st_mtime <= before:
+            if partial.stat().st_mtime <= before and not _is_held(partial):
                 partial.unlink()
+
+
+def _held(partial: Path) -> BinaryIO:
+    """Open a new file whose lock says that its writer is alive."""
+    while True:
+        file = partial.open("wb")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if partial.exists():  # not swept away before it was locked
+            return file
+        file.close()
+
+
+def _is_held(partial: Path) -> bool:
+    with partial.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
 
 
 def _sync_directory(directory: Path) -> None:

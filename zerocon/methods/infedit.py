@@ -16,7 +16,7 @@ from zerocon.core.checks import ConfigError, in_range, one_of
 from zerocon.core.conditions import Condition, Conditions, Draws, Words
 from zerocon.core.forward import Rows, predict
 from zerocon.core.levels import Guess, Level, Path, guided
-from zerocon.core.prompts import TOKENS, Alignment, aligned, places_of, refined
+from zerocon.core.prompts import Alignment, aligned, places_of, refined
 from zerocon.core.sampling import Branches, Evaluate, Guesses, sample
 from zerocon.core.taps import Change, Site, Taps, choose, read_patterns, replace
 from zerocon.core.word_maps import marks
@@ -121,7 +121,8 @@ class InfEdit:
                 conditions.words, conditions.source.tokens, conditions.target.tokens, strict=True
             )
         ]
-        return Control(self, backbone.taps, every, conditions.target.tokens.device, skipped)
+        tokens = conditions.target.tokens
+        return Control(self, backbone.taps, every, tokens.device, tokens.shape[1], skipped)
 
     def _rows(self, z: Branches, conditions: Conditions, *, early: bool) -> Rows:
         """What is neither guided nor looked at by another row is left out."""
@@ -203,8 +204,8 @@ def paired(
     whose embeddings (`source` and `target`, [token, width]) have the largest cosine become a
     pair. `swapped`: as the published code, which looks each place up in the other prompt.
     """
-    origins = aligned(words.source, words.target)[:TOKENS]
-    found = refined(words.source, words.target)
+    origins = aligned(words.source, words.target)[: words.length]
+    found = refined(words.source, words.target, words.length)
     mapper, own = found.mapper.clone(), found.own.clone()
     edited, phrase = set(words.target_blend), {words.target[p] for p in words.target_blend}
     before, after = (source, target) if swapped else (target, source)
@@ -242,10 +243,11 @@ class Control:
         taps: Taps,
         pairings: Sequence[Pairing],
         device: torch.device,
+        length: int,
         skipped: int,
     ) -> None:
         self.method, self.taps, self.skipped = method, taps, skipped
-        self.alignment = Alignment.stacked([p.alignment for p in pairings], device)
+        self.alignment = Alignment.stacked([p.alignment.widened(length) for p in pairings], device)
         self.marks = {
             "edited": marks([sorted(p.edited) for p in pairings]).to(device),
             "spared": marks([p.only_spared for p in pairings]).to(device),
@@ -324,8 +326,10 @@ class Control:
 
     def _large(self, role: str, words: str, threshold: float, size: Sequence[int]) -> Tensor:
         """Where one of the words gets more than this share of the largest attention."""
-        columns = self.marks[words][:, None, :].to(self.maps[role])
-        found = (self.maps[role] * columns).amax(-1).unflatten(1, (1, *self.grid))
+        maps = self.maps[role]
+        columns = self.marks[words][:, None, :].to(maps)
+        marked = maps[..., : columns.shape[-1]] * columns
+        found = marked.amax(-1).unflatten(1, (1, *self.grid))
         larger = F.interpolate(found, size=tuple(size))
         # A map of zeros has no share (nan), which is not above any threshold.
         return larger / larger.amax((2, 3), keepdim=True) > threshold
