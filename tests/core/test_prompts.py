@@ -6,7 +6,14 @@ import pytest
 import torch
 
 from zerocon.core.cases import CaseError
-from zerocon.core.prompts import aligned, changed_positions, refined, replaced, word_schedule
+from zerocon.core.prompts import (
+    Alignment,
+    aligned,
+    changed_positions,
+    refined,
+    replaced,
+    word_schedule,
+)
 
 START, END = 90, 91
 
@@ -99,3 +106,12 @@ def test_changed_positions(
     source: tuple[int, ...], target: tuple[int, ...], changed: list[int]
 ) -> None:
     assert changed_positions(source, target) == changed
+
+
+def test_tokens_of_another_encoder_keep_their_own_maps() -> None:
+    alignment = refined((START, 1, 2, END), (START, 1, 3, END), length=6).widened(8)
+    source, target = torch.rand(2, 1, 3, 4, 8)
+    stacked = Alignment(alignment.mapper[None], alignment.own[None])
+    found = stacked.applied(source, target)
+    own = torch.tensor([False, False, True, False, False, False, True, True])
+    torch.testing.assert_close(found, torch.where(own, target, source))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from zerocon.core.word_maps import blend_mask, marks, word_map
+from zerocon.core.word_maps import blend_mask, marks, within, word_map
 
 
 def test_a_map_is_the_marked_words_attention_over_heads_and_layers() -> None:
@@ -34,3 +34,17 @@ def test_maps_of_zeros_mask_nothing_out() -> None:
     mask = blend_mask(source, none, 0.3, (4, 4))
     assert mask[0].all()
     assert mask[1].sum() == 4
+
+
+def test_attention_among_the_kept_keeps_its_share() -> None:
+    """In joint attention the rest goes to text tokens; in a U-Net the share is all."""
+    probs = torch.tensor([0.1, 0.2, 0.3]).expand(1, 1, 3, 3)
+    kept = torch.tensor([[True, False, True]]).expand(3, 3)[None, None]
+    found = within(probs, kept)
+    torch.testing.assert_close(found[0, 0, 0], torch.tensor([0.15, 0.0, 0.45]))
+
+
+def test_a_condition_may_have_more_tokens_than_the_words() -> None:
+    maps = torch.rand(1, 2, 4, 9, generator=torch.Generator().manual_seed(0))
+    found = word_map([maps], marks([[0, 2]]), (2, 2))
+    torch.testing.assert_close(found[0, 0].flatten(), (maps[..., 0] + maps[..., 2])[0].mean(0))
