@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import Literal, get_args
 
+TRAINED_TIMES = 1000  # that published settings count, of every model here
 # `consistency` is LCMScheduler's, the others are the `timestep_spacing` of all schedulers.
 Spacing = Literal["leading", "trailing", "linspace", "consistency"]
 SPACINGS: tuple[str, ...] = get_args(Spacing)

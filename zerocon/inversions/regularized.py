@@ -15,10 +15,10 @@ from zerocon.backbones.base import Backbone
 from zerocon.core.checks import in_range, one_of
 from zerocon.core.conditions import Conditions, Draws
 from zerocon.core.levels import Guess, Level, Path, at_least_single
+from zerocon.core.timesteps import TRAINED_TIMES
 from zerocon.inversions.base import Provided, Trajectory
 
 COARSEST = 8  # side at which the pyramid ends
-TRAINED = 1000  # training times that the published grids count
 
 Grid = Literal["diffusers", "authors", "pie_bench"]
 Step = tuple[Level, Level, Level]  # where the network is asked, and the step's two ends
@@ -73,13 +73,13 @@ class RegularizedInversion:
         if self.grid == "diffusers":
             yield from ((noisier, here, noisier) for noisier, here in reversed(path.steps))
             return
-        levels, stride = path.levels[-2::-1], TRAINED // len(path)
+        levels, stride = path.levels[-2::-1], TRAINED_TIMES // len(path)
         for number, level in enumerate(levels):
             left_out = self.grid == "authors" and number in (0, len(levels) - 1)
             before = round(level.time) - 1
-            after = min(before + stride, TRAINED - 1)
-            here, there = backbone.level(before / TRAINED), backbone.level(after / TRAINED)
-            yield None if left_out else (level, here, there)
+            after = min(before + stride, TRAINED_TIMES - 1)
+            ends = [backbone.level(time / TRAINED_TIMES) for time in (before, after)]
+            yield None if left_out else (level, ends[0], ends[1])
 
     def _whitened(self, eps: Tensor, generators: list[torch.Generator]) -> Tensor:
         for _ in range(self.iterations):

@@ -13,9 +13,8 @@ from zerocon.backbones.base import Backbone
 from zerocon.core.checks import ConfigError, in_range
 from zerocon.core.conditions import Conditions, Draws
 from zerocon.core.levels import Path, noisy_mean, vp_level
+from zerocon.core.timesteps import TRAINED_TIMES
 from zerocon.inversions.base import Provided, Trajectory
-
-TRAINED_TIMES = 1000
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,8 @@ def _held(partial: Path) -> BinaryIO:
     """Open a new file whose lock says that its writer is alive."""
     while True:
         file = partial.open("wb")
-        fcntl.flock(file, fcntl.LOCK_EX)
+        with suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(file, fcntl.LOCK_EX)
         if partial.exists():  # not swept away before it was locked
             return file
         file.close()

@@ -13,10 +13,9 @@ from zerocon.core.checks import ConfigError, in_range
 from zerocon.core.conditions import Conditions, Draws
 from zerocon.core.forward import both_branches, predict
 from zerocon.core.levels import Level, at_least_single
+from zerocon.core.timesteps import TRAINED_TIMES
 from zerocon.inversions.base import Trajectory
 from zerocon.methods.base import Used
-
-TRAINED_TIMES = 1000
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,6 +29,7 @@ from zerocon.shapes.scene import (
 )
 
 SIDE = 64
+DROPPED = 0.1  # share of captions replaced by the empty one, for classifier-free guidance
 
 
 @dataclass
@@ -49,6 +50,15 @@ class SceneData:
     def captions(self, rows: Tensor, seed: str) -> list[str]:
         """A freshly worded caption for each row; the same for the same seed."""
         return [caption(self.scenes[i], Random(f"{seed}-{i}")) for i in rows.tolist()]
+
+    def drawn(
+        self, odds: Tensor, count: int, seed: str, generator: torch.Generator
+    ) -> tuple[Tensor, list[str]]:
+        """A denoiser's batch: its rows, drawn by their odds, and their captions, some empty."""
+        rows = torch.multinomial(odds, count, generator=generator)
+        captions = self.captions(rows, seed)
+        dropped = torch.rand(count, generator=generator) < DROPPED
+        return rows, ["" if d else c for c, d in zip(captions, dropped.tolist(), strict=True)]
 
 
 def scene_pair(split: str, index: int) -> tuple[Scene, Scene]:

@@ -32,7 +32,6 @@ LAYERS, HEADS, HEAD_WIDTH, PATCH = 8, 6, 32, 2
 ASKED = (3, 5)  # the blocks whose features the heads read
 LESSONS = 0.05  # how much the heads' questions count at first; nothing at the end
 PLACED = 0.78  # below this time a noisy picture shows where things are
-DROPPED = 0.1  # share of captions replaced by the empty one, for classifier-free guidance
 
 
 def build() -> Any:
@@ -144,10 +143,7 @@ def train_flow(
     odds = lessons.odds()
 
     def loss_of(step: int, generator: torch.Generator) -> tuple[Tensor, Log]:
-        rows = torch.multinomial(odds, recipe.batch, generator=generator)
-        captions = data.captions(rows, f"flow-{step}")
-        dropped = torch.rand(recipe.batch, generator=generator) < DROPPED
-        captions = ["" if d else c for c, d in zip(captions, dropped.tolist(), strict=True)]
+        rows, captions = data.drawn(odds, recipe.batch, f"flow-{step}", generator)
         tokens, pooled = texts(captions)
         clean = latents[rows].float()
         noise = torch.randn(clean.shape, generator=generator)
@@ -160,9 +156,7 @@ def train_flow(
             pooled_projections=pooled,
         ).float()
         squared = (velocity - (noise - clean)).square()
-        emphasis = lessons.emphasis(rows, clean.shape[-1])
-        emphasis = emphasis.where(mixed < PLACED, 1.0)
-        error = (squared * emphasis).mean((1, 2, 3))
+        error = lessons.error(squared, rows, t < PLACED)
         wrong = asked.wrong(lessons, rows)
         asking = LESSONS * max(0.0, 1 - step / recipe.steps)
         return error.mean() + asking * wrong, {

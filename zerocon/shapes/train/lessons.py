@@ -60,6 +60,11 @@ class Lessons:
         weight = 1 + (near * (THINGS / radius.abs())).amax(1, keepdim=True)
         return weight / weight.mean((2, 3), keepdim=True)
 
+    def error(self, squared: Tensor, rows: Tensor, placed: Tensor) -> Tensor:
+        """Each row's mean squared error; with emphasis where the rows are `placed`."""
+        emphasis = self.emphasis(rows, squared.shape[-1])
+        return (squared * emphasis.where(placed[:, None, None, None], 1.0)).mean((1, 2, 3))
+
     def odds(self) -> Tensor:
         """How often a scene is drawn: three times, for each thing that is hard to draw."""
         hard = torch.tensor([s in HARD for s in THING_ATTRIBUTES["shape"]])

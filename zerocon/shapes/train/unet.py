@@ -22,7 +22,6 @@ RECIPE = Recipe("unet", steps=4600, batch=32, lr=1.5e-3, seed=14, ema=0.999, muo
 LESSONS = 0.05  # how much the heads' questions count at first; nothing at the end
 ASKED = (1, 2)  # the decoder levels whose features the heads read
 PLACED = 600  # below this time a noisy picture shows where things are
-DROPPED = 0.1  # share of captions replaced by the empty one, for classifier-free guidance
 
 
 def build() -> Any:
@@ -117,10 +116,7 @@ def train_unet(
     alpha_bars = scheduler().alphas_cumprod
 
     def loss_of(step: int, generator: torch.Generator) -> tuple[Tensor, Log]:
-        rows = torch.multinomial(odds, recipe.batch, generator=generator)
-        captions = data.captions(rows, f"unet-{step}")
-        dropped = torch.rand(recipe.batch, generator=generator) < DROPPED
-        captions = ["" if d else c for c, d in zip(captions, dropped.tolist(), strict=True)]
+        rows, captions = data.drawn(odds, recipe.batch, f"unet-{step}", generator)
         tokens = tokenizer(captions, padding="max_length", return_tensors="pt").input_ids
         states = text(tokens).last_hidden_state
         clean = latents[rows].float()
@@ -132,9 +128,7 @@ def train_unet(
         )
         predicted = asked(noisy, t, states).float()
         squared = (predicted - noise).square()
-        emphasis = lessons.emphasis(rows, clean.shape[-1])
-        emphasis = emphasis.where((t < PLACED)[:, None, None, None], 1.0)
-        error = (squared * emphasis).mean((1, 2, 3))
+        error = lessons.error(squared, rows, t < PLACED)
         wrong = asked.wrong(lessons, rows)
         asking = LESSONS * max(0.0, 1 - step / recipe.steps)
         return (error * loss_weight(alpha_bars[t])).mean() + asking * wrong, {
