@@ -261,7 +261,12 @@ FORMS: dict[str, tuple[HEdit, Inversion, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", FORMS)
+LONG = ("implicit, corrected three times", "explicit with maps", "implicit, start corrected")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in FORMS]
+)
 @torch.no_grad()
 def test_the_authors_rule(double: StableDiffusionBackbone, name: str) -> None:
     method, invert, other = FORMS[name]

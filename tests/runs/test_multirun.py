@@ -40,6 +40,7 @@ def by_settings(folder: Path) -> list[OfflineRun]:
     )
 
 
+@pytest.mark.slow
 def test_four_runs_of_which_two_break(tmp_path: Path) -> None:
     nowhere = str(tmp_path / "nowhere")
     done = multirun(tmp_path, "method.steps=2,3", f"backbone.path=null,{nowhere}", "tracker=wandb")

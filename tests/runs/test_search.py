@@ -190,6 +190,7 @@ def test_a_finished_search_tries_nothing(
     assert faster == before
 
 
+@pytest.mark.slow
 def test_more_trials_continue_and_other_settings_begin_anew(tmp_path: Path, runs: MadeUp) -> None:
     first = run(tmp_path, 3)
     assert run(tmp_path, 5).folder == first.folder
@@ -325,6 +326,7 @@ def test_runs_that_were_removed_are_missed(
     assert "The runs of trials 2 are gone" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_command_searches_and_then_only_prints(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

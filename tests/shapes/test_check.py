@@ -43,6 +43,7 @@ def test_the_reader_on_clean_pictures() -> None:
     assert check.reader_exact(60) == 1.0
 
 
+@pytest.mark.slow
 def test_inversion(backbone: StableDiffusionBackbone) -> None:
     found = check.inversion_psnr(backbone, distinct_scenes(4))
     assert found == pytest.approx(SAID["inversion_psnr"], abs=4)

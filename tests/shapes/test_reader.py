@@ -68,6 +68,7 @@ def repainted(scene: Scene, random: Random) -> np.ndarray:
     return picture.round().astype(np.uint8)
 
 
+@pytest.mark.slow
 def test_stripes_and_dots_may_begin_anywhere() -> None:
     scenes = [random_scene(Random(f"anywhere {i}")) for i in range(60)]
     textured = [s for s in scenes if any(t.material != "plain" for t in s.things)]

@@ -44,6 +44,7 @@ def test_a_run_in_pieces_is_the_run_in_one(tmp_path: Path, muon: bool) -> None:
         assert torch.equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_and_ends_the_same(tmp_path: Path) -> None:
     folder = tmp_path / "killed"
     script = KILLED.format(tests=str(Path(__file__).parent), folder=str(folder))

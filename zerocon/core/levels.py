@@ -13,6 +13,7 @@ velocity `ε - clean` is a straight line. Solvers and flow editors work in it, o
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -55,7 +56,7 @@ class Path:
         """The number of steps."""
         return len(self.levels) - 1
 
-    @property
+    @cached_property
     def steps(self) -> list[tuple[Level, Level]]:
         """(from, to) of each step, in the order of sampling."""
         return list(zip(self.levels[:-1], self.levels[1:], strict=True))
