@@ -261,7 +261,7 @@ FORMS: dict[str, tuple[HEdit, Inversion, dict[str, Any]]] = {
 }
 
 
-LONG = ("implicit, corrected three times", "explicit with maps", "implicit, start corrected")
+LONG = {*FORMS} - {"implicit", "explicit"}
 
 
 @pytest.mark.parametrize(
