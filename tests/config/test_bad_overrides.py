@@ -31,10 +31,12 @@ def is_loaded(*_: object, **__: object) -> None:
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+def nothing_is_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """And no run is found that was made before."""
     from zerocon.backbones.shapes import Shapes
     from zerocon.runs import runner
 
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Shapes, "load", is_loaded)
     monkeypatch.setattr(runner, "execute", is_loaded)
 

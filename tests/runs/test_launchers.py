@@ -23,6 +23,7 @@ from zerocon.commands.run import asked_of, exit_status, preflight
 from zerocon.config.compose import compose_config, plain
 from zerocon.config.places import CONF
 from zerocon.config.settings import compose_settings, directory_of
+from zerocon.core.checks import ConfigError
 from zerocon.core.records import Record
 from zerocon.ledger.origin import Origin
 from zerocon.ledger.records import RecordLog
@@ -148,6 +149,26 @@ def test_a_finished_sweep_is_reported_without_hydra(
     assert (
         preflight(asked_of(["-m", root, "method.steps=2", "hydra.verbose=true"])) is None
     )  # Hydra's to do
+
+
+@pytest.mark.parametrize(
+    ("settings", "word"),
+    [
+        ("tracker.foo=1", "tracker.foo"),
+        ("tracker._target_=os.system", "os.system"),
+        ("tracker=wandb tracker.mode=sometimes", "tracker.mode"),
+        ("tracker=wandb tracker.patience=0", "tracker.patience"),
+    ],
+)
+def test_a_finished_run_is_not_shown_with_bad_settings_of_the_tracker(
+    tmp_path: Path, settings: str, word: str
+) -> None:
+    """The run's name, and so its directory, is the same with any tracker."""
+    recorded(tmp_path, 2, Record(case="a", status="ok"), Record(case="b", status="ok"))
+    given = [f"runner.root={tmp_path}", "method.steps=2"]
+    assert preflight(asked_of([*given, "tracker=wandb"])) == 0
+    with pytest.raises(ConfigError, match=word):
+        preflight(asked_of([*given, *settings.replace("tracker.foo", "+tracker.foo").split()]))
 
 
 def started_by_the_agent(sweep: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> list[str]:

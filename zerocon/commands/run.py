@@ -140,6 +140,7 @@ def preflight(asked: Asked) -> int | None:
 
 def _checked(asked: Asked) -> list[tuple[Sequence[str], dict[str, Any]]] | None:
     """The configs of the command's runs if all are finished; the first others are checked."""
+    from zerocon.config.bind import build
     from zerocon.config.compose import compose_config, parse, plain, sweep
     from zerocon.config.settings import check_top, settings_of
 
@@ -157,7 +158,9 @@ def _checked(asked: Asked) -> list[tuple[Sequence[str], dict[str, Any]]] | None:
             break
         config = plain(compose_config(combination))
         check_top(config)
-        # A run that is complete was checked when it began; building it again would take time.
+        # A run that is complete was checked when it began, but for what its name leaves out:
+        # runner and tracker. Building all of it again would take time.
+        build(config, "tracker")
         if _is_complete(config):
             finished.append((combination, config))
         else:
