@@ -18,12 +18,14 @@ ROOT = Path(__file__).parents[1]
 def printed(program: str) -> list[str]:
     """The commands of README's blocks that begin with `program`, without their comments."""
     text = (ROOT / "README.md").read_text("utf-8")
-    blocks = re.findall(r"^```\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    blocks = re.findall(r"^```\w*\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     lines = "".join(blocks).replace("\\\n", " ").splitlines()
     return [line.partition("  #")[0] for line in lines if line.startswith(f"{program} ")]
 
 
 RUNS, COMMANDS = printed("python run.py"), printed("zerocon")
+assert len(RUNS) >= 6
+assert len(COMMANDS) >= 15
 (EDIT,) = (command for command in COMMANDS if command.startswith("zerocon edit"))
 
 
