@@ -15,7 +15,7 @@ def damage(file: Path, kind: str, name: str) -> str:
     """Spoil the file; a pattern of the message. `name`: the tensor that is lost or changed."""
     if kind == "truncated":
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-        return r"can't be loaded|cut off"
+        return r"can't be loaded|truncated"
     state = load_file(file)
     if kind == "missing":
         del state[name]

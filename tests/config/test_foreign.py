@@ -312,7 +312,7 @@ def test_the_sources_of_ones_own_classes_are_known(plugin: Path) -> None:
 
 
 def test_a_class_is_registered_as_something() -> None:
-    with pytest.raises(ConfigError, match="no such kind; there are: backbone"):
+    with pytest.raises(ConfigError, match="no such kind; the kinds are: backbone"):
         register("sampler")
     mine = type("Mine", (), {"__module__": "zerocon.methods"})
     with pytest.raises(ConfigError, match="zerocon's own names are taken"):

@@ -60,7 +60,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "model.ckpt").write_bytes(b"\x80\x04")
     for name, said in (
         ("gone.safetensors", "there is no file"),
-        ("text.safetensors", "cut off, or no safetensors file"),
+        ("text.safetensors", "truncated or not a safetensors file"),
         ("model.ckpt", "is a pickle, which can run code"),
     ):
         with pytest.raises(WeightsError, match=said):
@@ -90,5 +90,5 @@ def test_shards_are_what_their_index_says(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"missing: y \(in a.*unexpected: w \(in a\.saf"):
         check_shards(tmp_path, "the net")
     index.write_text("[]")
-    with pytest.raises(WeightsError, match="is no index of shards"):
+    with pytest.raises(WeightsError, match="is not an index of shards"):
         check_shards(tmp_path, "the net")
