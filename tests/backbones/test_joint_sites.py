@@ -292,7 +292,7 @@ ROTATED_SHAPES = {
 
 
 @torch.no_grad()
-def test_shapes_of_what_passes(backbone: Tiny, stream: str) -> None:
+def test_shapes_of_activations(backbone: Tiny, stream: str) -> None:
     z, cond = inputs(backbone)
     text = cond.tokens.shape[1]
     shapes: dict[Any, Any] = WHAT_SHAPES | {
@@ -309,9 +309,7 @@ def test_shapes_of_what_passes(backbone: Tiny, stream: str) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("site", ["cross", "self"])
-def test_replaced_probabilities_leave_the_others_alone(
-    backbone: Tiny, stream: str, site: str
-) -> None:
+def test_replaced_probabilities_change_no_others(backbone: Tiny, stream: str, site: str) -> None:
     """The image tokens' result is that of the changed slice beside the untouched one."""
     z, cond = inputs(backbone)
     taps, level = backbone.taps, backbone.level(0.7)
@@ -406,7 +404,7 @@ def test_gradients_are_those_of_the_written_out_softmax(backbone: Tiny) -> None:
 
 
 @torch.no_grad()
-def test_a_pass_ends_after_its_last_site(backbone: Tiny, stream: str) -> None:
+def test_a_forward_pass_stops_after_its_last_site(backbone: Tiny, stream: str) -> None:
     """Though at one block the probabilities pass before the output, and both are asked for."""
     z, cond = inputs(backbone)
     ran: list[int] = []
@@ -445,7 +443,7 @@ def upgraded(backbone: Tiny, monkeypatch: pytest.MonkeyPatch) -> Tiny:
 
 
 @torch.no_grad()
-def test_an_upgrade_is_an_error_not_an_unedited_picture(upgraded: Tiny, stream: str) -> None:
+def test_an_incompatible_diffusers_is_an_error(upgraded: Tiny, stream: str) -> None:
     z, cond = inputs(upgraded)
     rows = {"source": (z[:1], cond[:1]), "target": (z[1:], cond[1:])}
     with (

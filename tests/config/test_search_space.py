@@ -55,7 +55,7 @@ def test_numbers_are_short_and_within_their_bounds(
     assert dimension.spelt(value) == text
 
 
-def test_what_a_search_could_come_upon_itself() -> None:
+def test_a_space_without_trials_of_invalid_settings() -> None:
     assert Range(2, 8, step=0.5).holds(4.5)
     assert not Range(2, 8, step=0.5).holds(4.4)
     assert not Range(2, 8).holds(8.1)

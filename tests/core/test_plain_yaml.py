@@ -11,7 +11,7 @@ import yaml
 from zerocon.core.plain_yaml import loaded
 
 
-def test_settings_are_read() -> None:
+def test_plain_settings_are_read() -> None:
     assert loaded("a: {b: [1, 2.5, x]}\nc:\n  - d: null\n") == {
         "a": {"b": [1, 2.5, "x"]},
         "c": [{"d": None}],

@@ -92,7 +92,7 @@ def test_two_steps_of_each_by_hand() -> None:
         torch.testing.assert_close(walked(name, 2, flow=True)[0], latent, rtol=0, atol=1e-12)
 
 
-def test_how_often_and_where_each_asks() -> None:
+def test_number_and_levels_of_evaluations() -> None:
     asked = {name: [round(t, 3) for t in walked(name, 4, flow=True)[1].asked] for name in SOLVERS}
     assert asked["euler"] == [0.9, 0.7, 0.5, 0.3]
     assert asked["midpoint"] == [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2]
@@ -101,7 +101,7 @@ def test_how_often_and_where_each_asks() -> None:
     assert asked["fixed point"] == [t for t in (0.7, 0.5, 0.3, 0.1) for _ in range(3)]
 
 
-def test_the_published_start_of_uni_inv_does_not_move() -> None:
+def test_zero_start_of_uni_inv_starts_from_the_latent() -> None:
     found = Field()
     path = Path((flow_level(0.1), flow_level(0.5)))
     z = {"edit": torch.ones(1, 3).double()}
@@ -118,7 +118,7 @@ def test_order_of_the_error(name: str, order: int) -> None:
     assert coarse / fine == pytest.approx(2**order, rel=0.15)
 
 
-def test_the_ways_back_return() -> None:
+def test_sampling_returns_to_the_start() -> None:
     """How much of the way there and back is lost, each with its paper's way back."""
     back = {"euler": "euler", "midpoint": "midpoint", "fireflow": "fireflow"}
     back |= {"corrector": "euler", "fixed point": "euler"}

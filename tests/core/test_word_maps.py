@@ -27,7 +27,7 @@ def test_the_mask_is_where_either_map_is_large() -> None:
     assert torch.equal(mask, expected)
 
 
-def test_maps_of_zeros_mask_nothing_out() -> None:
+def test_maps_of_zeros_give_a_full_mask() -> None:
     none = torch.zeros(2, 1, 4, 4)
     source = none.clone()
     source[1, 0, 0, 0] = 1.0

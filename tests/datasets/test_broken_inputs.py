@@ -62,7 +62,7 @@ def assert_words(message: str) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_broken_case_is_named_and_alone(root: Path, opened: list[str], name: str) -> None:
+def test_a_broken_case_is_named_and_fails_alone(root: Path, opened: list[str], name: str) -> None:
     build, said = CASES[name]
     dataset = build(root)
     opened.clear()  # what the test itself wrote
@@ -90,7 +90,7 @@ def test_a_broken_dataset_is_named(root: Path, opened: list[str], name: str) -> 
     assert not [p for p in outside if name not in ("a file as folder", "a table's link out")]
 
 
-def test_there_are_enough_of_them() -> None:
+def test_there_are_enough_broken_inputs() -> None:
     assert len(CASES) + len(WHOLE) >= 150
 
 

@@ -70,7 +70,7 @@ def test_words_are_joined_as_they_were() -> None:
     assert join(split(text)) == text
 
 
-def test_captions_of_the_shapes_world_are_edited_rightly() -> None:
+def test_captions_of_the_shapes_world_are_edited_correctly() -> None:
     """From prompts in any wording to the captioner's, for every type of edit."""
     placed = wrong = total = 0
     for edit_type in range(10):

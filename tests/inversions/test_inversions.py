@@ -106,7 +106,9 @@ def walked(
     ],
     ids=lambda i: type(i).__name__,
 )
-def test_batch_mates_never_touch(backbone: StableDiffusionBackbone, inversion: Inversion) -> None:
+def test_cases_of_a_batch_are_independent(
+    backbone: StableDiffusionBackbone, inversion: Inversion
+) -> None:
     method = DDIM(steps=2, guidance=3.0)
     _, trajectory, edited = walked(backbone, inversion, method, list(range(8)))
     for rows in ([5], [6, 5, 1]):
@@ -115,7 +117,7 @@ def test_batch_mates_never_touch(backbone: StableDiffusionBackbone, inversion: I
         torch.testing.assert_close(ours.latents, trajectory.latents[:, rows], rtol=0, atol=1e-4)
 
 
-def test_refinements_come_closer_to_what_sampling_passes(backbone: StableDiffusionBackbone) -> None:
+def test_refinements_reduce_the_reconstruction_error(backbone: StableDiffusionBackbone) -> None:
     method, errors = DDIM(steps=5, guidance=1.0, prompt="source"), list[float]()
     for refinements in (0, 1, 5):
         inversion = DDIMInversion(refinements=refinements)
@@ -135,7 +137,7 @@ def test_refinements_come_closer_to_what_sampling_passes(backbone: StableDiffusi
     ],
     ids=lambda i: type(i).__name__,
 )
-def test_solvers_return_closer_than_ddim_inversion(
+def test_solvers_reconstruct_better_than_ddim_inversion(
     trained: tuple[Any, Tensor, Conditions], inversion: InversionBySolver, share: float
 ) -> None:
     """What is lost there and back in 10 steps, as a share of what DDIM inversion loses (0.02)."""
@@ -198,7 +200,7 @@ def test_the_source_within_a_step_lies_on_its_straight_line(
     torch.testing.assert_close(walk.source_at(1, middle) / middle.scale, ends / 2)
 
 
-def test_direct_over_a_solvers_walk(backbone: StableDiffusionBackbone) -> None:
+def test_direct_inversion_with_a_solver(backbone: StableDiffusionBackbone) -> None:
     """FTEdit's sampler: fixed-point inversion, and the source's row put back."""
     method = DDIM(steps=3, guidance=1.0)
     _, walk, _ = walked(backbone, DirectInversion(walk="fixed_point"), method, [0, 1])
@@ -240,7 +242,7 @@ def test_direct_keeps_the_source_on_its_trajectory(backbone: StableDiffusionBack
     torch.testing.assert_close(source, clean, rtol=0, atol=1e-5)
 
 
-def test_direct_over_the_regularized_walk(backbone: StableDiffusionBackbone) -> None:
+def test_direct_inversion_with_regularized_inversion(backbone: StableDiffusionBackbone) -> None:
     method = DDIM(steps=3, guidance=1.0)
     _, walk, _ = walked(backbone, DirectInversion(walk="regularized", moves="both"), method, [0, 1])
     _, expected, _ = walked(backbone, RegularizedInversion(), method, [0, 1])
@@ -294,7 +296,7 @@ def test_null_text_takes_adams_steps() -> None:
     torch.testing.assert_close(walk.negatives.tokens, expected, rtol=0, atol=1e-6)
 
 
-def test_null_text_stops_each_case_for_itself() -> None:
+def test_null_text_stops_each_case_separately() -> None:
     """The first case's loss is too small for a second step; the other takes all ten."""
     model = Flat()
     walk = invert(model, NullTextInversion(), flat(1e-4, 1.0), steps=1)
@@ -307,7 +309,9 @@ def test_null_text_stops_each_case_for_itself() -> None:
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.5])
-def test_edit_friendly_noises_lead_back(backbone: StableDiffusionBackbone, guidance: float) -> None:
+def test_edit_friendly_noise_maps_reconstruct(
+    backbone: StableDiffusionBackbone, guidance: float
+) -> None:
     method = DDIM(steps=10, guidance=guidance, prompt="source")
     clean, walk, back = walked(backbone, EditFriendlyInversion(guidance), method, [0, 1])
     # 36 % of 10 steps are 3.6; 4 are left out.
@@ -329,7 +333,7 @@ def test_edit_friendly_noises_by_hand() -> None:
         torch.testing.assert_close(walk.noises[i], expected, rtol=1e-3, atol=1e-3)
 
 
-def test_edit_friendly_latents_are_drawn_each_for_itself() -> None:
+def test_edit_friendly_latents_are_independent() -> None:
     walk = invert(Flat(), EditFriendlyInversion(skip=0.0), flat(*[0.0] * 64), steps=3)
     drawn = [
         (walk.before(i) - level.signal * walk.clean) / level.noise

@@ -86,7 +86,7 @@ def test_cross_attention_loss_by_hand() -> None:
     assert cross_attention_loss(edit, reference, "mean").tolist() == [5 + 1.25, 5 + 1.25]
 
 
-def test_a_loss_of_a_case_is_its_own() -> None:
+def test_losses_are_computed_per_case() -> None:
     maps, others = [randn(3, 2, 4, 5)], [randn(3, 2, 4, 5, seed=1)]
     v, ref = randn(3, 8, 5), randn(3, 8, 5, seed=1)
     for row in range(3):

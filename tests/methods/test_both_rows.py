@@ -25,7 +25,7 @@ METHODS: dict[str, Method] = {
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_an_edit_to_the_same_prompt_ends_where_it_came_from(
+def test_an_edit_to_the_same_prompt_reconstructs(
     backbone: StableDiffusionBackbone, name: str
 ) -> None:
     method = METHODS[name]

@@ -160,7 +160,7 @@ def test_sdedit_starts_from_its_own_noise() -> None:
     torch.testing.assert_close(edited, clean_of(2.0) + drawn - NOISE, rtol=0, atol=1e-6)
 
 
-def test_infedit_takes_the_sources_error_off() -> None:
+def test_infedit_subtracts_the_sources_error() -> None:
     method = InfEdit(steps=6, guidance=1.0, blend_sites="cross")
     edited = run(method, NoInversion())
     torch.testing.assert_close(edited, clean_of(2.0), rtol=0, atol=1e-6)
@@ -224,7 +224,7 @@ def test_zerocon_on_midpoints_by_hand() -> None:
 
 @pytest.mark.parametrize("inversion", [DirectInversion(), NegativePromptInversion(proximal=0.5)])
 @pytest.mark.parametrize("name", METHODS)
-def test_other_inversions_go_with_them(name: str, inversion: object) -> None:
+def test_other_inversions_work_with_flow_models(name: str, inversion: object) -> None:
     run(METHODS[name], inversion, exact=False)
 
 

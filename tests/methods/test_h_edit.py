@@ -268,7 +268,7 @@ LONG = {*FORMS} - {"implicit", "explicit"}
     "name", [pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in FORMS]
 )
 @torch.no_grad()
-def test_the_authors_rule(double: StableDiffusionBackbone, name: str) -> None:
+def test_agrees_with_the_authors_rule(double: StableDiffusionBackbone, name: str) -> None:
     method, invert, other = FORMS[name]
     begun = given(double, method, [0, 1], invert)  # case 1 has no blend words
     ours = begun.run(method)
@@ -290,7 +290,7 @@ def test_a_base_step_may_be_guided(double: StableDiffusionBackbone) -> None:
 
 
 @pytest.mark.parametrize("method", [PUBLISHED, PLAIN, with_fields(PUBLISHED, form="explicit")])
-def test_without_a_difference_the_picture_returns(
+def test_without_a_difference_the_picture_is_reconstructed(
     double: StableDiffusionBackbone, method: HEdit
 ) -> None:
     begun = given(double, method, [0, 1], MAPS)

@@ -218,7 +218,7 @@ SETTINGS = {
 
 @pytest.mark.parametrize("name", SETTINGS)
 @torch.no_grad()
-def test_the_authors_rule(double: StableDiffusionBackbone, name: str) -> None:
+def test_agrees_with_the_authors_rule(double: StableDiffusionBackbone, name: str) -> None:
     method = SETTINGS[name]
     begun = begin(double, method)
     ours = begun.run(method)
@@ -229,7 +229,7 @@ def test_the_authors_rule(double: StableDiffusionBackbone, name: str) -> None:
             assert any(0 < mask.double().mean() < 1 for mask in control.masks)
 
 
-def test_the_published_code_pairs_other_words(double: StableDiffusionBackbone) -> None:
+def test_swapped_pairs_differ(double: StableDiffusionBackbone) -> None:
     begun = begin(double, METHOD)
     pairs = [
         controller_of(begun, 2, with_fields(METHOD, swapped_pairs=swapped)).pairs

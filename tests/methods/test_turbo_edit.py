@@ -93,7 +93,7 @@ def published(
     ids=["4 steps", "3 steps"],
 )
 @torch.no_grad()
-def test_the_authors_rule(
+def test_agrees_with_the_authors_rule(
     double: StableDiffusionBackbone,
     invert: TurboEditInversion,
     steps: int,

@@ -83,7 +83,9 @@ VARIANTS = {
 
 
 @pytest.mark.parametrize("method", VARIANTS.values(), ids=VARIANTS)
-def test_batch_mates_never_touch(precise: StableDiffusionBackbone, method: ZeroCon) -> None:
+def test_cases_of_a_batch_are_independent(
+    precise: StableDiffusionBackbone, method: ZeroCon
+) -> None:
     """In double precision, where nothing is left but what one row could do to another."""
     three = run(precise, method, [0, 1, 2])
     assert three.isfinite().all()
@@ -161,7 +163,7 @@ def test_a_wide_clip_clips_nothing(backbone: StableDiffusionBackbone) -> None:
     assert torch.equal(run(backbone, clipped, [0]), run(backbone, BASE, [0]))
 
 
-def test_stronger_losses_keep_closer_to_the_source(backbone: StableDiffusionBackbone) -> None:
+def test_stronger_losses_preserve_more(backbone: StableDiffusionBackbone) -> None:
     """At the first step already, and before any step: the losses go down along their gradient."""
     z = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(4))
     found = []
@@ -198,7 +200,7 @@ def test_cost_is_what_the_documentation_says(backbone: StableDiffusionBackbone) 
     assert spent.reference - before.reference == BASE.steps
 
 
-def test_a_case_that_overflows_moves_nowhere() -> None:
+def test_an_overflowing_gradient_does_not_move_a_case() -> None:
     z = {"target": torch.tensor([1.0, 2.0])[:, None, None, None]}
 
     def loss_at(latents: dict[str, Tensor]) -> Tensor:
@@ -208,7 +210,7 @@ def test_a_case_that_overflows_moves_nowhere() -> None:
     assert gradients(loss_at, z)["target"].flatten().tolist() == [2.0, 0.0]
 
 
-def test_half_precision_keeps_small_slopes() -> None:
+def test_half_precision_keeps_small_gradients() -> None:
     z = {"target": torch.full((1, 1, 1, 1), 1.0, dtype=torch.float16)}
     slope = gradients(lambda x: (x["target"] * 1e-4).flatten() * 1e-4, z)["target"]
     assert slope.item() == pytest.approx(1e-8, rel=0.05)  # float16 ends at 6e-8

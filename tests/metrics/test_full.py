@@ -85,7 +85,7 @@ def test_identical_pictures(cases: list[Case], protocol: str) -> None:
     assert (found["clip_source"] > 50).all()
 
 
-def test_the_right_answer(cases: list[Case], judges: list[Metric]) -> None:
+def test_the_ground_truth(cases: list[Case], judges: list[Metric]) -> None:
     truth = torch.stack([c.ground_truth for c in cases if c.ground_truth is not None])
     found = score(judges, cases, truth)
     assert found["edit_success"].tolist() == [1] * 6
@@ -158,7 +158,7 @@ def alive() -> int:
     return sum(found.numel() * found.element_size() for found in tensors)
 
 
-def test_a_batch_leaves_nothing_behind(cases: list[Case], judges: list[Metric]) -> None:
+def test_a_batch_leaves_no_tensors_in_memory(cases: list[Case], judges: list[Metric]) -> None:
     """So memory is constant in the number of cases."""
     few = cases[:2]
     score(judges, few, images(few))

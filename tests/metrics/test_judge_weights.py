@@ -122,7 +122,7 @@ def _is_harmless_name(name: str) -> bool:
 
 
 @pytest.mark.parametrize("model", ["CLIP", "ViT", "captioner", "language model"])
-def test_pickles_are_refused_in_words(
+def test_pickles_are_refused_with_a_message(
     files: Callable[[str], tuple[Path, Load]], model: str
 ) -> None:
     folder, load = files(model)
@@ -132,7 +132,7 @@ def test_pickles_are_refused_in_words(
         load(folder)
 
 
-def test_heads_that_no_distance_looks_at_are_harmless(tmp_path: Path) -> None:
+def test_unused_heads_are_ignored(tmp_path: Path) -> None:
     load_vit(str(vit_folder(tmp_path / "vit")))  # it was saved with its pooling layer
 
 

@@ -183,7 +183,7 @@ def test_two_processes_share_a_run(tmp_path: Path) -> None:
     assert worked_on(tmp_path / "shared") == lines_of(settings.directory) == COUNT
 
 
-def test_what_a_killed_process_had_claimed_is_done_by_the_other(tmp_path: Path) -> None:
+def test_a_killed_processs_claims_are_taken_over(tmp_path: Path) -> None:
     expected = undisturbed(tmp_path / "whole")
     settings = settings_at(tmp_path / "shared")
     victim, other = in_child(settings), in_child(settings)
@@ -196,7 +196,7 @@ def test_what_a_killed_process_had_claimed_is_done_by_the_other(tmp_path: Path) 
     assert lines_of(settings.directory) == COUNT
 
 
-def test_shards_meet_in_one_directory(tmp_path: Path) -> None:
+def test_shards_share_one_directory(tmp_path: Path) -> None:
     expected = undisturbed(tmp_path / "whole")["records"]
     outcomes = []
     for number in (3, 1, 2):
@@ -211,7 +211,7 @@ def test_shards_meet_in_one_directory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "1", "a/b", "-1/2"])
-def test_a_shard_that_is_none_is_refused(text: str) -> None:
+def test_an_invalid_shard_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=r"runner\.shard"):
         Shard.read(text)
 
@@ -285,7 +285,7 @@ def test_cases_that_fail_at_once_are_recorded_while_others_are_claimed(
     assert sum(record.ok for record in found) == count * readable // 10
 
 
-def test_who_holds_all_that_is_left_is_said(
+def test_the_holder_of_the_remaining_cases_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = Console(file=io.StringIO(), width=300)
@@ -456,7 +456,7 @@ def children_of(pid: int) -> list[int]:
 
 
 @pytest.mark.usefixtures("workers")
-def test_what_a_worker_cant_load_is_raised_here(
+def test_a_workers_loading_error_is_raised_in_the_parent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(settings: RunSettings, count: int) -> Any:
@@ -479,9 +479,7 @@ def test_workers_that_always_die_end_the_run(
         runner.execute(by_processes(tmp_path))
 
 
-def test_ray_that_is_not_there_is_explained(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_ray_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "start_crew", crews.start_crew)
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     with pytest.raises(ConfigError, match=r"zerocon\[ray\]"):
@@ -532,7 +530,7 @@ def test_a_chunk_that_only_kills_as_a_whole_is_edited_case_by_case() -> None:
     assert recorded == [("a", True), ("b", True), ("c", True)]
 
 
-def test_other_code_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_code_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = settings_at(tmp_path)
     directory = settings.directory
     runner.execute(settings)

@@ -163,7 +163,7 @@ def no_process_of(group: int) -> bool:
     [loading, computing, storing, reporting, telling_a_dead_server, waiting_for_others,
      waiting_for_a_lock],
 )  # fmt: skip
-def test_every_phase_ends_at_once_and_says_how_far_it_got(
+def test_every_phase_ends_quickly_and_reports_progress(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: Any
 ) -> None:
     settings = settings_at(tmp_path)
@@ -260,7 +260,7 @@ def test_the_command_ends_with_130_and_one_line(executor: str, tmp_path: Path) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seconds", [1.0, 2.0, 4.0])
-def test_the_command_ends_so_from_its_start_on(seconds: float, tmp_path: Path) -> None:
+def test_the_command_can_be_interrupted_from_its_start(seconds: float, tmp_path: Path) -> None:
     """Not in the first moment, which is the Python interpreter's own."""
     run = subprocess.Popen(
         [sys.executable, "run.py", f"runner.root={tmp_path}", "dataset.limit=2"],

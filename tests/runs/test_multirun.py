@@ -57,7 +57,9 @@ def test_four_runs_of_which_two_break(tmp_path: Path) -> None:
         assert "nowhere" in run.summary["error"]
 
 
-def test_what_a_broken_run_did_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_runs_finished_cases_are_uploaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The disk is full at the second picture of the second run."""
     stored: list[str] = []
 
