@@ -37,7 +37,7 @@ def test_a_wrong_option_has_a_message(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 class Fails:
-    """A command whose handler meets something."""
+    """A command whose handler raises an error."""
 
     def __init__(self, error: BaseException) -> None:
         self.error = error

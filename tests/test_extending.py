@@ -25,7 +25,7 @@ EXAMPLES = {
 
 
 def files_of_the_page() -> dict[str, str]:
-    """Each block that follows the name of a file."""
+    """Each code block that follows the name of a file."""
     block = r"^`([\w/]+\.\w+)`:\n\n```\w+\n(.*?)^```$"
     return dict(re.findall(block, PAGE, re.MULTILINE | re.DOTALL))
 

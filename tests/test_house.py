@@ -1,6 +1,6 @@
-"""The plan of the package: no two rooms import each other, and the tree in the docs is complete.
+"""The package's structure: no mutual imports, and a complete tree in the docs.
 
-The walls themselves are contracts in pyproject.toml, which `lint-imports` holds.
+The allowed imports are contracts in pyproject.toml, which `lint-imports` checks.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ROOMS = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
 
 
 def imported(file: Path) -> Iterator[str]:
-    """The full names of all that a file imports, wherever in the file it does."""
+    """The full names of all imports in a file."""
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

@@ -44,7 +44,7 @@ def pipeline_of(parts: FluxParts, dtype: torch.dtype = torch.float32) -> FluxPip
 
 
 def start(height: int, width: int) -> Tensor:
-    """Of a picture of this size."""
+    """Noise for a picture of this size."""
     generator = torch.Generator().manual_seed(0)
     return torch.randn(1, 16, height // 2, width // 2, generator=generator)
 
@@ -74,7 +74,7 @@ def of_pipeline(pipe: FluxPipeline, z: Tensor, steps: int, guidance: float, **mo
 
 @pytest.mark.parametrize("size", SIZES)
 def test_sampling_equals_the_pipeline(parts: FluxParts, size: tuple[int, int]) -> None:
-    """FLUX.1-dev is told its guidance; FLUX.1-schnell has none."""
+    """FLUX.1-dev has embedded guidance, FLUX.1-schnell none."""
     backbone, z = tiny_flux(copy.deepcopy(parts), size=size), start(*size)
     guidance = 3.5 if backbone.guidance_is_told else 1.0
     theirs = of_pipeline(pipeline_of(parts), z, 3, guidance)
@@ -88,7 +88,7 @@ def test_sampling_equals_the_pipeline(parts: FluxParts, size: tuple[int, int]) -
 def test_sampling_equals_the_pipeline_in_double_precision(
     parts: FluxParts, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """diffusers rotates in single precision and makes each step there; here neither does."""
+    """diffusers rotates and steps in single precision; here both are in double precision."""
 
     def apply(x: Tensor, freqs: tuple[Tensor, Tensor], **_: Any) -> Tensor:
         cos, sin = (f[None, :, None] for f in freqs)
@@ -111,7 +111,7 @@ def test_sampling_equals_the_pipeline_in_double_precision(
 
 
 def test_embedded_guidance_has_an_effect(parts: FluxParts) -> None:
-    """And classifier-free guidance is true guidance where none is told."""
+    """Without embedded guidance, classifier-free guidance is used."""
     z = start(32, 32)
     pipe, backbone = pipeline_of(parts), tiny_flux(copy.deepcopy(parts))
     low, high = (sampled(backbone, z, 2, scale) for scale in (1.0, 4.0))
@@ -176,7 +176,7 @@ def test_encoding_and_decoding_equal_the_pipeline(parts: FluxParts) -> None:
 
 
 def test_words_are_in_t5_tokens(tmp_path: Path) -> None:
-    """Which have no token before the first word."""
+    """T5 has no token before the first word."""
     backbone = tiny_flux(tiny_flux_parts(tmp_path))
     image = torch.rand(3, 32, 32)
     case = Case("a", image, PROMPTS[0], "a big blue circle on a gray background")

@@ -1,4 +1,4 @@
-"""No backbone runs with a tensor that its files do not hold, in whatever format they are."""
+"""No backbone runs with a tensor that is not in its files, in any format."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_damaged_folder_is_refused(folder: Path, part: str, kind: str) -> None
 
 @pytest.mark.parametrize("left", ["nothing", "its config"])
 def test_a_tokenizer_without_its_words_is_refused(folder: Path, left: str) -> None:
-    """Transformers would go on with special tokens only, and every prompt would be the same."""
+    """Transformers would continue with only special tokens, and all prompts would be equal."""
     for file in (folder / "tokenizer").iterdir():
         if left == "nothing" or file.name != "tokenizer_config.json":
             file.unlink()

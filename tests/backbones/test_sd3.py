@@ -136,7 +136,7 @@ def test_a_saved_folder_loads_the_same_model(parts: SD3PartsWithoutT5, tmp_path:
 
 
 def test_a_text_encoder_with_fewer_tokens(tmp_path: Path) -> None:
-    """The tokenizers say how many tokens there are; T5's zeros may be fewer."""
+    """The tokenizers determine the number of tokens; there may be fewer zeros for T5."""
     parts = tiny_sd3_parts(tmp_path, t5=False, qk_norm="rms_norm")
     for tokenizer in (parts.tokenizer, parts.tokenizer_2):
         tokenizer.model_max_length = 32

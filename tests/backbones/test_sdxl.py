@@ -34,7 +34,7 @@ TINY = {
 
 
 def tiny_xl_parts(folder: Path) -> XLParts:
-    """Three levels, none of whose first has attention; two transformer blocks in the deepest."""
+    """Three levels, the first without attention; two transformer blocks in the deepest."""
     plain_parts = tiny_parts(folder)
     end = plain_parts.tokenizer.eos_token_id
     second = CLIPTextConfig(

@@ -1,4 +1,4 @@
-"""Loading from each kind of place, and what a backbone answers."""
+"""Loading from a folder, a file or the hub, and the interface of backbones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bad command lines end in words, with status 2, before any model is loaded."""
+"""Invalid command lines end with a message and status 2, before any model is loaded."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def is_loaded(*_: object, **__: object) -> None:
 
 @pytest.fixture(autouse=True)
 def nothing_is_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """And no run is found that was made before."""
+    """Nothing is loaded, and no earlier run is found."""
     from zerocon.backbones.shapes import Shapes
     from zerocon.runs import runner
 

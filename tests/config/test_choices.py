@@ -1,4 +1,4 @@
-"""What conf/ says against what the classes say: names, settings, defaults."""
+"""conf/ agrees with the classes: names, settings, defaults."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ FILTERS = {field.name: field.default for field in dataclasses.fields(Filters)}
 
 @cache
 def settings(group: str, name: str) -> dict[str, Any]:
-    """A choice as its file says it, with its interpolations."""
+    """A choice's settings as in its file, with interpolations."""
     from omegaconf import OmegaConf
 
     overrides = [f"{group}={name}", "method=word_swap"] if group == "loss" else [f"{group}={name}"]
@@ -61,7 +61,7 @@ def nodes(group: str, name: str) -> list[tuple[str, dict[str, Any]]]:
 
 @pytest.mark.parametrize(("group", "name"), FILES)
 def test_conf_has_every_setting_with_the_classs_default(group: str, name: str) -> None:
-    """So there is one source of defaults: the class's, shown in conf/ to be seen and overridden."""
+    """The class is the only source of defaults; conf/ shows them."""
     for path, node in nodes(group, name):
         if group == "runner":
             choice: Any = RunnerSettings

@@ -1,4 +1,4 @@
-"""What makes no sense together is refused when composing; everything else runs."""
+"""Incompatible choices are refused when composing; everything else runs."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_every_valid_pair_runs(backbone: StableDiffusionBackbone, name: str) -> 
 
 @register("backbone")
 class Flow(Shapes):
-    """A flow model, as far as composing goes."""
+    """Composes as a flow model."""
 
     flow = True
 
@@ -175,7 +175,7 @@ def test_noise_maps_are_refused_on_a_flow_model(own: list[str]) -> None:
 
 
 def test_infedit_and_h_edit_d_go_with_a_flow_model() -> None:
-    """They noise with levels alone, or not at all."""
+    """They need no η = 1 steps."""
     flow = f"backbone._target_={Flow.__module__}.Flow"
     compose_settings([flow, "method=infedit"])
     compose_settings([flow, "+experiment=h_edit_d_published"])

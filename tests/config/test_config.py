@@ -1,4 +1,4 @@
-"""What is wrong with a setting is said before anything runs, by name."""
+"""Wrong settings are named before anything runs."""
 
 from __future__ import annotations
 

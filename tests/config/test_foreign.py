@@ -1,4 +1,4 @@
-"""A stranger's run, table or experiment runs nothing and reads nothing that it should not."""
+"""Untrusted runs, tables and experiments execute no code and read no other files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from zerocon.ledger.run_directory import RunDirectory
 
 @pytest.fixture
 def flag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What an exploit would touch; and a module that touches it when it is imported."""
+    """A file that an exploit would create, and a module that creates it when imported."""
     monkeypatch.setenv("SECRET", "the-secret")
     monkeypatch.syspath_prepend(str(tmp_path / "evil"))
     (tmp_path / "evil").mkdir()
@@ -37,7 +37,7 @@ def flag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A finished run of one case, as it may be downloaded."""
+    """A finished run of one case, as if downloaded."""
     from PIL import Image
 
     overrides = ["method=sdedit", "dataset.limit=1", f"runner.root={tmp_path / 'outputs'}"]

@@ -1,4 +1,4 @@
-"""Judges, captioner and sentences that know one world are refused with pictures of another."""
+"""Judges, captioner and sentences of one world are refused with pictures of another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ranges and choices of settings: what is let through, and what a message says."""
+"""Ranges and choices of settings, and their messages."""
 
 from __future__ import annotations
 

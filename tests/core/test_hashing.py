@@ -1,4 +1,4 @@
-"""Digests of files: what is remembered, when it counts, and that a bad store does no harm."""
+"""Digests of files: what is stored, when it is valid, and that a damaged store is harmless."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture
 def later(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The clock says three seconds more, so that new files are old enough to be remembered."""
+    """Set the clock three seconds ahead, so that new files are old enough to be stored."""
     clock = time.time_ns
     monkeypatch.setattr(hashing.time, "time_ns", lambda: clock() + LATER)
 
@@ -227,7 +227,7 @@ def _hash_all(store: Path, files: list[Path], begun: Any) -> None:
 
 
 def test_the_store_is_correct_after_many_writers_were_killed(tmp_path: Path) -> None:
-    """Every digest that the store gives afterwards is that of the file."""
+    """All digests in the store are those of the files."""
     files = [written(tmp_path / f"{i:03d}", os.urandom(100)) for i in range(150)]
     store, context = tmp_path / "store" / "digests", multiprocessing.get_context("fork")
     for _ in range(3):

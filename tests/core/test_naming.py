@@ -45,7 +45,7 @@ def test_settings_that_change_no_number_are_not_in_the_name() -> None:
 
 
 def test_a_deterministic_run_has_its_own_name() -> None:
-    """Its bits are promised, so records that were made without the setting are none of its."""
+    """Its results are reproducible to the bit, so it does not share records with other runs."""
     config = {"seed": 0, "runner": {"root": "x", "batch_size": 4, "deterministic": False}}
     exact = {"seed": 0, "runner": {"root": "y", "batch_size": 8, "deterministic": True}}
     assert digest_of_settings(config) == digest_of_settings({"seed": 0})

@@ -1,4 +1,4 @@
-"""Token alignment and schedules of Prompt-to-Prompt, against values by hand."""
+"""Token alignment and schedules of Prompt-to-Prompt, against values computed by hand."""
 
 from __future__ import annotations
 

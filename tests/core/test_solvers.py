@@ -1,4 +1,4 @@
-"""Each solver's steps by hand, how exact it is, how often it asks, and that it can go back."""
+"""Each solver's steps by hand, its order, its number of evaluations, and its way back."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def velocity(z: Tensor, t: float) -> Tensor:
 
 @dataclass
 class Field:
-    """A network with that velocity in the common coordinate, and where it was asked."""
+    """A network with a given velocity in the common coordinate; records its evaluations."""
 
     asked: list[float] = field(default_factory=list[float])
 
@@ -51,7 +51,7 @@ def level_at(t: float, *, flow: bool) -> Level:
 def walked(
     name: str, steps: int, *, flow: bool, up: bool = False, z: Tensor | None = None
 ) -> tuple[Tensor, Field]:
-    """A latent of the common coordinate, led from t = 0.9 to 0.1 (`up`: the other way)."""
+    """Solve in the common coordinate from t = 0.9 to 0.1 (`up`: in reverse)."""
     times = [0.9 - 0.8 * i / steps for i in range(steps + 1)]
     times = times[::-1] if up else times
     path = Path(tuple(level_at(t, flow=flow) for t in times))
@@ -112,14 +112,14 @@ def test_zero_start_of_uni_inv_starts_from_the_latent() -> None:
 
 @pytest.mark.parametrize(("name", "order"), [("euler", 1), ("midpoint", 2), ("fireflow", 2)])
 def test_order_of_the_error(name: str, order: int) -> None:
-    """Half as long steps leave a half, or a quarter, of the error."""
+    """Halving the steps halves or quarters the error."""
     exact = walked("midpoint", 4000, flow=False)[0]
     coarse, fine = ((walked(name, n, flow=False)[0] - exact).norm() for n in (40, 80))
     assert coarse / fine == pytest.approx(2**order, rel=0.15)
 
 
 def test_sampling_returns_to_the_start() -> None:
-    """How much of the way there and back is lost, each with its paper's way back."""
+    """The error after inversion and sampling, each with its paper's sampler."""
     back = {"euler": "euler", "midpoint": "midpoint", "fireflow": "fireflow"}
     back |= {"corrector": "euler", "fixed point": "euler"}
     lost: dict[str, float] = {}

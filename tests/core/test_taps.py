@@ -296,7 +296,7 @@ def test_taps_work_on_a_compiled_network(parts: Parts) -> None:
 @pytest.mark.timeout(3600)
 @pytest.mark.skipif(shutil.which("g++") is None, reason="generates C++")
 def test_taps_work_where_inductor_generates_code(parts: Parts) -> None:
-    """Of a smaller network: each recording is a program of its own, and a minute's work."""
+    """With a smaller network: each recording is compiled separately, which takes a minute."""
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
         sample_size=16,

@@ -30,7 +30,7 @@ def test_control_characters_are_escaped() -> None:
 
 
 def hostile_runs(root: Path) -> list[str]:
-    """Two runs in which every text that can come from elsewhere would clear the screen."""
+    """Two runs in which every untrusted text would clear the screen."""
     kinds = ("0", f"k{HOSTILE}".replace("\0", ""))
     for name in (f"a{HOSTILE}".replace("\0", ""), "b"):
         records = [

@@ -1,4 +1,4 @@
-"""Strict loading, whatever the model: what is said, and what is let through."""
+"""Strict loading of any model: messages, and allowed extras."""
 
 from __future__ import annotations
 

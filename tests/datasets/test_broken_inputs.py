@@ -1,4 +1,4 @@
-"""Broken inputs: each is named in words, none ends a run or hangs, nothing outside is read."""
+"""Broken inputs: each has a message, none ends a run or blocks, nothing outside is read."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def root(tmp_path: Path) -> Path:
 
 
 class Watch:
-    """Notes every file that is opened; a hook once set can't be taken off, only switched off."""
+    """Records every opened file; an audit hook can't be removed, only switched off."""
 
     def __init__(self) -> None:
         self.on = False
@@ -54,7 +54,7 @@ def opened() -> Iterator[list[str]]:
 
 
 def assert_words(message: str) -> None:
-    """One or two lines that can be printed."""
+    """A message is one or two printable lines."""
     assert message.count("\n") <= 1
     assert len(message) < LONGEST
     assert "Traceback" not in message

@@ -86,7 +86,7 @@ def test_a_dataset_that_is_gone_says_so(tmp_path: Path, name: str) -> None:
 
 
 class Watch:
-    """Notes every file that is opened; a hook once set can only be switched off."""
+    """Records every opened file; an audit hook can't be removed, only switched off."""
 
     def __init__(self) -> None:
         self.on = False

@@ -39,7 +39,7 @@ def picture(file: Path, color: str = "teal", size: tuple[int, int] = (32, 32)) -
 
 
 def test_imagenet_r_ti2i_is_a_case_for_each_target(tmp_path: Path) -> None:
-    """As unpacked: the list writes the folder with capitals, the disk has it without."""
+    """As unpacked: the list's folder has capitals, the one on disk has none."""
     picture(tmp_path / "panda" / "cartoon_30.jpg")
     picture(tmp_path / "cat" / "sketch_20.JPG")
     (tmp_path / "imnetr-ti2i.yaml").write_text(IMAGENET_R)

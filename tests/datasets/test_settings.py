@@ -1,4 +1,4 @@
-"""Settings of datasets: what must be wrong is refused before anything is read or loaded."""
+"""Settings of datasets: invalid ones are refused before anything is read or loaded."""
 
 from __future__ import annotations
 

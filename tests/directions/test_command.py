@@ -1,4 +1,4 @@
-"""`zerocon direction`: what it shows is what the direction does."""
+"""`zerocon direction` shows what the direction does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an edit is about, found from words; expectations written by hand, and the shapes world's."""
+"""The edited concept, found from words: expectations by hand, and from the shapes world."""
 
 from __future__ import annotations
 

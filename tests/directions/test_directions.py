@@ -1,4 +1,4 @@
-"""Each direction against its formula, on a tiny backbone; its bank, its cache, its captions."""
+"""Each direction against its formula, on a tiny backbone; banks, cache, captions."""
 
 from __future__ import annotations
 
@@ -242,7 +242,7 @@ def test_a_written_sentence_is_cut_at_its_end(text: str, first: str) -> None:
 
 
 class Perfect:
-    """A captioner that always says what is shown."""
+    """A captioner that is always right."""
 
     fingerprint = "perfect"
 
@@ -262,7 +262,7 @@ def perfect(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def shown(edit_type: int, number: int = 0, *, source: bool = True) -> tuple[Case, str, str]:
-    """A case with its real picture, and what a perfect captioner says before and after."""
+    """A case with its picture, and the correct captions before and after."""
     edit = edit_of("validation", edit_type, number)
     (picture,) = pictures_of([edit.source])
     PERFECT.known[picture.numpy().tobytes()] = caption(edit.source)

@@ -1,4 +1,4 @@
-"""Each inversion against its arithmetic, and against what it promises."""
+"""Each inversion against its formula and its guarantees."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ TARGET = [prompt.replace("circle", "square") for prompt in SOURCE]
 
 @dataclass
 class Flat:
-    """A network whose noise is its condition's mean, whatever the latent."""
+    """A network that predicts its condition's mean for any latent."""
 
     calls: list[int] = field(default_factory=list[int])
 
@@ -82,7 +82,7 @@ def conditions_of(backbone: StableDiffusionBackbone, rows: list[int]) -> Conditi
 def walked(
     backbone: StableDiffusionBackbone, inversion: Inversion, method: DDIM, rows: list[int]
 ) -> tuple[Tensor, Trajectory, Tensor]:
-    """(the pictures' latents, their trajectory, what the method makes of it)."""
+    """(the pictures' latents, their trajectory, the method's result)."""
     clean = torch.randn(8, 4, 16, 16, generator=torch.Generator().manual_seed(0))[rows]
     conditions, draws = conditions_of(backbone, rows), Draws(0, [str(r) for r in rows])
     trajectory = inversion(backbone, clean, conditions, method.steps, draws)
@@ -140,7 +140,7 @@ def test_refinements_reduce_the_reconstruction_error(backbone: StableDiffusionBa
 def test_solvers_reconstruct_better_than_ddim_inversion(
     trained: tuple[Any, Tensor, Conditions], inversion: InversionBySolver, share: float
 ) -> None:
-    """What is lost there and back in 10 steps, as a share of what DDIM inversion loses (0.02)."""
+    """The reconstruction error in 10 steps, relative to that of DDIM inversion (0.02)."""
     backbone, clean, conditions = trained
     method, lost = DDIM(steps=10, guidance=1.0, prompt="source"), list[float]()
     for one in (DDIMInversion(), inversion):
@@ -201,7 +201,7 @@ def test_the_source_within_a_step_lies_on_its_straight_line(
 
 
 def test_direct_inversion_with_a_solver(backbone: StableDiffusionBackbone) -> None:
-    """FTEdit's sampler: fixed-point inversion, and the source's row put back."""
+    """FTEdit's sampler: fixed-point inversion, and resetting the source branch."""
     method = DDIM(steps=3, guidance=1.0)
     _, walk, _ = walked(backbone, DirectInversion(walk="fixed_point"), method, [0, 1])
     _, expected, _ = walked(backbone, FixedPointInversion(), method, [0, 1])
@@ -216,7 +216,7 @@ def test_direct_inversion_with_a_solver(backbone: StableDiffusionBackbone) -> No
 def test_rf_inversion_without_the_model_leads_to_the_drawn_noise(
     backbone: StableDiffusionBackbone,
 ) -> None:
-    """At γ = 1 the walk is the straight line from the picture to the noise."""
+    """At γ = 1 the trajectory is the straight line from the picture to the noise."""
     clean, walk, _ = walked(backbone, RFInversion(gamma=1.0), DDIM(steps=5, guidance=1.0), [0])
     noise = Draws(0, ["0"]).normal_like(clean, "rf_inversion")
     first, top = walk.path.levels[-1], walk.path.levels[0]
@@ -285,7 +285,7 @@ def test_proximal_guidance_by_hand() -> None:
 
 
 def test_null_text_takes_adams_steps() -> None:
-    """Adam's first step is the learning rate itself, against the slope's sign.
+    """Adam's first step is the learning rate, against the gradient's sign.
 
     With the source's noise 1 and ∅ at 0, guided noise is `w` instead of 1 until ∅ is 1: every
     entry of ∅ goes up, by 0.01, then 0.99 and 0.98 of it.
@@ -297,7 +297,7 @@ def test_null_text_takes_adams_steps() -> None:
 
 
 def test_null_text_stops_each_case_separately() -> None:
-    """The first case's loss is too small for a second step; the other takes all ten."""
+    """The first case stops after one step, because its loss is small; the other takes all ten."""
     model = Flat()
     walk = invert(model, NullTextInversion(), flat(1e-4, 1.0), steps=1)
     assert walk.negatives is not None
@@ -324,7 +324,7 @@ def test_edit_friendly_noise_maps_reconstruct(
 
 
 def test_edit_friendly_noises_by_hand() -> None:
-    """A network that sees no noise: `z_s = √(ā_s/ā_t) z_t + σ · noise`."""
+    """A network that predicts zero noise: `z_s = √(ā_s/ā_t) z_t + σ · noise`."""
     walk = invert(Flat(), EditFriendlyInversion(skip=0.0), flat(0.0), steps=4)
     assert walk.noises is not None
     for i, (here, there) in enumerate(walk.path.steps):

@@ -1,4 +1,4 @@
-"""Inversions are computed once: what is kept, what is noticed, what is never confused."""
+"""Inversions are computed once: what is cached, when it is valid, and how it is named."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def invert(
     steps: int = STEPS,
     seed: int = 0,
 ) -> tuple[Trajectory, int]:
-    """The trajectory and how many rows went through the U-Net for it."""
+    """The trajectory, and the number of rows through the U-Net."""
     before = backbone.evaluations.forward
     conditions = Conditions(
         source=backbone.embed([case.source_prompt for case in cases]),
@@ -68,7 +68,7 @@ def invert(
 
 
 class Drawn(DDIMInversion):
-    """Adds the case's own noise: what random numbers are drawn for must be in the key."""
+    """Adds the case's noise, so that the key must include what the random numbers depend on."""
 
     uses_draws = True
 
@@ -99,7 +99,7 @@ def test_a_batch_is_inverted_once(backbone: StableDiffusionBackbone) -> None:
 
 
 def test_a_trajectory_never_comes_from_another_batch(backbone: StableDiffusionBackbone) -> None:
-    """A model's last bits depend on what is computed together, so that is part of the name."""
+    """A model's last bits depend on the batch, so it is part of the name."""
     kept = cache()
     invert(backbone, THREE[:1], inverter(kept))
     invert(backbone, THREE[1:], inverter(kept))
@@ -259,7 +259,7 @@ def test_a_size_limit_of_zero_disables_the_cache(folder: Path) -> None:
 
 
 def test_all_users_of_the_cache_share_the_size_limit(folder: Path) -> None:
-    """A direction may not push out more of the inversions than the run's own limit asks for."""
+    """A direction may not evict more inversions than the run's limit requires."""
     cache().write("kind", "inversion", entry(8000))
     cache(20_000).kept("words", [1], Entry)
     assert (folder / "inversion.safetensors").exists()

@@ -1,4 +1,4 @@
-"""Claims: which process works on which cases, and what is said and left behind."""
+"""Claims: which process works on which cases, with messages and cleaning up."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _hold(directory: Path, line: Any) -> None:
 
 @pytest.fixture
 def other(tmp_path: Path) -> Any:
-    """Another process that holds the places 4 to 7: (its number, the line that ends it)."""
+    """Another process that holds positions 4 to 7: (its id, the line that ends it)."""
     ours, theirs = FORK.Pipe()
     process = FORK.Process(target=_hold, args=(tmp_path, theirs))
     process.start()

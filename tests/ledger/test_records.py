@@ -1,4 +1,4 @@
-"""Records on the disk: whole lines, one owner, and words when the disk does not play along."""
+"""Records on disk: complete lines, one owner, and messages for errors of the disk."""
 
 from __future__ import annotations
 
@@ -262,7 +262,7 @@ def test_progress_is_read_without_writing(tmp_path: Path) -> None:
 
 
 def test_threads_share_one_log(tmp_path: Path) -> None:
-    """Some add while others look: no line is lost, cut off or added twice."""
+    """Threads that add and read: no line is lost, incomplete or repeated."""
     with RecordLog(tmp_path) as log, ThreadPoolExecutor(4) as pool:
 
         def add(first: int) -> None:

@@ -1,4 +1,4 @@
-"""The losses against their formulas written out, and their gradients against finite differences."""
+"""The losses against their written-out formulas, and gradients against finite differences."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def randn(*shape: int, seed: int = 0) -> Tensor:
 
 
 def formula(v: Tensor, ref: Tensor, tau: float, query: str) -> float:
-    """PatchNCE of one case, patch by patch, as it is written on paper."""
+    """PatchNCE of one case, patch by patch, as in the formula."""
     v, ref = (x / x.norm(dim=1, keepdim=True) for x in (v, ref))
     total = 0.0
     for s in range(len(v)):

@@ -1,4 +1,4 @@
-"""Terms of the losses: what they read, which patches they take, how they add up."""
+"""Terms of the losses: what they read, which patches they draw, how they are summed."""
 
 from __future__ import annotations
 

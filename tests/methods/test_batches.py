@@ -1,4 +1,4 @@
-"""A case is edited alike alone, among three and among eight."""
+"""A case has the same edit alone and in batches of three and eight."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A source's row that is put back, and an edited row that moves by as much."""
+"""Resetting the source branch, and moving the edit by the same correction."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Delta and Contrastive Denoising Score: whose numbers are whose. The rule: tests/parity."""
+"""Delta and Contrastive Denoising Score: random numbers and settings. The rule: tests/parity."""
 
 from __future__ import annotations
 

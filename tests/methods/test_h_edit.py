@@ -146,7 +146,7 @@ class Published:
         return self.unet(x, time, text, return_dict=False)[0]
 
     def invert(self) -> tuple[list[Tensor], list[Tensor]]:
-        """(latents from the picture on, what each step adds to its mean), least noisy first."""
+        """(latents starting with the picture, residuals of the steps), least noisy first."""
         times = [0, *reversed(self.times)]
         xts = [self.clean]
         if self.ddim:
@@ -304,7 +304,7 @@ def test_without_a_difference_the_picture_is_reconstructed(
 def test_the_last_correction_of_a_step_counts_for_blending(
     double: StableDiffusionBackbone,
 ) -> None:
-    """Otherwise the sum of maps would have three times as many; the mask would not show it."""
+    """Otherwise the sum would have three times as many maps, which the mask would not show."""
     method = with_fields(PUBLISHED, corrections=3)
     begun = given(double, method, [0], MAPS)
     theirs = Published(double, begun, 0, method)

@@ -241,7 +241,7 @@ def test_swapped_pairs_differ(double: StableDiffusionBackbone) -> None:
 
 
 def test_the_same_prompt_gives_the_picture(double: StableDiffusionBackbone) -> None:
-    """Without guidance the error of source and edit is the same, so it is taken off whole."""
+    """Without guidance source and edit have the same error, so it cancels."""
     method = with_fields(METHOD, guidance=1.0)
     begun = begin(double, method)
     words = [with_fields(w, target=w.source) for w in begun.conditions.words]

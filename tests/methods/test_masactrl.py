@@ -1,4 +1,4 @@
-"""MasaCtrl: which rows attend to whose keys and values, where and when."""
+"""MasaCtrl: which rows attend to which keys and values, at which sites and steps."""
 
 from __future__ import annotations
 

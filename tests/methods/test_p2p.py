@@ -1,4 +1,4 @@
-"""Prompt-to-Prompt: which rows, which layers, which steps, and what the maps become."""
+"""Prompt-to-Prompt: rows, layers, steps, and edited maps."""
 
 from __future__ import annotations
 

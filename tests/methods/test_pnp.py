@@ -1,4 +1,4 @@
-"""Plug-and-Play: which rows, which layers, which steps."""
+"""Plug-and-Play: rows, layers and steps."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ NOISE = np.random.default_rng(0).normal(0, 1, (2, 40))
 
 
 def cases(psnr: float, lpips: float, count: int = 40, success: int = 0) -> list[Record]:
-    """Case i has what all have, its own difficulty, and what the numbers add."""
+    """Case i's value: a common base, its difficulty, and the given offsets."""
     return [
         ok(
             str(i), str(i % 2), psnr_bg=20 + i / 10 + psnr * (1 + NOISE[0, i] / 2),
@@ -178,7 +178,7 @@ def test_three_runs_are_corrected_together(
 
 
 def untouched(psnr: float, infinite: int, count: int = 100) -> list[Record]:
-    """The background of the first cases is untouched."""
+    """The background of the first cases is unchanged."""
     return [ok(str(i), psnr_bg=math.inf if i < infinite else psnr + i / 10) for i in range(count)]
 
 
@@ -227,7 +227,7 @@ def test_infinite_pairs_of_both_signs_have_no_mean(
 def test_a_metric_is_tested_as_if_it_were_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Successes are full of ties; they must not change how a metric without ties is tested."""
+    """Successes have many ties; these must not change the test of a metric without ties."""
     write_run(tmp_path / "first", cases(0, 0, count=20, success=10))
     write_run(tmp_path / "second", cases(0.3, 0, count=20, success=12))
     (alone,) = rows(capsys, str(tmp_path), "--metrics", "psnr_bg")

@@ -58,7 +58,7 @@ def test_recompressed_pictures_are_never_in_one_column(
 def test_unknown_use_of_masks_is_separate_from_none(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of pictures that others made nobody may know whether the method had the mask."""
+    """For pictures made elsewhere it may be unknown whether the method had the mask."""
     for name, said in (("a", False), ("b", None)):
         write_run(tmp_path / name, [ok(c, psnr_bg=1.0) for c in "xyz"], uses_mask=said)
     text = printed(capsys, str(tmp_path))

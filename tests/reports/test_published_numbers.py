@@ -1,4 +1,4 @@
-"""Numbers of papers: the form of the registry, how far papers are apart, what runs a row here."""
+"""Published numbers: the registry's format, the range of sources, and how to run a row."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_no_row_is_repeated() -> None:
 
 
 def test_no_numbers_are_another_sources_without_saying_so() -> None:
-    """Papers copy rows of others; a copy counts as one more measurement only if it is marked."""
+    """Papers copy rows of others; copies must be marked, so that they do not count twice."""
     seen: dict[tuple[float | None, ...], PublishedRow] = {}
     for row in filter(lambda row: row.own, ROWS):
         other = seen.setdefault(tuple(row.values.values()), row)

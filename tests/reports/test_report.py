@@ -238,7 +238,7 @@ def test_one_run_and_a_run_that_has_only_begun(tmp_path: Path) -> None:
 
 
 def test_runs_with_two_evaluations_share_no_table(tmp_path: Path) -> None:
-    """What is swept is found for each sort: the methods differ between them."""
+    """Swept settings are found per evaluation: the methods differ between them."""
     for protocol, method in (("masked", "A"), ("published", "B")):
         for size in (1, 2):
             settings = {"size": size, "method": {"_target_": f"x.{method}", "own": method}}
@@ -341,7 +341,7 @@ def test_in_a_browser_it_sorts_and_filters(sweep: list[Run], tmp_path: Path) -> 
 
 @pytest.mark.slow
 def test_a_large_sweep_is_under_five_megabytes(tmp_path: Path) -> None:
-    """The worst there is: 100 cases of 3 × 3 variants, pictures that nothing can compress."""
+    """The worst case: 100 cases of 3 × 3 variants with incompressible pictures."""
     runs = find_runs([write_sweep(tmp_path / "sweep", cases=100, side=128, values=(0.1, 0.2, 0.4))])
     assert write_report(tmp_path / "report.html", runs, lookups=lookups(runs)) < 5e6
     page = (tmp_path / "report.html").read_text()
@@ -353,7 +353,7 @@ def test_a_large_sweep_is_under_five_megabytes(tmp_path: Path) -> None:
 
 
 def _title(page: str, folder: Path) -> str:
-    """What the page's title is once its scripts have run."""
+    """The page's title after its scripts have run."""
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     assert browser, "this test needs a browser: install `chromium`"
     (folder / "page.html").write_text(page)

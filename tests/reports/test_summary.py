@@ -73,7 +73,7 @@ def test_the_file_is_json_without_surprises(tmp_path: Path) -> None:
 
 
 def test_reports_do_not_import_runs() -> None:
-    """What a run leaves on disk they read through the ledger."""
+    """They read a run's data through the ledger."""
     pattern = re.compile(r"^\s*(?:from|import) (zerocon\.\w+|torch)", re.MULTILINE)
     for file in (Path(__file__).parents[2] / "zerocon" / "reports").rglob("*.py"):
         imported = set(pattern.findall(file.read_text()))

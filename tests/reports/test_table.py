@@ -210,7 +210,7 @@ def test_every_published_row_has_its_base_model_and_source() -> None:
 
 @pytest.mark.slow
 def test_very_many_records_are_read_in_little_memory(tmp_path: Path) -> None:
-    """A fifth of a million; a million take five times as long and not five times the memory."""
+    """200,000 records; a million take five times as long, but not five times the memory."""
     command = [sys.executable, "benchmarks/table.py", "--runs", "400", "--folder", str(tmp_path)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(

@@ -44,7 +44,7 @@ def run_by(executor: str, root: Path, pie: Path, cases: int = 4, steps: int = 2)
 
 @pytest.fixture
 def same_threads() -> Iterator[None]:
-    """As many as a worker has: sums over threads differ in their last bits, and pixels round."""
+    """As many threads as a worker, because sums over threads differ in their last bits."""
     before, cores = torch.get_num_threads(), os.cpu_count() or 1
     torch.set_num_threads(max(1, cores // 2))
     yield

@@ -1,7 +1,7 @@
-"""Runs that are killed, shared, or out of disk end with what an undisturbed run has.
+"""Runs that are killed, shared, or out of disk space have the results of an undisturbed run.
 
-A toy takes the models' place. Its pictures depend on their whole batch, as a model's last bits
-do, so a batch that is cut differently after a kill shows.
+A toy replaces the models. Its pictures depend on their whole batch, as a model's last bits do, so
+a batch that is cut differently after a kill is noticed.
 """
 
 from __future__ import annotations
@@ -244,7 +244,7 @@ def test_a_full_disk_ends_the_run_and_harms_nothing(
 
 
 class Unreadable(ToyDataset):
-    """Of ten cases in a row, `readable` can be read."""
+    """`readable` of ten consecutive cases can be read."""
 
     readable = 0
 
@@ -255,7 +255,7 @@ class Unreadable(ToyDataset):
 
 
 def unreadable(monkeypatch: pytest.MonkeyPatch, count: int, readable: int) -> None:
-    """Runs of real editors from now on, on a dataset most of which is missing."""
+    """Use real editors, on a dataset of mostly missing cases."""
     backbone: Any = SimpleNamespace(device=torch.device("cpu"), too_long=lambda _: False)
 
     class Crew(LocalCrew):
@@ -276,7 +276,7 @@ def unreadable(monkeypatch: pytest.MonkeyPatch, count: int, readable: int) -> No
 def test_cases_that_fail_at_once_are_recorded_while_others_are_claimed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, batch: int, readable: int
 ) -> None:
-    """Nothing slows the two threads that use the records down: the race that there was."""
+    """Regression test of a race between the two threads that use the records."""
     unreadable(monkeypatch, count, readable)
     settings = settings_at(tmp_path, f"runner.batch_size={batch}")
     edit(settings)
@@ -490,8 +490,8 @@ Handed = tuple[tuple[str, ...], bool]  # the cases of a task, and whether it is 
 
 
 def outcome_of(dies: Callable[[Task], bool]) -> tuple[list[Handed], list[tuple[str, bool]]]:
-    """What a queue of one chunk hands out when the tasks that `dies` says lose their workers,
-    and the cases it records, each with whether it failed."""
+    """The tasks of a queue of one chunk if the tasks chosen by `dies` lose their workers, and the
+    recorded cases, each with whether it failed."""
     recorded: list[tuple[str, bool]] = []
     handed: list[Handed] = []
     chunk = Chunk(0, 3, ("a", "b", "c"), frozenset("abc"))

@@ -1,4 +1,4 @@
-"""No number is shown, continued or taken for another run when an input changed.
+"""No number is shown, continued or reused after an input changed.
 
 The models are replaced by a toy; settings, datasets, weights' files, records and reports are real.
 """
@@ -113,7 +113,7 @@ def world(tmp_path: Path, pie: Path, printed: io.StringIO) -> World:
 
 
 def cut(directory: Path, count: int = 2) -> None:
-    """Only so many records, and no reports: a partial run."""
+    """Reduce to a partial run with `count` records and without reports."""
     lines = (directory / "records.jsonl").read_bytes().splitlines(keepends=True)
     (directory / "records.jsonl").write_bytes(b"".join(lines[:count]))
     (directory / "gallery.html").unlink()
@@ -493,7 +493,7 @@ def test_files_are_hashed_once(world: World, monkeypatch: pytest.MonkeyPatch) ->
 def test_killed_between_two_files_of_its_beginning(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Until the origin is there, no run has begun; then its config and inputs are there, too."""
+    """A run begins with its origin file; then its config and inputs are there, too."""
     from zerocon.ledger import run_directory
 
     settings = world.settings()

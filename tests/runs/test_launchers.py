@@ -1,4 +1,4 @@
-"""Ready-made ways to start a sweep elsewhere: they compose, and say what they should."""
+"""Configured launchers of sweeps: they compose, with the expected settings."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_joblib_starts_two_at_a_time() -> None:
 
 
 def test_slurm_gets_a_job_array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All of the launcher but `sbatch`: what it would be given."""
+    """The whole launcher except `sbatch`, whose input is checked."""
     submitit = pytest.importorskip("submitit")
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     given: dict[str, Any] = {}

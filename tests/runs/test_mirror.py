@@ -1,4 +1,4 @@
-"""A tracker is told of finished runs once, from their records."""
+"""Finished runs are uploaded once to a tracker, from their records."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CONFIG = {"_target_": f"{__name__}.Notes"}
 
 @register("tracker")
 class Notes(NoTracker):
-    """Writes down what it is told."""
+    """Records its calls."""
 
     def start(self, config: Mapping[str, Any], name: str, group: str) -> None:
         TOLD.append(("start", config["method"]["steps"], name, group))

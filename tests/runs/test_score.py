@@ -1,4 +1,4 @@
-"""Scoring pictures that somebody else made: where they are found, how read, what is recorded."""
+"""Scoring pictures made elsewhere: finding, reading and recording them."""
 
 from __future__ import annotations
 
@@ -374,7 +374,7 @@ def test_our_own_runs_pictures_can_be_scored_again(pie: Path, tmp_path: Path) ->
 
 
 def test_use_of_the_mask_is_recorded_as_given(pie: Path, tmp_path: Path) -> None:
-    """Nobody can see it in the pictures: without a word of it, the run doesn't claim to know."""
+    """Pictures do not show it; without the option it is recorded as unknown."""
     for case_id in IDS:
         put(tmp_path / "flat" / f"{case_id}.png", photo(1))
     said = {"yes": True, "no": False}

@@ -1,4 +1,4 @@
-"""A search: nothing tried twice, nothing lost, the same trials again."""
+"""A search: no repeated and no lost trials, and reproducible trials."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def composed(overrides: tuple[str, ...]) -> DictConfig:
 
 
 def quickly(overrides: Sequence[str], foreign: Sequence[str] = ()) -> DictConfig:
-    """Composed, with the values that differ between trials put in by hand: Hydra takes long."""
+    """Compose once and insert the trials' values, because Hydra is slow."""
     overrides = [*foreign, *overrides]
     values = tuple(o for o in overrides if re.match(r"(method\.\w+|runner\.root)=", o))
     cfg = composed(tuple(o for o in overrides if o not in values)).copy()

@@ -1,4 +1,4 @@
-"""Runs looked at again: numbers from pictures, and pictures from the config."""
+"""Verifying runs: numbers from pictures, and pictures from the config."""
 
 from __future__ import annotations
 

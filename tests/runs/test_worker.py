@@ -1,4 +1,4 @@
-"""Batches that don't fit are halved; a broken case costs its batch-mates nothing."""
+"""Batches that do not fit are halved; a broken case does not affect its batch."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Cases:
 
 
 class Model:
-    """Stands for the models: what was edited together, and what goes wrong."""
+    """Replaces the models: records batches, and fails as requested."""
 
     def __init__(self) -> None:
         self.batches: list[str] = []

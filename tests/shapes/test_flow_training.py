@@ -1,4 +1,4 @@
-"""The flow transformer's training: one token in place of many, and where it looks."""
+"""The flow transformer's training: one token in place of many, and training times."""
 
 from __future__ import annotations
 

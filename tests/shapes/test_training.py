@@ -1,4 +1,4 @@
-"""The recipe: every stage runs from nothing, and a killed one goes on where it was."""
+"""The recipe: every stage trains from scratch, and continues after a kill."""
 
 from __future__ import annotations
 
