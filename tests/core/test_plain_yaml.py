@@ -1,4 +1,4 @@
-"""A stranger's YAML ends in words, never in a crash."""
+"""Untrusted YAML gives an error, never a crash."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import yaml
 from zerocon.core.plain_yaml import loaded
 
 
-def test_settings_are_read() -> None:
+def test_plain_settings_are_read() -> None:
     assert loaded("a: {b: [1, 2.5, x]}\nc:\n  - d: null\n") == {
         "a": {"b": [1, 2.5, "x"]},
         "c": [{"d": None}],
@@ -21,7 +21,7 @@ def test_settings_are_read() -> None:
 @pytest.mark.parametrize("text", ["'[' * 200_000", "'{a: ' * 200_000", "'- ' * 200_000",
                                   "'? ' * 200_000"])  # fmt: skip
 def test_deep_nesting_is_an_error(text: str) -> None:
-    """In a process of its own, which would be killed."""
+    """In a separate process, which a crash would kill."""
     code = (
         "import yaml\nfrom zerocon.core.plain_yaml import loaded\n"
         f"try:\n    loaded({text})\nexcept yaml.YAMLError:\n    print('refused')\n"

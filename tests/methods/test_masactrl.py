@@ -1,4 +1,4 @@
-"""MasaCtrl: which rows attend to whose keys and values, where and when."""
+"""MasaCtrl: which rows attend to which keys and values, at which sites and steps."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_before_its_first_step_it_is_word_swap(backbone: StableDiffusionBackbone
 
 
 @pytest.mark.parametrize("what", ["keys", "values", "queries"])
-def test_each_row_looks_things_up_in_its_counterpart(
+def test_each_row_attends_to_its_counterpart(
     backbone: StableDiffusionBackbone, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     start = given(backbone, METHOD, [0])
@@ -40,7 +40,7 @@ def test_each_row_looks_things_up_in_its_counterpart(
                 assert torch.equal(roles[whose], came[whose])
 
 
-def test_the_source_can_be_told_nothing(
+def test_the_source_can_have_an_empty_prompt(
     backbone: StableDiffusionBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     passes = watched(monkeypatch, masactrl, "self", "keys")
@@ -52,14 +52,14 @@ def test_the_source_can_be_told_nothing(
         assert torch.equal(passes[-1].rows["source"][1].tokens, wanted.tokens)
 
 
-def test_attention_within_what_is_kept() -> None:
+def test_attention_within_the_mask() -> None:
     probs = torch.tensor([[0.1, 0.3, 0.6], [0.0, 0.0, 1.0], [0.2, 0.3, 0.5]])
     kept = torch.tensor([[True, True, False], [True, True, False], [False, False, False]])
     expected = torch.tensor([[0.25, 0.75, 0.0], [0.5, 0.5, 0.0], [1 / 3, 1 / 3, 1 / 3]])
     assert same(within(probs[None, None], kept[None, None])[0, 0], expected, 1e-6)
 
 
-def test_a_mask_keeps_foreground_to_foreground(
+def test_foreground_attends_only_to_foreground(
     backbone: StableDiffusionBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     method = with_fields(METHOD, steps=2, masked=True, mask_threshold=0.5)
@@ -90,7 +90,7 @@ def test_a_mask_keeps_foreground_to_foreground(
     )
 
 
-def test_everything_in_the_foreground_is_no_mask(backbone: StableDiffusionBackbone) -> None:
+def test_a_full_foreground_equals_no_mask(backbone: StableDiffusionBackbone) -> None:
     method = with_fields(METHOD, masked=True, mask_threshold=0.0)
     start = given(backbone, method, [0, 1])
     assert same(start.run(method), start.run(METHOD), 1e-4)

@@ -1,4 +1,4 @@
-"""Prompt-to-Prompt: which rows, which layers, which steps, and what the maps become."""
+"""Prompt-to-Prompt: rows, layers, steps, and edited maps."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_the_same_prompt_edits_nothing(backbone: StableDiffusionBackbone) -> Non
     assert same(start.run(method), replayed)
 
 
-def test_refining_takes_the_sources_maps_but_for_new_words(
+def test_refining_uses_the_sources_maps_except_for_new_words(
     backbone: StableDiffusionBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start = given(backbone, CROSS, [0])
@@ -118,7 +118,7 @@ def test_self_attention_is_the_sources_on_the_conditional_row_of_coarse_layers(
             assert not torch.equal(kept["negative"], kept["source_negative"])
 
 
-def test_local_blend_holds_the_source_outside(backbone: StableDiffusionBackbone) -> None:
+def test_local_blend_restores_the_source_outside(backbone: StableDiffusionBackbone) -> None:
     everywhere = P2P(steps=4, guidance=3.0, blend_start=0.0, blend_threshold=0.0)
     nowhere = with_fields(everywhere, blend_threshold=1.0)  # nothing is more than the largest
     start = given(backbone, nowhere, [0, 1])  # case 1 has no blend words
@@ -183,7 +183,7 @@ def longer_target(start: Given) -> Given:
     return start
 
 
-def test_what_cannot_be_aligned_says_so(backbone: StableDiffusionBackbone) -> None:
+def test_prompts_that_can_not_be_aligned_have_a_message(backbone: StableDiffusionBackbone) -> None:
     start = longer_target(given(backbone, CROSS, [0]))
     with pytest.raises(CaseError, match="needs as many in both"):
         start.run(with_fields(CROSS, edit="replace"))

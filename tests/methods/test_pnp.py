@@ -1,4 +1,4 @@
-"""Plug-and-Play: which rows, which layers, which steps."""
+"""Plug-and-Play: rows, layers and steps."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_a_late_source_is_a_replayed_step_ahead_and_so_is_the_start(
         assert same(one.rows["target"][0], z) == (step == 0)
 
 
-def test_a_negative_prompt_of_its_own(
+def test_the_method_has_its_own_negative_prompt(
     backbone: StableDiffusionBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     method = PnP(steps=1, negative_prompt="a small ring")

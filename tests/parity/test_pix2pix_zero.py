@@ -1,4 +1,4 @@
-"""Against the pipeline of the method's authors, as diffusers keeps it among its deprecated ones."""
+"""Against the authors' pipeline, which diffusers keeps among its deprecated ones."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_the_edit_is_the_published_one(
 
 
 def test_the_loss_moves_the_edit(backbone: StableDiffusionBackbone) -> None:
-    """Or the parity above would say nothing about the loss."""
+    """Otherwise the parity above would not test the loss."""
     start = torch.randn(
         1, 4, 16, 16, generator=torch.Generator().manual_seed(3), dtype=torch.float64
     )
@@ -159,7 +159,7 @@ def test_the_regularised_inversion_is_the_published_one(
 def test_ours_costs_less_than_two_thirds_of_theirs(
     sharp_parts: Parts, backbone: StableDiffusionBackbone
 ) -> None:
-    """Their rows counted in their own network; ours by the backbone."""
+    """Their rows are counted in their network, ours by the backbone."""
     pipe = published(sharp_parts)
     rows = {"forward": 0, "backward": 0}
     forward = pipe.unet.forward

@@ -26,7 +26,7 @@ RATE, SCALE, CDS_WEIGHT = 0.1, 2000 / 16**2, 3.0
 
 @dataclass
 class Kept(Control):
-    """What the losses compare: all cross-attention maps, the decoder's self-attention outputs."""
+    """The losses' inputs: all cross-attention maps, the decoder's self-attention outputs."""
 
     maps: list[Tensor] = field(default_factory=list[Tensor])
     features: list[Tensor] = field(default_factory=list[Tensor])
@@ -145,7 +145,7 @@ def test_dds(edits: Both) -> None:
 
 @torch.no_grad()
 def test_cds(edits: Both) -> None:
-    """The source's patch asks for the edit's (CDS's orientation)."""
+    """The source's patch is the query (CDS's orientation)."""
     terms = losses(xa_weight=0.0, weight=CDS_WEIGHT, query="reference")
     ours = edits.edit(CDS(steps=2, loss=terms), NoInversion())
     agree(ours, [descended(sheet, 2, CDS_WEIGHT) for sheet in edits.sheets])

@@ -22,7 +22,7 @@ GENERATOR = PACKAGED / "generator"
 
 @dataclass(frozen=True)
 class Shapes:
-    """The package's own generator, or one retrained (`path`: its folder)."""
+    """The package's generator, or a retrained one in the folder `path`."""
 
     flow: ClassVar[bool] = False
     world: ClassVar[World] = "shapes"
