@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,14 +66,17 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
             yield from _codes(constant)
 
 
-def mutants(file: Path) -> list[Mutant]:
-    """All of a module's, in the order of its source."""
+def mutants(file: Path, sample: int | None = None, seed: object = 0) -> list[Mutant]:
+    """A module's mutants, in the order of its source; or as many of them, chosen at random."""
     tree = ast.parse(file.read_text())
-    return [
-        _mutant(file, tree, node, other, function)
+    every = [
+        (node, other, function)
         for node, function in _nodes(tree, (), None)
         for other in _changed(node)
     ]
+    if sample is not None and sample < len(every):
+        every = random.Random(f"{seed}/{file.name}").sample(every, sample)
+    return [_mutant(file, tree, *change) for change in every]
 
 
 def _mutant(
@@ -113,9 +117,11 @@ def _nodes(
 ) -> Iterator[tuple[ast.AST, str | None]]:
     """What may be changed, each with the function that it is in.
 
-    Not annotations, decorators (`frozen=True`), and the defaults of settings, which tests/config
-    compares with the yaml files.
+    Not annotations and what is imported for them, decorators (`frozen=True`), and the defaults of
+    settings, which tests/config compares with the yaml files.
     """
+    if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        return
     yield node, function
     if isinstance(node, ast.ClassDef):
         names = (*names, node.name)
@@ -142,21 +148,27 @@ def _changed(node: ast.AST) -> Iterator[ast.AST]:
             yield node.operand
         case ast.Compare(ops=[op, *others]) if type(op) in SWAPS:
             yield _but(node, ops=[SWAPS[type(op)](), *others])
-        case ast.Constant(value=bool(value)):
-            yield _but(node, value=not value)
-        case ast.Constant(value=int(value) | float(value)):
-            yield _but(node, value=value + 1)
         case ast.If(test=test) | ast.IfExp(test=test) | ast.While(test=test):
             yield _but(node, test=ast.UnaryOp(ast.Not(), test))
         case ast.comprehension(ifs=[first, *others]):
             yield _but(node, ifs=[ast.UnaryOp(ast.Not(), first), *others])
         case ast.Expr(value=ast.Call()):
             yield ast.copy_location(ast.Pass(), node)
-        case ast.Call(func=ast.Name(id=name)) if name in CALLS:
-            yield _but(node, func=_but(node.func, id=CALLS[name]))
-        case ast.Call(func=ast.Attribute(attr=name)) if name in CALLS:
-            yield _but(node, func=_but(node.func, attr=CALLS[name]))
-        case ast.Call(func=ast.Attribute(value=before, attr=name)) if name in LEFT_OUT:
+        case ast.Constant(value=bool() | int() | float() as value):
+            yield _but(node, value=not value if isinstance(value, bool) else value + 1)
+        case ast.Call(func=func):
+            yield from _other_calls(node, func)
+        case _:
+            pass
+
+
+def _other_calls(node: ast.Call, func: ast.expr) -> Iterator[ast.AST]:
+    match func:
+        case ast.Name(id=name) if name in CALLS:
+            yield _but(node, func=_but(func, id=CALLS[name]))
+        case ast.Attribute(attr=name) if name in CALLS:
+            yield _but(node, func=_but(func, attr=CALLS[name]))
+        case ast.Attribute(value=before, attr=name) if name in LEFT_OUT:
             yield before
         case _:
             pass

@@ -22,11 +22,11 @@ def test_anything_else_is_an_error_that_names_it(tmp_path: Path) -> None:
     """A plain `open` of the pipe would wait here forever."""
     os.mkfifo(tmp_path / "pipe")
     for path, kind in ((tmp_path / "pipe", "named pipe"), (Path(os.devnull), "device")):
-        before = len(os.listdir("/dev/fd"))
+        before = len(list(Path("/dev/fd").iterdir()))
         with pytest.raises(OSError, match=f"it is a {kind}, not a file") as raised:
             open_regular(path)
         assert raised.value.filename == str(path)
-        assert len(os.listdir("/dev/fd")) == before  # it was closed again
+        assert len(list(Path("/dev/fd").iterdir())) == before  # it was closed again
     with pytest.raises(OSError, match="directory"):
         open_regular(tmp_path)
 

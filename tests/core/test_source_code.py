@@ -62,7 +62,11 @@ def test_of_an_installed_package_only_its_own_files(tmp_path: Path) -> None:
     root = tmp_path / "site-packages"
     lay_out(
         root,
-        {"mine/__init__.py": "from mine.a import b\nimport other\n", "mine/a.py": "", "other.py": ""},
+        {
+            "mine/__init__.py": "from mine.a import b\nimport other\n",
+            "mine/a.py": "",
+            "other.py": "",
+        },
     )
     assert found(root, "mine", "mine/__init__.py") == {"mine/__init__.py", "mine/a.py"}
 
@@ -72,7 +76,7 @@ def test_code_that_is_used_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     lay_out(
         tmp_path,
         {
-            "code_top.py": "from code_used import used\nimport code_whole\nfrom json import dumps\n",
+            "code_top.py": "from code_used import used\nimport code_whole, json\n",
             "code_used.py": "from code_deeper import Deeper\ndef used(): pass\n",
             "code_deeper.py": "class Deeper: pass\n",
             "code_whole.py": "",
