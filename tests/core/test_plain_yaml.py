@@ -8,6 +8,7 @@ import sys
 import pytest
 import yaml
 
+from zerocon.core import plain_yaml
 from zerocon.core.plain_yaml import loaded
 
 
@@ -35,3 +36,27 @@ def test_objects_and_endless_texts_are_refused() -> None:
         loaded("!!python/object/apply:os.system [touch]")
     with pytest.raises(yaml.YAMLError, match="more than settings ever have"):
         loaded("a: " + "x" * 5_000_000)
+
+
+@pytest.mark.parametrize(
+    ("level", "of"),
+    [("[", "brackets"), ("{? ", "braces"), ("- ", "items"), ("? ", "keys"), ("[{? ", "both")],
+)
+def test_only_what_is_surely_shallow_goes_to_libyaml(
+    monkeypatch: pytest.MonkeyPatch, level: str, of: str
+) -> None:
+    """Up to 999 levels; a line's first signs are counted one by one."""
+    monkeypatch.setattr(plain_yaml, "_QUICK", "libyaml")
+    monkeypatch.setattr(yaml, "load", lambda _text, loader: loader)
+    deep = {"brackets": 1, "braces": 1, "items": 2, "keys": 2, "both": 2}[of]
+    most = 999 // deep
+    for more in ("", "x: 1\n"):
+        assert loaded(more + level * most) == "libyaml"
+        assert loaded(more + level * (most + 1)) is yaml.SafeLoader
+
+
+def test_a_text_may_have_four_million_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(yaml, "load", lambda text, _loader: len(text))
+    assert loaded(" " * 4_000_000) == 4_000_000
+    with pytest.raises(yaml.YAMLError):
+        loaded(" " * 4_000_001)

@@ -104,6 +104,20 @@ class Net:
         return list(noise.split(1))
 
 
+class VNet(Net):
+    """A U-Net that says `v = √ā ε - √(1-ā) z0`. With `z = √ā z0 + √(1-ā) ε` that is a noise."""
+
+    def __call__(
+        self,
+        z: Sequence[Tensor],
+        time: int,
+        texts: Sequence[Tensor],
+        control: Control | None = None,
+    ) -> list[Tensor]:
+        a, said = alpha(time), super().__call__(z, time, texts, control)
+        return [a**0.5 * v + (1 - a) ** 0.5 * x for v, x in zip(said, z, strict=True)]
+
+
 @dataclass
 class Attention:
     """`softmax(q kᵀ / √d) v`."""

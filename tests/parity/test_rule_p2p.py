@@ -16,7 +16,7 @@ from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
 from zerocon.inversions.ddim import DDIMInversion
 from zerocon.methods.p2p import P2P
 
-STEPS, W, CROSS, SELF = 4, 7.5, 0.6, 0.5
+STEPS, W, CROSS, SELF = 4, 7.5, 0.6, 0.7
 QUARTER = (16 // 4) ** 2  # positions at a quarter of the latent's side
 SOURCE_ROW, TARGET_ROW = 2, 3  # of [source ∅, target ∅, source, target]
 
@@ -121,13 +121,13 @@ def test_replace(double: StableDiffusionBackbone, net: Net, blended: bool) -> No
     for place in range(owl[-1] + 1, 77):  # as published: by the target's places
         mapper[place, place] = 1
 
-    blend = Blend([circle], owl, threshold=0.97, start=int(0.3 * STEPS)) if blended else None
+    blend = Blend([circle], owl, threshold=0.97, start=int(0.4 * STEPS)) if blended else None
     theirs, mask = edited(
         edits.sheets[0], lambda m, _: m @ mapper, schedule({red: (0.2, 0.9)}), blend
     )
     method = P2P(
         STEPS, W, edit="replace", cross=CROSS, cross_words={"red": [0.2, 0.9]}, self_attention=SELF,
-        local_blend=blended, blend_threshold=0.97, blend_start=0.3,
+        local_blend=blended, blend_threshold=0.97, blend_start=0.4,
     )  # fmt: skip
     ours = edits.edit(method, DDIMInversion())
     agree(ours, [theirs])
