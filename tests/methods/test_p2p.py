@@ -116,7 +116,7 @@ def longer_target(start: Given) -> Given:
 
 def test_prompts_that_can_not_be_aligned_have_a_message(backbone: StableDiffusionBackbone) -> None:
     start = longer_target(given(backbone, CROSS, [0]))
-    with pytest.raises(CaseError, match="needs as many in both"):
+    with pytest.raises(CaseError, match="needs equal numbers"):
         start.run(with_fields(CROSS, edit="replace"))
     start.conditions = with_fields(start.conditions, words=[])
     with pytest.raises(ValueError, match=r"Conditions\.words"):
