@@ -156,7 +156,7 @@ def test_shared_queries_and_keys_are_shared_probabilities(
         changed = {role: g.noise for role, g in predict(backbone, LEVEL, rows).items()}
     assert torch.equal(seen[site]["source"], seen[site]["target"])
     plain = {role: g.noise for role, g in predict(backbone, LEVEL, rows).items()}
-    torch.testing.assert_close(plain["source"], changed["source"])  # batch-mates never touch
+    torch.testing.assert_close(plain["source"], changed["source"])  # rows are independent
     assert not torch.allclose(plain["target"], changed["target"])
 
 
