@@ -34,7 +34,8 @@ class Int8Linear(nn.Module):
         scale = wide.abs().amax(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny) / 127
         self.register_buffer("weight", (wide / scale).round().to(torch.int8))
         self.register_buffer("scale", scale)
-        self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().clone())
+        bias: Tensor | None = linear.bias
+        self.register_buffer("bias", None if bias is None else bias.detach().clone())
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.float() if self.single else x
