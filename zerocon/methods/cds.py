@@ -8,7 +8,7 @@ from torch import Tensor
 
 from zerocon.backbones.base import Backbone
 from zerocon.core.conditions import Conditions, Draws
-from zerocon.core.forward import run_for_taps
+from zerocon.core.forward import run_for_taps, told
 from zerocon.core.prompts import edited_tokens
 from zerocon.inversions.base import Trajectory
 from zerocon.losses.base import Losses, Moment
@@ -41,9 +41,10 @@ class CDS(DDS):
 
         def loss_at(noisy: Latents) -> Tensor:
             with self.loss.watching(backbone.taps, weights, stop=True) as watch:
-                rows = {"target": (noisy["target"], conditions.target)}
+                text = told(backbone, conditions.target, self.guidance)
+                rows = {"target": (noisy["target"], text)}
                 run_for_taps(backbone, noising.level, rows)
                 return self.loss(watch("target"), reference, weights, moment)
 
-        held = gradients(loss_at, {"target": noising(z)})["target"]
+        held = gradients(loss_at, {"target": noising(z)}, backbone.dtype)["target"]
         return slope + noising.level.signal * held  # ∂ z_t / ∂ z
