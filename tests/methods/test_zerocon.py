@@ -187,7 +187,9 @@ def first_loss_after_moving(backbone: StableDiffusionBackbone, method: ZeroCon, 
             return watch("all")
 
     reference = {"source": view(z, "source")}
-    step = _Step(backbone, backbone.level(0.401), texts, method.loss.weights(0, 1), moment)
+    weights_now = method.loss.weights(0, 1)
+    empty = backbone.embed([""])
+    step = _Step(backbone, backbone.level(0.401), texts, weights_now, moment, empty)
     start = {"target": z, "negative": z}
     moved = method._descended(step, start, reference)  # pyright: ignore[reportPrivateUsage]
     return BOTH(view(moved["target"], "target"), reference["source"], weights, moment).item()

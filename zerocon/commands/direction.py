@@ -89,7 +89,10 @@ def _case(backbone: Backbone, direction: Direction, options: argparse.Namespace)
         pixels, notes = read_image(Path(image.name), image.parent, backbone.side)
         return Case("command line", pixels, *prompts, notes=notes)
     if isinstance(direction, DescribesSources):
-        raise ConfigError("direction=caption needs the picture: give it as --image FILE")
+        raise ConfigError(
+            "direction=caption needs the picture: give it as --image FILE, or choose another "
+            "direction, such as direction=sentences"
+        )
     return Case("command line", torch.zeros(3, backbone.side, backbone.side), *prompts)
 
 
