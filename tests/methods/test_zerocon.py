@@ -17,6 +17,7 @@ from zerocon.core.checks import ConfigError
 from zerocon.core.conditions import Condition, Conditions, Draws, Words
 from zerocon.core.levels import guided
 from zerocon.inversions.ddim import DDIMInversion
+from zerocon.losses import Losses, ZeCon
 from zerocon.losses.base import Moment, View
 from zerocon.losses.gradients import gradients
 from zerocon.methods.ddim import DDIM
@@ -80,6 +81,7 @@ VARIANTS = {
             **WEIGHTS | {"cut_sites": "down.*.res", "cut_features": "features", "n_patches": 32}
         ),
     ),
+    "zecon": changed(BASE, loss=Losses(zecon=ZeCon(weight=0.1, n_patches=16))),
     "queries": changed(BASE, loss=losses(**WEIGHTS, cut_sites="self@1/2", cut_features="queries")),
     "normalised": changed(BASE, gradient="normalised", gradient_steps=2),
     "reused": changed(BASE, reevaluate=False, gradient="clipped"),
