@@ -226,8 +226,8 @@ def by_zecon(sheet: Sheet) -> Tensor:
                 q_s, k_s = (x / (x.norm(dim=0) + 1e-7) for x in (q, k))
                 likeness = q_s.T @ k_s / TAU
                 loss = loss + (likeness.exp().sum(1).log() - likeness.diag()).mean()
-        (slope,) = torch.autograd.grad(ZECON * loss, moving)
-        target = target - slope
+        (slope,) = torch.autograd.grad(loss, moving)
+        target = target - ZECON * slope
         empty, text = sheet.net([target, target], t, [sheet.empty, sheet.target])
         source = ddim(source, source_noise, here, there)
         target = ddim(target, cfg(empty, text, W), here, there)
