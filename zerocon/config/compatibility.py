@@ -195,7 +195,10 @@ def model_of(config: Mapping[str, Any]) -> Model:
 
 def declared(config: Mapping[str, Any], group: str, file: Path) -> Any:
     """A choice of a group with its default settings, or its class if it has required settings."""
-    whole = OmegaConf.merge({"method": config["method"]}, {group: OmegaConf.load(file)})
+    # Whatever a backbone's usual settings are, what a class declares does not follow from them.
+    usual = OmegaConf.load(CONF / "usual" / "shapes.yaml")
+    known = {"method": config["method"], "usual": usual}
+    whole = OmegaConf.merge(known, {group: OmegaConf.load(file)})
     filled = plain(cast("DictConfig", whole))
     if "???" in filled[group].values():
         return find(group, filled[group][TARGET])

@@ -16,12 +16,12 @@ from torch import Tensor
 from zerocon.backbones.base import Backbone
 from zerocon.core.checks import in_range, one_of
 from zerocon.core.conditions import Condition, Conditions, Draws
-from zerocon.core.forward import Rows, needs_negative, predict, run_for_taps, told
+from zerocon.core.forward import Rows, needs_negative, predict, told
 from zerocon.core.levels import Guess, Level
 from zerocon.core.prompts import edited_tokens
 from zerocon.core.sampling import Branches, Guesses
 from zerocon.inversions.base import Trajectory
-from zerocon.losses.base import Losses, Moment, View, Weights
+from zerocon.losses.base import Look, Losses, Moment, View, Weights
 from zerocon.losses.gradients import Latents, gradients
 from zerocon.methods.base import Used
 
@@ -90,7 +90,8 @@ class ZeroCon:
                 texts["negative"] = trajectory.negative(step, empty)
             weights = self.loss.weights(step, steps)
             moment = Moment(step, steps, draws, edited)
-            return _Step(backbone, trajectory.path.levels[step], texts, weights, moment)
+            level = trajectory.path.levels[step]
+            return _Step(backbone, level, texts, weights, moment, conditions.negative)
 
         def descend(step: int, z: Branches) -> Branches:
             here = at(step)
@@ -144,10 +145,8 @@ class ZeroCon:
         self, here: _Step, source: Tensor, trajectory: Trajectory
     ) -> tuple[Guess, dict[str, View]]:
         """The source's guess, and what the losses compare the edit with."""
-        with self.loss.watching(here.backbone.taps, here.weights, stop=False) as watch:
-            roles = self._source_roles(here)
-            found = predict(here.backbone, here.level, here.rows(dict.fromkeys(roles, source)))
-            reference = {role: watch(role) for role in roles}
+        look = here.look(dict.fromkeys(self._source_roles(here), source))
+        found, reference = self.loss.seen(here.backbone, look, whole=True)
         guess = trajectory.guided_role(found, "source", "negative", self.source_guidance)
         return guess, reference
 
@@ -161,12 +160,11 @@ class ZeroCon:
             compared = {"negative": "negative", "target": "source"}
 
         def loss_at(moving: Latents) -> Tensor:
-            with self.loss.watching(here.backbone.taps, here.weights, stop=True) as watch:
-                run_for_taps(here.backbone, here.level, here.rows(moving))
-                losses = [
-                    self.loss(watch(role), reference[theirs], here.weights, here.moment)
-                    for role, theirs in compared.items()
-                ]
+            _, views = self.loss.seen(here.backbone, here.look(moving), whole=False)
+            losses = [
+                self.loss(views[role], reference[theirs], here.weights, here.moment)
+                for role, theirs in compared.items()
+            ]
             return torch.stack(losses).mean(0)
 
         moving = {role: latents[role] for role in compared}
@@ -193,6 +191,10 @@ class _Step:
     texts: dict[str, Condition]
     weights: Weights
     moment: Moment
+    empty: Condition  # of the empty prompt
 
     def rows(self, latents: Latents) -> Rows:
         return {role: (z, self.texts[role]) for role, z in latents.items()}
+
+    def look(self, latents: Latents) -> Look:
+        return Look(self.level, self.rows(latents), self.weights, self.empty)
