@@ -34,7 +34,7 @@ class Int8Linear(nn.Module):
         scale = wide.abs().amax(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny) / 127
         self.register_buffer("weight", (wide / scale).round().to(torch.int8))
         self.register_buffer("scale", scale)
-        bias: Tensor | None = linear.bias
+        bias: Any = linear.bias  # may be none, whatever torch declares
         self.register_buffer("bias", None if bias is None else bias.detach().clone())
 
     def forward(self, x: Tensor) -> Tensor:
