@@ -82,7 +82,8 @@ def contrastive(
             side = int(q.shape[1] ** 0.5) // size
             shares = counted.reshape(side, 16 // side, side, 16 // side).mean((1, 3))
             weights = shares.flatten()[places]
-            total = total + (losses * weights).sum() / weights.sum()
+            if weights.any():  # else none of the patches is counted
+                total = total + (losses * weights).sum() / weights.sum()
     return total
 
 
