@@ -179,8 +179,9 @@ def test_a_broken_case_becomes_a_failed_record(tmp_path: Path, pie: Path) -> Non
 
 
 def test_a_case_that_breaks_the_model_does_not_affect_its_batch(
-    settings: RunSettings, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, pie: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    settings = small(tmp_path, pie, "direction=word_swap")  # it embeds the target prompt itself
     embed = StableDiffusionBackbone.embed
     victim = worker.load(settings).dataset.load("000000000001").target_prompt
 

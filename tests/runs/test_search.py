@@ -289,7 +289,7 @@ def test_two_processes_divide_the_trials(
         ({"space": {"runner.batch_size": {"int": [1, 9]}}}, [], "no setting of what is done"),
         ({"space": {"seed": {"int": [1, 9]}}}, [], "no setting of what is done"),
         ({"objectives": ("mse_bg", "beauty")}, [], "no metric gives beauty; there is: .*psnr_bg"),
-        ({"objectives": ("bg_share",)}, [], "bg_share has no better direction"),
+        ({"objectives": ("bg_share",)}, [], "of bg_share neither more nor less is better"),
         ({}, ["method.steps=3"], r"method\.steps is what is searched"),
         ({}, ["dataset.split=test"], r"may not see the test cases: dataset\.split=validation"),
         ({}, ["runner.shard=1/2"], r"leave runner\.shard out"),
