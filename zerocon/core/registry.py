@@ -135,7 +135,7 @@ def _not_found(kind: str, name: str) -> str:
     if others:
         return f"{name} is a {others[0]}, not a {kind}"
     return (
-        f"{name} is not a known {kind}; there are: {', '.join(names(kind))}. A class of your own "
+        f"{name or repr(name)} is not a known {kind}; there are: {', '.join(names(kind))}. A class of your own "
         f'is known once its module says @zerocon.register("{kind}") and the command --plugin MODULE'
     )
 
