@@ -135,8 +135,9 @@ def _not_found(kind: str, name: str) -> str:
     if others:
         return f"{name} is a {others[0]}, not a {kind}"
     return (
-        f"{name or repr(name)} is not a known {kind}; there are: {', '.join(names(kind))}. A class of your own "
-        f'is known once its module says @zerocon.register("{kind}") and the command --plugin MODULE'
+        f"{name or repr(name)} is not a known {kind}; there are: {', '.join(names(kind))}. A class "
+        f'of your own is known once its module says @zerocon.register("{kind}") and the command '
+        "--plugin MODULE"
     )
 
 
