@@ -221,6 +221,12 @@ def test_unsupported_sizes_are_refused(tmp_path: Path) -> None:
         Flux("x", height=32)
 
 
+def test_pictures_of_another_size_are_refused(tmp_path: Path) -> None:
+    backbone = tiny_flux(tiny_flux_parts(tmp_path), size=(24, 40))
+    with pytest.raises(BackboneError, match=r"have 40 x 40 pixels, but .* set to 24 x 40"):
+        backbone.encode(torch.rand(1, 3, 40, 40))
+
+
 def test_a_missing_model_says_what_to_download(tmp_path: Path) -> None:
     with pytest.raises(BackboneError, match=r"hf download black-forest-labs/.*\n.*backbone=flux"):
         Flux(str(tmp_path / "nowhere"), device="cpu").load()

@@ -81,9 +81,20 @@ class TransformerBackbone(ABC):
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
+        self._check_images(images)
         scaled = (images * 2 - 1).to(self.device, self.vae.dtype)
         mean = at_least_single(self.vae.encode(scaled).latent_dist.mean)
         return (mean - shift_of(self.vae)) * self.vae.config["scaling_factor"]
+
+    def _check_images(self, images: Tensor) -> None:
+        """The sites' grids are those of one size: another would split text and image wrongly."""
+        height, width = images.shape[-2:]
+        if (height, width) != (self.height, self.width):
+            raise BackboneError(
+                f"the pictures have {height} x {width} pixels, but the backbone is set to "
+                f"{self.height} x {self.width}; datasets give squares, for which "
+                "backbone.side is the setting"
+            )
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
