@@ -105,7 +105,7 @@ def _with(node: Any, old: ast.AST, new: ast.AST) -> Any:
     if node is old:
         return new
     if isinstance(node, list):
-        return [_with(child, old, new) for child in node]  # pyright: ignore[reportUnknownVariableType]
+        return [_with(child, old, new) for child in node]
     if not isinstance(node, ast.AST):
         return node
     fields = {name: _with(child, old, new) for name, child in ast.iter_fields(node)}

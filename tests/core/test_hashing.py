@@ -244,3 +244,27 @@ def test_the_store_is_correct_after_many_writers_were_killed(tmp_path: Path) -> 
         digests = RememberedDigests(store, most_bytes=20_000)
         assert [digests(file) for file in files] == [file_digest(file) for file in files]
         assert store.stat().st_size <= 40_000
+
+
+def test_what_was_hashed_again_counts_as_new(
+    tmp_path: Path, hashed: list[str], later: None
+) -> None:
+    """A store in which `a` comes first and last is halved: `a` is of the newer half."""
+    a, b, c = (written(tmp_path / name, name.encode()) for name in "abc")
+    store = tmp_path / "digests"
+    first = RememberedDigests(store)
+    first(a)
+    first(b)
+    a.write_bytes(b"other")
+    first(a)
+    size = store.stat().st_size
+    full = RememberedDigests(store, most_bytes=size)
+    full(c)  # one too many
+    assert store.stat().st_size < size
+    hashed.clear()
+    left = RememberedDigests(store)
+    left(a)
+    left(c)
+    assert hashed == []
+    left(b)
+    assert hashed == ["b"]

@@ -17,6 +17,7 @@ def test_libraries_say_errors_only(monkeypatch: pytest.MonkeyPatch) -> None:
     logger = logging.getLogger("httpx")
     monkeypatch.setattr(logger, "level", logging.INFO)
     with warnings.catch_warnings(record=True) as warned:
+        warnings.resetwarnings()
         quiet()
         warnings.warn("soon", FutureWarning, stacklevel=1)
         warnings.warn("now", UserWarning, stacklevel=1)
@@ -24,6 +25,12 @@ def test_libraries_say_errors_only(monkeypatch: pytest.MonkeyPatch) -> None:
     assert os.environ["TOKENIZERS_PARALLELISM"] == "false"
     assert os.environ["TRANSFORMERS_VERBOSITY"] == "info"
     assert logger.level == logging.ERROR
+    monkeypatch.delenv("TRANSFORMERS_VERBOSITY")
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "true")
+    with warnings.catch_warnings():
+        quiet()
+    assert os.environ["TRANSFORMERS_VERBOSITY"] == "error"
+    assert os.environ["TOKENIZERS_PARALLELISM"] == "true"
 
 
 def test_weights_load_without_a_bar() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from zerocon.core.weights import (
     WeightsError,
     check_shards,
     is_harmless,
+    load_beside,
     load_strictly,
     read_published_pickle,
     read_tensors,
@@ -68,15 +70,42 @@ def test_invalid_files_are_refused(tmp_path: Path) -> None:
 
 
 class Exploit:
+    """Makes a folder when it is read as an ordinary pickle."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
     def __reduce__(self) -> tuple[object, tuple[str]]:
-        return eval, ("1/0",)
+        return os.mkdir, (str(self.folder),)
 
 
-@pytest.mark.parametrize("content", [{"weight": Exploit()}, [torch.zeros(1)], {"weight": 3}])
+@pytest.mark.parametrize(
+    "content", [[torch.zeros(1)], {"weight": 3}, {"one": torch.zeros(1), "other": 3}]
+)
 def test_a_pickle_of_more_than_tensors_is_refused(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "dino.pth")
-    with pytest.raises(WeightsError, match=r"dictionary of tensors|more than tensors"):
+    with pytest.raises(WeightsError, match="dictionary of tensors"):
         read_published_pickle(tmp_path / "dino.pth", "the ViT")
+
+
+def test_a_pickle_runs_nothing(tmp_path: Path) -> None:
+    torch.save({"weight": torch.zeros(1), "more": Exploit(tmp_path / "ran")}, tmp_path / "a.pth")
+    with pytest.raises(WeightsError, match="more than tensors"):
+        read_published_pickle(tmp_path / "a.pth", "the ViT")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_advice_ends_the_message_about_what_is_not_there() -> None:
+    def missing(path: str) -> None:
+        raise OSError(f"no such place: {path}\nand much more")
+
+    with pytest.raises(WeightsError) as raised:
+        load_beside(missing, "there", "the tokenizer", advice="Look elsewhere")
+    expected = "the tokenizer can't be loaded from 'there': no such place: there"
+    assert str(raised.value) == f"{expected}. Look elsewhere"
+    with pytest.raises(WeightsError) as raised:
+        load_beside(missing, "there", "the tokenizer")
+    assert str(raised.value) == expected
 
 
 def test_shards_must_agree_with_their_index(tmp_path: Path) -> None:

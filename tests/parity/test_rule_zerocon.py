@@ -78,12 +78,12 @@ def contrastive(
             places = chosen.get(f"{layer}/{size}", slice(None))
             q_s, a_s = (patches(x, size)[places] for x in (q, a))
             likeness = (q_s @ a_s.T / TAU).exp()
-            losses = -(likeness.diag() / likeness.sum(1)).log()
+            each = -(likeness.diag() / likeness.sum(1)).log()
             side = int(q.shape[1] ** 0.5) // size
             shares = counted.reshape(side, 16 // side, side, 16 // side).mean((1, 3))
             weights = shares.flatten()[places]
             if weights.any():  # else none of the patches is counted
-                total = total + (losses * weights).sum() / weights.sum()
+                total = total + (each * weights).sum() / weights.sum()
     return total
 
 
@@ -172,7 +172,7 @@ def pix2pix_zero(sheet: Sheet, xa: float) -> Tensor:
         slopes = torch.autograd.grad(loss, copies)
         moved = [target - slope for slope in slopes]
         empty, text = sheet.net(moved, t, [sheet.empty, sheet.target])
-        source = ddim(source, cfg(*noise, W), here, there)
+        source = ddim(source, cfg(noise[0], noise[1], W), here, there)
         target = ddim(moved[0], cfg(empty, text, W), here, there)
     return target
 
