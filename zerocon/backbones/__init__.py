@@ -9,10 +9,10 @@ from zerocon.core.registry import offer
 if TYPE_CHECKING:
     from zerocon.backbones.sd3 import SD3
     from zerocon.backbones.sdxl import SDXL
-    from zerocon.backbones.shapes import Shapes
+    from zerocon.backbones.shapes import Shapes, ShapesFlow
     from zerocon.backbones.stable_diffusion import StableDiffusion
 
-__all__ = ["SD3", "SDXL", "Shapes", "StableDiffusion"]
+__all__ = ["SD3", "SDXL", "Shapes", "ShapesFlow", "StableDiffusion"]
 
 __getattr__ = offer(
     __name__,
@@ -20,6 +20,7 @@ __getattr__ = offer(
         "SD3": "sd3",
         "SDXL": "sdxl",
         "Shapes": "shapes",
+        "ShapesFlow": "shapes",
         "StableDiffusion": "stable_diffusion",
     },
 )
