@@ -5,7 +5,7 @@ import sys
 from zerocon.core.interrupt import end_at_once
 
 if __name__ == "__main__":
-    end_at_once()  # before the other imports, which take a moment
+    end_at_once()  # before the slow imports
     from zerocon.cli import main
 
     main(["run", *sys.argv[1:]], program="run.py")

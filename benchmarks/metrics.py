@@ -1,11 +1,11 @@
-"""What metrics cost: time a case, alone and in a batch; memory, by the number of cases.
+"""Cost of metrics: time per case, alone and in a batch; memory by number of cases.
 
     python benchmarks/metrics.py speed [--batch 16] [--threads 2]
     python benchmarks/metrics.py memory [--cases 50 200 700]
 
-`speed` counts seconds on the clock; with --processor the processor's, which other programs on
-the machine hardly change. `memory` writes ShapesPIE's right answers as somebody's outputs and
-scores them with `zerocon score`, a new process for each number of cases.
+`speed` measures wall time or, with --processor, CPU time, which other programs on the machine
+hardly affect. `memory` writes ShapesPIE's ground truths as outputs and scores them with `zerocon
+score`, in a new process per number of cases.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ LARGEST = 700
 
 
 def seconds(action: Callable[[], object], repeats: int, clock: Callable[[], float]) -> float:
-    """The best of some repeats, after one that warms up."""
+    """The fastest of several repeats, after a warm-up."""
     action()
     times: list[float] = []
     for _ in range(repeats):
@@ -47,7 +47,7 @@ def seconds(action: Callable[[], object], repeats: int, clock: Callable[[], floa
 
 
 def speed(batch: int, repeats: int, clock: Callable[[], float]) -> dict[str, dict[str, float]]:
-    """Of each group of metrics: milliseconds a case alone and in a batch, and their ratio."""
+    """For each group of metrics, milliseconds per case alone and in a batch, and their ratio."""
     dataset = ShapesPIE(LARGEST, "test", side=64)
     cases = [dataset.load(case_id) for case_id in dataset.ids[:batch]]
     settings = plain(compose_config(["metrics=full"]))
@@ -73,7 +73,7 @@ def _timed(
 
 
 def write_outputs(folder: Path) -> None:
-    """The right answers of all of ShapesPIE, flat."""
+    """Write all of ShapesPIE's ground truths into one folder."""
     dataset = ShapesPIE(LARGEST, "test", side=64)
     for case_id in dataset.ids:
         path = Path("ground_truth") / str(dataset.source_path(case_id))
@@ -105,7 +105,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--repeats", type=int, default=10)
-    parser.add_argument("--processor", action="store_true", help="count the processor's seconds")
+    parser.add_argument("--processor", action="store_true", help="measure CPU time")
     parser.add_argument("--cases", type=int, nargs="+", default=[50, 200, 700])
     given = parser.parse_args()
     if given.what == "speed":

@@ -2,7 +2,7 @@
 
     python benchmarks/speed.py [--steps 10] [--batches 1 4 10] [--device cpu]
 
-Ratios within one run are what counts: machines differ, and one machine differs by the hour.
+Compare only ratios within one run: times vary between machines, and over time on one machine.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from zerocon.methods.ddim import DDIM
 
 
 def seconds(action: Callable[[], object], repeats: int) -> float:
-    """The best of some repeats, after one that warms up."""
+    """The fastest of several repeats, after a warm-up."""
     action()
     times: list[float] = []
     for _ in range(repeats):
@@ -36,7 +36,7 @@ def seconds(action: Callable[[], object], repeats: int) -> float:
 
 
 def measure(device: str, batch: int, steps: int, repeats: int) -> dict[str, float]:
-    """Seconds a case of each part."""
+    """Seconds per case of each part."""
     backbone = Shapes(device=device).load()
     images = torch.rand(batch, 3, backbone.side, backbone.side)
     prompts = [f"a big red circle on a gray background {i}" for i in range(batch)]

@@ -1,11 +1,11 @@
-"""What a sweep costs against as many separate runs that keep nothing, and what its re-run costs.
+"""Cost of a sweep, compared with separate runs without a cache, and of repeating it.
 
     python benchmarks/sweep.py [--variants 20] [--cases 20] [--steps 50] [--separate 20]
                                [--folder DIR]
 
-The variants are weights of the contrastive loss. Every command is started as a user starts it,
-imports and all. With `--separate 5` only five separate runs are made, and their mean stands for
-the others. `--folder` keeps the runs and the times; what is there is not measured again.
+The variants are weights of the contrastive loss. Times are of whole commands, including imports.
+With `--separate 5` only five separate runs are done, and their mean is used for the others.
+`--folder` keeps the runs and the times; existing ones are not measured again.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ IMPORTS = "import zerocon.commands.run, zerocon.runs.results, hydra"  # what a f
 
 
 def timed(command: Sequence[str], folder: Path) -> float:
-    """Seconds of a whole process, with a cache of inversions of its own."""
+    """Seconds of a whole process with a separate cache of inversions."""
     environment = os.environ | {"ZEROCON_CACHE": str(folder / "cache")}
     started = time.perf_counter()
     subprocess.run(command, check=True, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
@@ -49,7 +49,7 @@ def run(folder: Path, weights: Sequence[float], cases: int, steps: int, *more: s
 
 
 def rows(folder: Path) -> dict[str, int]:
-    """Rows through the U-Net in all runs of a folder: inversion, source beside the edit, edit."""
+    """Rows through the U-Net in all runs of a folder: inversion, source branch, edit."""
     sessions = [
         s for d in sorted((folder / "runs").glob("run-*")) for s in RunDirectory(d).sessions()
     ]
@@ -68,7 +68,7 @@ def _total(sessions: Sequence[dict[str, Any]], what: str, stage: str) -> int:
 
 
 class Times:
-    """Seconds by name, kept in a file as soon as each is known."""
+    """Seconds by name, each saved to a file at once."""
 
     def __init__(self, file: Path) -> None:
         self.file = file

@@ -1,9 +1,9 @@
-"""How long `zerocon table` takes over very many records, and how much memory.
+"""Time and memory of `zerocon table` over very many records.
 
     python benchmarks/table.py [--runs 2000] [--cases 500] [--folder DIR] [--rows method.guidance]
 
 Writes made-up runs in the real format (the numbers are random, every 50th case failed), then
-times the whole command as a user starts it, imports and all.
+times the whole command, including imports.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=2000)
     parser.add_argument("--cases", type=int, default=500)
-    parser.add_argument("--folder", type=Path, help="keeps the runs there for the next time")
+    parser.add_argument("--folder", type=Path, help="folder to keep the runs in for repeated use")
     options, more = parser.parse_known_args()
     with tempfile.TemporaryDirectory() as temporary:
         root = options.folder or Path(temporary)

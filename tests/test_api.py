@@ -85,7 +85,7 @@ def test_settings_are_composed_and_checked() -> None:
     settings = zerocon.compose(["method=pnp", "method.steps=7"])
     assert type(settings.method).__name__ == "PnP"
     assert settings.method.steps == 7
-    with pytest.raises(ConfigError, match="no setting of a backbone"):
+    with pytest.raises(ConfigError, match="is not a setting of a backbone"):
         zerocon.load("shapes", "method.steps=3")
 
 
@@ -103,11 +103,11 @@ def test_blend_words_keep_the_rest_of_the_picture(photo: Path) -> None:
 @pytest.mark.parametrize(
     ("method", "more", "blend", "said"),
     [
-        ("p2p", [], ("house", "circle"), "'house' does not stand in the source prompt"),
-        ("p2p", [], ("circle", "house"), "'house' does not stand in the target prompt"),
+        ("p2p", [], ("house", "circle"), "'house' is not in the source prompt"),
+        ("p2p", [], ("circle", "house"), "'house' is not in the target prompt"),
         ("zerocon", [], ("circle", "circle"), "no effect with ZeroCon"),
         ("p2p", ["method.local_blend=false"], ("circle", "circle"), "no effect with P2P"),
-        ("masactrl", ["method.masked=true"], None, "needs the words that the edit is about"),
+        ("masactrl", ["method.masked=true"], None, "needs the edited words"),
     ],
 )
 def test_blend_words_that_would_do_nothing_are_refused(

@@ -6,10 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
+from diffusers import (
+    AutoencoderKL,
+    FlowMatchEulerDiscreteScheduler,
+    FluxTransformer2DModel,
+    SD3Transformer2DModel,
+)
 from torch import nn
 from transformers import (
     CLIPTextConfig,
+    CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
     T5Config,
@@ -17,6 +23,7 @@ from transformers import (
     T5TokenizerFast,
 )
 
+from zerocon.backbones.flux import FluxBackbone, FluxParts
 from zerocon.backbones.loading import fingerprint_of
 from zerocon.backbones.sd3 import SD3Backbone, SD3Parts, SD3PartsWithoutT5
 from zerocon.shapes.captions import vocabulary
@@ -131,3 +138,36 @@ def tiny_sd3(parts: SD3PartsWithoutT5, **changes: Any) -> SD3Backbone:
     settings = {"dtype": torch.float32} | changes
     dtype = settings.pop("dtype")
     return SD3Backbone(parts, "tiny-sd3", CPU, dtype, fingerprint_of(parts), **settings)
+
+
+def tiny_flux_parts(folder: Path, *, schnell: bool = False, **changes: Any) -> FluxParts:
+    """Two blocks with two streams and two with one; `changes`: to the transformer's config."""
+    torch.manual_seed(0)
+    tokenizer, tokenizer_2 = write_clip_tokenizer(folder / "tokenizer"), t5_tokenizer()
+    config: dict[str, Any] = {
+        "in_channels": 64,
+        "num_layers": 2,
+        "num_single_layers": 2,
+        "attention_head_dim": 8,
+        "num_attention_heads": 2,
+        "joint_attention_dim": WIDTH,
+        "pooled_projection_dim": 12,
+        "guidance_embeds": not schnell,
+        "axes_dims_rope": (2, 2, 4),
+    }
+    shift: dict[str, Any] = {"shift": 1.0 if schnell else 3.0, "use_dynamic_shifting": not schnell}
+    return FluxParts(
+        vae=tiny_vae(),
+        transformer=awake(FluxTransformer2DModel(**config | changes)),
+        text_encoder=CLIPTextModel(clip_config(tokenizer, 12, 12)),
+        tokenizer=tokenizer,
+        text_encoder_2=t5_encoder(tokenizer_2),
+        tokenizer_2=tokenizer_2,
+        scheduler=FlowMatchEulerDiscreteScheduler(**shift),
+    )
+
+
+def tiny_flux(parts: FluxParts, **changes: Any) -> FluxBackbone:
+    settings: dict[str, Any] = {"dtype": torch.float32, "size": (32, 32), "t5_tokens": 24} | changes
+    dtype = settings.pop("dtype")
+    return FluxBackbone(parts, "tiny-flux", CPU, dtype, fingerprint_of(parts), **settings)

@@ -1,4 +1,4 @@
-"""Text-guided image editing with pretrained diffusion models, as experiments."""
+"""Experiments on text-guided image editing with pretrained diffusion models."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FROM = {"record": "zerocon.core.taps", "replace": "zerocon.core.taps"}
 
 
 def __getattr__(name: str) -> Any:
-    """`zerocon.edit` and so on, without making every import of the package load torch."""
+    """Load `zerocon.edit` and the like on first use, so that importing the package is fast."""
     if name in __all__:
         return getattr(import_module(_FROM.get(name, "zerocon.api")), name)
     raise AttributeError(f"module 'zerocon' has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""The parts of an edit, from Python: load a model, invert a picture, sample, look inside.
+"""The Python interface: load a model, invert a picture, sample, read activations.
 
     backbone = zerocon.load("shapes")
     edit = zerocon.prepare("photo.png", source="…", target="…", backbone=backbone)
@@ -7,7 +7,7 @@
         latent = edit.sample(trajectory)
     edit.picture(latent).save("edited.png")
 
-`zerocon.edit` does all of it in one call. Settings are those of the command line.
+`zerocon.edit` does all of this in one call. Settings are those of the command line.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ if TYPE_CHECKING:
 
 
 def load(name: str = "shapes", *overrides: str) -> Backbone:
-    """A backbone by its name in `conf/backbone`: `load("sd15", "backbone.path=sd15")`."""
+    """Load a backbone by its name in `conf/backbone`: `load("sd15", "backbone.path=sd15")`."""
     from zerocon.config.bind import build
     from zerocon.config.compose import compose_config, plain
 
     for override in overrides:
         if not override.lstrip("+").startswith("backbone."):
-            raise ConfigError(f"{override} is no setting of a backbone; write backbone.…=…")
+            raise ConfigError(f"{override} is not a setting of a backbone; write backbone.…=…")
     config = plain(compose_config([f"backbone={name}", *overrides]))
     return build(config, "backbone")().load()
 
 
 def compose(overrides: Sequence[str] = ()) -> RunSettings:
-    """The settings of a run, checked: `compose(["method=pnp", "method.steps=20"])`.
+    """Compose and check a run's settings: `compose(["method=pnp", "method.steps=20"])`.
 
-    What they describe is in `.method`, `.inversion`, `.direction`, `.backbone`, …, as objects.
+    The configured objects are `.method`, `.inversion`, `.direction`, `.backbone`, ….
     """
     from zerocon.config.settings import compose_settings
 
@@ -60,7 +60,7 @@ def compose(overrides: Sequence[str] = ()) -> RunSettings:
 
 @dataclass(frozen=True, eq=False)
 class Edit:
-    """One picture and what it should become, ready to be inverted and sampled."""
+    """One picture and its prompts, ready for inversion and sampling."""
 
     settings: RunSettings
     backbone: Backbone
@@ -81,16 +81,16 @@ class Edit:
         return self.batch.draws
 
     def invert(self) -> Trajectory:
-        """The picture's latents under the inversion, [step + 1, 1, channel, y, x].
+        """Invert the picture; the latents are [step + 1, 1, channel, y, x].
 
-        To sample from another latent, `trajectory.starting_from(z)`.
+        To sample from another latent, use `trajectory.starting_from(z)`.
         """
         from zerocon.runs.worker import invert
 
         return invert(self.settings, self.backbone, self.batch)
 
     def sample(self, trajectory: Trajectory | None = None) -> Tensor:
-        """The edited latent, [1, channel, y, x]."""
+        """Sample the edited latent, [1, channel, y, x]."""
         found = self.invert() if trajectory is None else trajectory
         return self.settings.method(self.backbone, found, self.conditions, self.draws)
 
@@ -110,7 +110,7 @@ def prepare(
     overrides: Sequence[str] = (),
     backbone: Backbone | None = None,
 ) -> Edit:
-    """Everything of an edit but the sampling; the arguments are those of `edit`."""
+    """Prepare an edit without sampling; the arguments are those of `edit`."""
     from zerocon.runs.worker import prepare as prepare_batch
 
     settings = settings_of_edit(source, [f"method={method}", *overrides])
@@ -130,12 +130,12 @@ def edit(
     overrides: Sequence[str] = (),
     backbone: Backbone | None = None,
 ) -> Image.Image:
-    """The picture, edited from what `source` says of it to what `target` says.
+    """Edit the picture, described by `source`, to match `target`.
 
-    `overrides` are settings as on the command line: `["loss.cut_weight=0.5"]`. Without a
-    `source` the picture's caption takes its place (`direction=caption`). `blend`: the words that
-    the edit is about, in the source and in the target prompt; Prompt-to-Prompt keeps the rest of
-    the picture, and MasaCtrl's mask needs them. Give a loaded `backbone` to edit many pictures.
+    `overrides` are settings as on the command line: `["loss.cut_weight=0.5"]`. Without `source`,
+    the picture's caption is used (`direction=caption`). `blend`: the edited words in the source
+    and the target prompt; Prompt-to-Prompt preserves the rest of the picture, and MasaCtrl's mask
+    needs them. Pass a loaded `backbone` to edit many pictures.
     """
     made = prepare(
         image,
@@ -150,7 +150,7 @@ def edit(
 
 
 def settings_of_edit(source: str, overrides: Sequence[str]) -> RunSettings:
-    """Of a run of one picture; the prompts are needed, or something that writes them."""
+    """Settings for one picture; needs prompts, or a direction that makes them."""
     from zerocon.config.settings import compose_settings
 
     chosen = any(o.startswith("direction=") for o in overrides)
@@ -164,7 +164,7 @@ def request(
     from zerocon.datasets.images import open_picture, picture_tensor
 
     if not target.strip():
-        raise ConfigError("the target prompt is empty: say what the picture should become")
+        raise ConfigError("the target prompt is empty: describe the edited picture")
     if isinstance(picture, str | Path):
         place = Path(picture)
         picture, _ = open_picture(place.name, place.parent)
@@ -175,14 +175,14 @@ def request(
 
 
 def check_blend(settings: RunSettings, backbone: Backbone, case: Case) -> None:
-    """ConfigError for blend words that would silently do nothing."""
+    """Raise ConfigError for blend words that would have no effect."""
     from zerocon.core.prompts import words_of
 
     method = settings.method
     if case.blend_words is None:
         if getattr(method, "masked", False):
             raise ConfigError(
-                "method.masked=true needs the words that the edit is about: "
+                "method.masked=true needs the edited words: "
                 'blend=("circle", "square"), or --blend circle square'
             )
         return
@@ -197,6 +197,4 @@ def check_blend(settings: RunSettings, backbone: Backbone, case: Case) -> None:
         prompts, case.blend_words, (words.source_blend, words.target_blend), strict=True
     ):
         if not places and prompts[which]:
-            raise ConfigError(
-                f"blend: {word!r} does not stand in the {which} prompt {prompts[which]!r}"
-            )
+            raise ConfigError(f"blend: {word!r} is not in the {which} prompt {prompts[which]!r}")

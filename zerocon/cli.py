@@ -18,23 +18,23 @@ Handler = Callable[[argparse.Namespace], None]
 
 
 def main(arguments: Sequence[str] | None = None, program: str = "zerocon") -> None:
-    """Do what the arguments say. Whatever goes wrong ends here, in words and an exit status."""
+    """Run the command; errors end in a message and an exit status."""
     status = guarded(list(sys.argv[1:] if arguments is None else arguments), program)
     if status:
         sys.exit(status)
 
 
 def guarded(arguments: Sequence[str], program: str) -> int:
-    """The exit status."""
+    """Run the command and return its exit status."""
     if arguments[:1] == ["run"] and program == "zerocon":
         program = "zerocon run"
     try:
         quiet()
         return _status(arguments, program)
-    except BrokenPipeError:  # whoever read our output has seen enough
+    except BrokenPipeError:  # the reader of our output closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - raised again if not explained
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - raised again if unexpected
         return status_of_error(error, program)
 
 
@@ -58,7 +58,7 @@ def _status(arguments: Sequence[str], program: str) -> int:
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Settings like `method=zerocon` may stand anywhere, also after options."""
+    """Parse the arguments; settings like `method=zerocon` may be anywhere, even after options."""
     top = parser()
     options, rest = top.parse_known_args(arguments)
     stray = [word for word in rest if word.startswith("-") or "=" not in word]
@@ -75,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(required=True, metavar="command")
     for module in sorted(m.name for m in pkgutil.iter_modules(commands_package.__path__)):
         add = getattr(import_module(f"{commands_package.__name__}.{module}"), "add", None)
-        if add is not None:  # else it serves the others
+        if add is not None:  # else it is a module shared by commands
             add(commands)
     return top
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from diffusers import FluxPipeline
 from diffusers.models.attention_processor import Attention, JointAttnProcessor2_0
+from diffusers.models.transformers import transformer_flux
+from diffusers.models.transformers.transformer_flux import FluxAttention, FluxAttnProcessor
 from torch import Tensor
 
-from tests.tiny_transformers import tiny_sd3, tiny_sd3_parts
+from tests.tiny_transformers import tiny_flux, tiny_flux_parts, tiny_sd3, tiny_sd3_parts
 from zerocon.backbones.base import BackboneError
+from zerocon.backbones.flux import FluxBackbone, FluxParts
+from zerocon.backbones.mmdit_sites import install
 from zerocon.backbones.sd3 import SD3Backbone
 from zerocon.core.conditions import Condition
 from zerocon.core.forward import predict, run_for_taps
@@ -21,25 +27,65 @@ KINDS: dict[str, dict[str, Any]] = {
     "plain": {},
     "dual": {"qk_norm": "rms_norm", "dual_attention_layers": (0, 1)},
     "without T5": {"t5": False},
+    "flux": {},
+    "flux, one stream": {},
 }
 PROMPTS = ["a big red circle on a gray background", "a small blue house at the beach"]
-IMAGE = 6 * 10
+SIZE = (24, 40)
+IMAGE, T5_TOKENS = 6 * 10, 20
+Tiny = SD3Backbone | FluxBackbone
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def backbone(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> SD3Backbone:
+def kind(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def backbone(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     """In double precision: what is only rounding here is an error there."""
-    parts = tiny_sd3_parts(tmp_path_factory.mktemp("sd3"), **KINDS[request.param])
+    make = tiny_flux_parts if kind.startswith("flux") else tiny_sd3_parts
+    parts: Any = make(tmp_path_factory.mktemp("parts"), **KINDS[kind])
     for weight in (w for n, w in parts.transformer.named_parameters() if "to_q" in n):
         weight.data.mul_(4)  # attention that is not nearly even
-    return tiny_sd3(parts, size=(24, 40), dtype=torch.float64)
+    if isinstance(parts, FluxParts):
+        return tiny_flux(parts, size=SIZE, dtype=torch.float64, t5_tokens=T5_TOKENS)
+    return tiny_sd3(parts, size=SIZE, dtype=torch.float64)
 
 
-def inputs(backbone: SD3Backbone) -> tuple[Tensor, Condition]:
+@pytest.fixture(scope="module")
+def stream(kind: str) -> str:
+    """Which blocks a test looks at."""
+    return "single" if kind == "flux, one stream" else "joint"
+
+
+@pytest.fixture(autouse=True)
+def precise_rotation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """diffusers rotates in single precision; here it keeps what it is given."""
+
+    def apply(x: Tensor, freqs: tuple[Tensor, Tensor], **_: Any) -> Tensor:
+        return turned(x, freqs, tokens=1)
+
+    monkeypatch.setattr(transformer_flux, "apply_rotary_emb", apply)
+
+
+def turned(x: Tensor, freqs: tuple[Tensor, Tensor], tokens: int) -> Tensor:
+    """Pairs of channels as complex numbers, times e^(i angle); `tokens`: the axis of the tokens."""
+    cos, sin = (f.double().unsqueeze(1) if tokens == 1 else f.double() for f in freqs)
+    angle = torch.complex(cos, sin)[..., ::2]
+    pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)).contiguous())
+    return torch.view_as_real(pairs * angle).flatten(-2)
+
+
+def inputs(backbone: Tiny) -> tuple[Tensor, Condition]:
     z = torch.randn(2, 16, 12, 20, generator=torch.Generator().manual_seed(0)).double()
     return z, backbone.embed(PROMPTS)
+
+
+def heads(attn: Any, norm: Any, projected: Tensor) -> Tensor:
+    """[row, head, token, width], normalised if the attention does that."""
+    by_head = projected.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+    return by_head if norm is None else norm(by_head)
 
 
 class Spy(JointAttnProcessor2_0):
@@ -54,36 +100,88 @@ class Spy(JointAttnProcessor2_0):
     def __call__(
         self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Any = None, **more: Any
     ) -> Any:
-        queries, keys = (
-            norm(project(hidden_states).unflatten(-1, (attn.heads, -1)).transpose(1, 2))
-            for norm, project in (
-                (attn.norm_q or torch.nn.Identity(), attn.to_q),
-                (attn.norm_k or torch.nn.Identity(), attn.to_k),
-            )
-        )
+        queries = heads(attn, attn.norm_q, attn.to_q(hidden_states))
+        keys = heads(attn, attn.norm_k, attn.to_k(hidden_states))
         if encoder_hidden_states is not None:
-            text = attn.add_k_proj(encoder_hidden_states)
-            text = text.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
-            keys = torch.cat([keys, (attn.norm_added_k or torch.nn.Identity())(text)], 2)
+            text = heads(attn, attn.norm_added_k, attn.add_k_proj(encoder_hidden_states))
+            keys = torch.cat([keys, text], 2)
         scores = queries @ keys.transpose(-1, -2) * queries.shape[-1] ** -0.5
         self.seen.append(scores.softmax(-1))
         return super().__call__(attn, hidden_states, encoder_hidden_states, **more)
 
 
-def plain_pass(backbone: SD3Backbone, z: Tensor, cond: Condition) -> tuple[Tensor, list[Tensor]]:
+class FluxSpy(FluxAttnProcessor):
+    """The same of FLUX's: text tokens first, and all are rotated."""
+
+    seen: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = []
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Any = None,
+        attention_mask: Any = None,
+        image_rotary_emb: Any = None,
+    ) -> Any:
+        queries = heads(attn, attn.norm_q, attn.to_q(hidden_states))
+        keys = heads(attn, attn.norm_k, attn.to_k(hidden_states))
+        if encoder_hidden_states is not None:
+            text = attn.add_q_proj(encoder_hidden_states), attn.add_k_proj(encoder_hidden_states)
+            queries = torch.cat([heads(attn, attn.norm_added_q, text[0]), queries], 2)
+            keys = torch.cat([heads(attn, attn.norm_added_k, text[1]), keys], 2)
+        queries, keys = (turned(x, image_rotary_emb, tokens=2) for x in (queries, keys))
+        scores = queries @ keys.transpose(-1, -2) * queries.shape[-1] ** -0.5
+        self.seen.append(scores.softmax(-1)[:, :, T5_TOKENS:])
+        return super().__call__(
+            attn, hidden_states, encoder_hidden_states, attention_mask, image_rotary_emb
+        )
+
+
+def all_blocks(transformer: Any) -> list[Any]:
+    """In the order they run."""
+    single = getattr(transformer, "single_transformer_blocks", ())
+    return [*transformer.transformer_blocks, *single]
+
+
+def block_of(backbone: Tiny, place: str) -> Any:
+    kind, number = place.split(".")
+    blocks = {"joint": "transformer_blocks", "single": "single_transformer_blocks"}[kind]
+    return getattr(backbone.transformer, blocks)[int(number)]
+
+
+def spied_velocity(backbone: Tiny, z: Tensor, cond: Condition) -> tuple[Tensor, list[Tensor]]:
     """diffusers' own: without T5, with all the zeros written out."""
-    theirs, spy = copy.deepcopy(backbone.transformer), Spy()
-    for block in theirs.transformer_blocks:
+    theirs = copy.deepcopy(backbone.transformer)
+    for block in all_blocks(theirs):
         block._forward_hooks.clear()
+    spy = FluxSpy() if isinstance(backbone, FluxBackbone) else Spy()
     theirs.set_attn_processor(spy)
+    if isinstance(backbone, FluxBackbone):
+        return _flux_velocity(theirs, z, cond), spy.seen
     tokens = cond.tokens
     if backbone.layout.copies > 1:
         zeros = tokens[:, -1:].expand(-1, backbone.layout.copies - 1, -1)
         tokens = torch.cat([tokens, zeros], 1)
     time = torch.full((2,), 700.0)
-    with torch.no_grad():
-        velocity = theirs(z, tokens, cond.pooled, time, return_dict=False)[0]
-    return velocity, spy.seen
+    return theirs(z, tokens, cond.pooled, time, return_dict=False)[0], spy.seen
+
+
+def _flux_velocity(theirs: Any, z: Tensor, cond: Condition) -> Tensor:
+    tokens = theirs(
+        hidden_states=FluxPipeline._pack_latents(z, 2, 16, 12, 20),
+        encoder_hidden_states=cond.tokens,
+        pooled_projections=cond.pooled,
+        timestep=torch.full((2,), 0.7),
+        img_ids=FluxPipeline._prepare_latent_image_ids(2, 6, 10, z.device, torch.float32),
+        txt_ids=torch.zeros(T5_TOKENS, 3),
+        guidance=torch.ones(2),
+        return_dict=False,
+    )[0]
+    return FluxPipeline._unpack_latents(tokens, 24, 40, 2)
 
 
 def joint(maps: list[Tensor]) -> list[Tensor]:
@@ -91,7 +189,23 @@ def joint(maps: list[Tensor]) -> list[Tensor]:
     return [m for m in maps if m.shape[-1] > IMAGE]
 
 
-def test_the_sites(backbone: SD3Backbone) -> None:
+def image_columns(backbone: Tiny, found: Tensor) -> Tensor:
+    return found[..., -IMAGE:] if isinstance(backbone, FluxBackbone) else found[..., :IMAGE]
+
+
+def text_columns(backbone: Tiny, found: Tensor) -> Tensor:
+    """The last one is what all of T5's zeros get, where T5 is left out."""
+    if isinstance(backbone, FluxBackbone):
+        return found[..., :T5_TOKENS]
+    text = found[..., IMAGE:]
+    if backbone.layout.copies == 1:
+        return text
+    return torch.cat([text[..., :77], text[..., 77:].sum(-1, keepdim=True)], -1)
+
+
+@pytest.mark.parametrize("name", ["plain", "dual", "without T5"])
+def test_the_sites(name: str, tmp_path: Path) -> None:
+    backbone = tiny_sd3(tiny_sd3_parts(tmp_path, **KINDS[name]), size=SIZE)
     sites = backbone.taps.sites
     kinds = [site.kind for site in sites]
     duals = sum(block.attn2 is not None for block in backbone.transformer.transformer_blocks)
@@ -114,32 +228,48 @@ def test_the_sites(backbone: SD3Backbone) -> None:
         choose(sites, "cross", "output")
 
 
+def test_fluxs_sites(tmp_path: Path) -> None:
+    """Blocks with two streams, then those with one; text tokens first; positions rotated in."""
+    backbone = tiny_flux(tiny_flux_parts(tmp_path), size=SIZE, t5_tokens=T5_TOKENS)
+    sites = backbone.taps.sites
+    places = "joint.0", "joint.1", "single.0", "single.1"
+    assert [s.name for s in sites] == [
+        f"{place}.{kind}" for place in places for kind in ("self", "cross", "block")
+    ]
+    assert {(s.grid, s.scale, s.image) for s in sites} == {((6, 10), 2, (20, 80))}
+    assert {s.text for s in sites if s.kind != "res"} == {(0, 20)}
+    assert [s.name for s in choose(sites, "single.*.self", "rotated_queries")] == [
+        "single.0.self",
+        "single.1.self",
+    ]
+    with pytest.raises(SitesError, match="no site with rotated_queries"):
+        choose(sites, "cross", "rotated_queries")
+
+
 @torch.no_grad()
-def test_probabilities_are_slices_of_the_joint_softmax(backbone: SD3Backbone) -> None:
+def test_probabilities_are_slices_of_the_joint_softmax(backbone: Tiny) -> None:
     z, cond = inputs(backbone)
-    expected, maps = plain_pass(backbone, z, cond)
+    expected, maps = spied_velocity(backbone, z, cond)
     with (
-        record(backbone.taps, "joint.*.cross", "probs") as cross,
+        record(backbone.taps, "cross", "probs") as cross,
         record(backbone.taps, "self", "probs") as own,
     ):
         found = backbone.predict(z, backbone.level(0.7), cond).velocity
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
     for ours, theirs in zip(cross.of("all"), joint(maps), strict=True):
-        text = theirs[..., IMAGE:]
-        if backbone.layout.copies > 1:  # the last column is what all the zeros get
-            text = torch.cat([text[..., :77], text[..., 77:].sum(-1, keepdim=True)], -1)
-        torch.testing.assert_close(ours, text, rtol=0, atol=1e-9)
+        torch.testing.assert_close(ours, text_columns(backbone, theirs), rtol=0, atol=1e-9)
         assert ours.std() > 1e-4
     for ours, theirs in zip(own.of("all"), maps, strict=True):
-        torch.testing.assert_close(ours, theirs[..., :IMAGE], rtol=0, atol=1e-9)
+        torch.testing.assert_close(ours, image_columns(backbone, theirs), rtol=0, atol=1e-9)
 
 
 @torch.no_grad()
-def test_reading_changes_nothing(backbone: SD3Backbone) -> None:
+def test_reading_changes_nothing(backbone: Tiny) -> None:
     z, cond = inputs(backbone)
     plain = backbone.predict(z, backbone.level(0.7), cond).velocity
     taps = backbone.taps
-    for what in ("queries", "keys", "values", "probs", "output", "text", "features"):
+    rotated = ("rotated_queries", "rotated_keys") if backbone.layout.rotary else ()
+    for what in ("queries", "keys", "values", "probs", "output", "text", "features", *rotated):
         with record(taps, "*", what) as seen:
             assert torch.equal(backbone.predict(z, backbone.level(0.7), cond).velocity, plain)
             assert len(seen) == len(seen.sites)
@@ -147,39 +277,53 @@ def test_reading_changes_nothing(backbone: SD3Backbone) -> None:
 
 
 WHAT_SHAPES = {
-    ("joint.1.self", "queries"): (2, 2, 60, 8),
-    ("joint.1.cross", "queries"): (2, 2, 60, 8),
-    ("joint.1.self", "keys"): (2, 2, 60, 8),
-    ("joint.1.self", "output"): (2, 60, 16),
-    ("joint.1.block", "output"): (2, 60, 16),
-    ("joint.1.block", "features"): (2, 16, 6, 10),
+    ("self", "queries"): (2, 2, 60, 8),
+    ("cross", "queries"): (2, 2, 60, 8),
+    ("self", "keys"): (2, 2, 60, 8),
+    ("self", "output"): (2, 60, 16),
+    ("block", "output"): (2, 60, 16),
+    ("block", "features"): (2, 16, 6, 10),
+}
+ROTATED_SHAPES = {
+    ("self", "rotated_queries"): (2, 2, 60, 8),
+    ("self", "rotated_keys"): (2, 2, 60, 8),
+    ("cross", "rotated_keys"): (2, 2, 20, 8),
 }
 
 
 @torch.no_grad()
-def test_shapes_of_what_passes(backbone: SD3Backbone) -> None:
+def test_shapes_of_what_passes(backbone: Tiny, stream: str) -> None:
     z, cond = inputs(backbone)
     text = cond.tokens.shape[1]
     shapes: dict[Any, Any] = WHAT_SHAPES | {
-        ("joint.1.cross", "values"): (2, 2, text, 8),
-        ("joint.1.cross", "text"): (2, text, 16),
+        ("cross", "values"): (2, 2, text, 8),
+        ("cross", "text"): (2, text, 16),
     }
-    for (site, what), shape in shapes.items():
-        with record(backbone.taps, site, what) as seen:
+    for (site, what), shape in (
+        shapes | (ROTATED_SHAPES if backbone.layout.rotary else {})
+    ).items():
+        with record(backbone.taps, f"{stream}.1.{site}", what) as seen:
             backbone.predict(z, backbone.level(0.7), cond)
         assert seen.of("all")[0].shape == shape
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", ["joint.1.cross", "joint.1.self"])
-def test_replaced_probabilities_leave_the_others_alone(backbone: SD3Backbone, name: str) -> None:
+@pytest.mark.parametrize("site", ["cross", "self"])
+def test_replaced_probabilities_leave_the_others_alone(
+    backbone: Tiny, stream: str, site: str
+) -> None:
     """The image tokens' result is that of the changed slice beside the untouched one."""
     z, cond = inputs(backbone)
     taps, level = backbone.taps, backbone.level(0.7)
-    other = {"joint.1.cross": "joint.1.self", "joint.1.self": "joint.1.cross"}[name]
-    caught: list[tuple[Tensor, ...]] = []
-    attention = backbone.transformer.transformer_blocks[1].attn
-    hook = attention.register_forward_hook(lambda _m, _a, out: caught.append(out))
+    name, other = f"{stream}.1.{site}", f"{stream}.1.{'self' if site == 'cross' else 'cross'}"
+    caught: list[tuple[Tensor, Tensor]] = []  # image, text
+    attention = block_of(backbone, f"{stream}.1").attn
+
+    def catch(_module: Any, _inputs: Any, out: Any) -> None:
+        one_stream = isinstance(out, Tensor)
+        caught.append((out[:, T5_TOKENS:], out[:, :T5_TOKENS]) if one_stream else out)
+
+    hook = attention.register_forward_hook(catch)
     with (
         record(taps, name, "probs") as probs,
         record(taps, name, "values") as values,
@@ -193,14 +337,16 @@ def test_replaced_probabilities_leave_the_others_alone(backbone: SD3Backbone, na
         backbone.predict(z, level, cond)
     hook.remove()
     mixed = new @ values.of("all")[0] + rest.of("all")[0] @ rest_values.of("all")[0]
-    expected = attention.to_out[0](mixed.transpose(1, 2).flatten(2))
+    expected = mixed.transpose(1, 2).flatten(2)
+    if stream == "joint":  # the others project it with their feed-forward network
+        expected = attention.to_out[0](expected)
     torch.testing.assert_close(caught[1][0], expected, rtol=0, atol=1e-9)
     assert torch.equal(caught[1][1], caught[0][1])  # the text tokens' result
     assert not torch.allclose(caught[1][0], caught[0][0], atol=1e-3)
 
 
 @torch.no_grad()
-def test_rows_take_from_other_rows(backbone: SD3Backbone) -> None:
+def test_rows_take_from_other_rows(backbone: Tiny) -> None:
     """With the source's image and text keys and values everywhere, the text reaches nothing."""
     z, cond = inputs(backbone)
     rows = {"source": (z[:1], cond[:1]), "target": (z[:1], cond[1:])}
@@ -221,27 +367,27 @@ def test_rows_take_from_other_rows(backbone: SD3Backbone) -> None:
 
 
 @torch.no_grad()
-def test_features_are_what_a_block_adds(backbone: SD3Backbone) -> None:
+def test_features_are_what_a_block_adds(backbone: Tiny, stream: str) -> None:
     z, cond = inputs(backbone)
-    level, taps = backbone.level(0.7), backbone.taps
+    level, taps, block = backbone.level(0.7), backbone.taps, f"{stream}.1.block"
     with (
-        record(taps, "joint.0.block,joint.1.block", "output") as output,
-        record(taps, "joint.1.block", "features") as features,
+        record(taps, f"{stream}.0.block,{block}", "output") as output,
+        record(taps, block, "features") as features,
     ):
         plain = backbone.predict(z, level, cond).clean
     before, after = output.of("all")
     added = (after - before).transpose(1, 2).unflatten(2, (6, 10))
     torch.testing.assert_close(features.of("all")[0], added)
     with (
-        replace(taps, "joint.1.block", "features", lambda _s, rows: {"all": rows["all"] * 0}),
-        record(taps, "joint.0.block,joint.1.block", "output") as output,
+        replace(taps, block, "features", lambda _s, rows: {"all": rows["all"] * 0}),
+        record(taps, f"{stream}.0.block,{block}", "output") as output,
     ):
         without = backbone.predict(z, level, cond).clean
     torch.testing.assert_close(*output.of("all"))
     assert not torch.allclose(plain, without)
 
 
-def test_gradients_are_those_of_the_written_out_softmax(backbone: SD3Backbone) -> None:
+def test_gradients_are_those_of_the_written_out_softmax(backbone: Tiny) -> None:
     z, cond = inputs(backbone)
     moving = z.clone().requires_grad_()
 
@@ -253,25 +399,18 @@ def test_gradients_are_those_of_the_written_out_softmax(backbone: SD3Backbone) -
     with record(backbone.taps, "cross", "probs") as seen:
         backbone.predict(moving, backbone.level(0.7), cond)
         fused = slope(seen.of("all"))
-    spy, theirs = Spy(), copy.deepcopy(backbone.transformer)
-    theirs.set_attn_processor(spy)
-    tokens = cond.tokens
-    if backbone.layout.copies > 1:
-        tokens = torch.cat([tokens, tokens[:, -1:].expand(-1, 255, -1)], 1)
-    theirs(moving, tokens, cond.pooled, torch.full((2,), 700.0))
-    text = [m[..., IMAGE:] for m in joint(spy.seen)]
-    if backbone.layout.copies > 1:
-        text = [torch.cat([m[..., :77], m[..., 77:].sum(-1, keepdim=True)], -1) for m in text]
+    _, maps = spied_velocity(backbone, moving, cond)
+    text = [text_columns(backbone, m) for m in joint(maps)]
     torch.testing.assert_close(fused, slope(text), rtol=1e-7, atol=1e-9)
     assert fused.abs().max() > 1e-6
 
 
 @torch.no_grad()
-def test_a_pass_ends_after_its_last_site(backbone: SD3Backbone) -> None:
+def test_a_pass_ends_after_its_last_site(backbone: Tiny, stream: str) -> None:
     """Though at one block the probabilities pass before the output, and both are asked for."""
     z, cond = inputs(backbone)
     ran: list[int] = []
-    blocks = backbone.transformer.transformer_blocks
+    blocks = all_blocks(backbone.transformer)
     hooks = [b.register_forward_hook(lambda *_, n=n: ran.append(n)) for n, b in enumerate(blocks)]
     for first, second in (
         (("cross", "probs"), ("self", "output")),
@@ -279,40 +418,41 @@ def test_a_pass_ends_after_its_last_site(backbone: SD3Backbone) -> None:
     ):
         ran.clear()
         with (
-            record(backbone.taps, f"joint.1.{first[0]}", first[1], stop=True) as one,
-            record(backbone.taps, f"joint.1.{second[0]}", second[1], stop=True) as two,
+            record(backbone.taps, f"{stream}.1.{first[0]}", first[1], stop=True) as one,
+            record(backbone.taps, f"{stream}.1.{second[0]}", second[1], stop=True) as two,
         ):
             run_for_taps(backbone, backbone.level(0.7), {"target": (z, cond)})
             run_for_taps(backbone, backbone.level(0.7), {"target": (z, cond)})
         assert len(one) == len(two) == 1
-        assert ran == [0, 0]
+        assert ran == 2 * list(range(blocks.index(block_of(backbone, f"{stream}.1"))))
     for hook in hooks:
         hook.remove()
 
 
 @pytest.fixture
-def upgraded(backbone: SD3Backbone, monkeypatch: pytest.MonkeyPatch) -> SD3Backbone:
+def upgraded(backbone: Tiny, monkeypatch: pytest.MonkeyPatch) -> Tiny:
     """As if another version of diffusers ran its own attention, whatever processor is set."""
-    own = JointAttnProcessor2_0()
+    flux = isinstance(backbone, FluxBackbone)
+    own: Any = FluxAttnProcessor() if flux else JointAttnProcessor2_0()
 
     def forward(
-        self: Any, hidden_states: Tensor, encoder_hidden_states: Any = None, **_: Any
+        self: Any, hidden_states: Tensor, encoder_hidden_states: Any = None, **more: Any
     ) -> Any:
-        return own(self, hidden_states, encoder_hidden_states)
+        return own(self, hidden_states, encoder_hidden_states, **more)
 
-    monkeypatch.setattr(Attention, "forward", forward)
+    monkeypatch.setattr(FluxAttention if flux else Attention, "forward", forward)
     return backbone
 
 
 @torch.no_grad()
-def test_an_upgrade_is_an_error_not_an_unedited_picture(upgraded: SD3Backbone) -> None:
+def test_an_upgrade_is_an_error_not_an_unedited_picture(upgraded: Tiny, stream: str) -> None:
     z, cond = inputs(upgraded)
     rows = {"source": (z[:1], cond[:1]), "target": (z[1:], cond[1:])}
     with (
         pytest.raises(
-            SilentSiteError, match=r"no keys passed joint\.1\.self during a forward pass"
+            SilentSiteError, match=rf"no keys passed {stream}\.1\.self during a forward pass"
         ),
-        replace(upgraded.taps, "joint.1.self", "keys", shared("source", "target")),
+        replace(upgraded.taps, f"{stream}.1.self", "keys", shared("source", "target")),
     ):
         predict(upgraded, upgraded.level(0.7), rows)
     with (
@@ -328,20 +468,33 @@ def test_an_upgrade_is_an_error_not_an_unedited_picture(upgraded: SD3Backbone) -
         assert upgraded.predict(z, upgraded.level(0.7), cond).clean.isfinite().all()
 
 
+class Renamed(torch.nn.Module):
+    """An attention that takes no processor, as another version of diffusers may have it."""
+
+
+def test_a_renamed_attention_class_is_an_error(backbone: Tiny, stream: str) -> None:
+    transformer = copy.deepcopy(backbone.transformer)
+    blocks = getattr(transformer, f"{'single_' if stream == 'single' else ''}transformer_blocks")
+    blocks[1].attn = Renamed()
+    with pytest.raises(BackboneError, match=r"has no attention 'attn' that takes a processor"):
+        install(transformer, backbone.layout)
+
+
 @torch.no_grad()
-def test_another_processor_is_an_error(backbone: SD3Backbone) -> None:
+def test_another_processor_is_an_error(backbone: Tiny, stream: str) -> None:
     ours = copy.deepcopy(backbone)  # its hooks and processors, and what they look into, as well
     z, cond = inputs(ours)
-    block = ours.transformer.transformer_blocks[1]
+    block = block_of(ours, f"{stream}.1")
     block._forward_hooks.clear()
     with (
-        pytest.raises(SilentSiteError, match=r"no features passed joint\.1\.block during"),
+        pytest.raises(SilentSiteError, match=rf"no features passed {stream}\.1\.block during"),
         record(ours.taps, "res", "features"),
     ):
         ours.predict(z, ours.level(0.7), cond)
-    block.attn.set_processor(JointAttnProcessor2_0())
+    flux = isinstance(backbone, FluxBackbone)
+    block.attn.set_processor(FluxAttnProcessor() if flux else JointAttnProcessor2_0())
     with (
-        pytest.raises(SilentSiteError, match=r"no probs passed joint\.1\.cross during"),
+        pytest.raises(SilentSiteError, match=rf"no probs passed {stream}\.1\.cross during"),
         record(ours.taps, "cross", "probs"),
     ):
         ours.predict(z, ours.level(0.7), cond)
@@ -349,7 +502,7 @@ def test_another_processor_is_an_error(backbone: SD3Backbone) -> None:
 
 @pytest.mark.slow
 @torch.no_grad()
-def test_taps_work_on_a_compiled_network(backbone: SD3Backbone) -> None:
+def test_taps_work_on_a_compiled_network(backbone: Tiny, stream: str) -> None:
     compiled = copy.deepcopy(backbone)
     z, cond = inputs(compiled)
     rows = {"source": (z[:1], cond[:1]), "target": (z[1:], cond[1:])}
@@ -358,7 +511,7 @@ def test_taps_work_on_a_compiled_network(backbone: SD3Backbone) -> None:
         plain = predict(compiled, compiled.level(0.7), rows)["target"].clean
         with record(compiled.taps, "cross", "probs") as seen:
             predict(compiled, compiled.level(0.7), rows)
-        with replace(compiled.taps, "joint.1.self", "keys", shared("source", "target")):
+        with replace(compiled.taps, f"{stream}.1.self", "keys", shared("source", "target")):
             swapped = predict(compiled, compiled.level(0.7), rows)["target"].clean
         return plain, seen.of("target")[0], swapped
 

@@ -130,11 +130,11 @@ CASES: dict[str, tuple[Build, str]] = {
     "a PNG with bytes changed": (
         file("bad.png", PNG[:60] + b"\xff" * 40 + PNG[100:]), "damaged or cut short"),
     "no bytes": (file("bad.png", b""), "bad.png: the file is empty"),
-    "a text": (file("bad.png", b"a cat"), "not a picture in a format that is known"),
-    "a page": (file("bad.svg", b"<svg xmlns='x'/>"), "not a picture in a format that is known"),
+    "a text": (file("bad.png", b"a cat"), "not a picture in a known format"),
+    "a page": (file("bad.svg", b"<svg xmlns='x'/>"), "not a picture in a known format"),
     "a program for a printer": (
         file("bad.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(x) run\n"),
-        "not a picture in a format that is known"),
+        "not a picture in a known format"),
     "a bomb": (file("bad.png", claims(30_000)), "more than 64 million pixels; make it smaller"),
     "a bigger bomb": (file("bad.png", claims(2_000_000)), "more than 64 million pixels"),
     "numbers with fractions": (floats, "mode F can't be used; save it as 8-bit RGB"),
@@ -151,7 +151,7 @@ CASES: dict[str, tuple[Build, str]] = {
     "a link to nothing": (link(lambda _: Path("nothing.png")), "no such file"),
     "a path with a zero byte": (field("image_path", "a\0.png"), "must be relative"),
     "a path too long": (field("image_path", "a" * 5000), "can't be read|can't be followed"),
-    "half a character in a path": (field("image_path", f"a{HALF}.png"), "half a character"),
+    "half a character in a path": (field("image_path", f"a{HALF}.png"), "unpaired surrogate"),
     "a home folder": (field("image_path", "~/secret.png"), "there is no such file"),
     "another alphabet, no file": (field("image_path", "猫.png"), "猫.png: there is no such file"),
     "a number as path": (field("image_path", 7), "image_path is 7; it must be a text"),
@@ -160,11 +160,11 @@ CASES: dict[str, tuple[Build, str]] = {
     # prompts
     "an empty prompt": (field("original_prompt", ""), "original_prompt is ''"),
     "a blank prompt": (field("editing_prompt", " \n"), "editing_prompt is "),
-    "only brackets": (field("editing_prompt", "[ ]"), "nothing is left of it without brackets"),
+    "only brackets": (field("editing_prompt", "[ ]"), "it is empty without brackets"),
     "no prompt": (without("editing_prompt"), "editing_prompt is None"),
     "a null prompt": (field("original_prompt", None), "original_prompt is None"),
     "a number as prompt": (field("original_prompt", 3.5), "original_prompt is 3.5"),
-    "half a character": (field("editing_prompt", f"a {HALF} cat"), "has half a character in it"),
+    "half a character": (field("editing_prompt", f"a {HALF} cat"), "has an unpaired surrogate"),
     "a list as instruction": (field("editing_instruction", []), r"editing_instruction is \[\]"),
     "a number as words": (field("blended_word", 3), "blended_word is 3; it must be a text"),
     # edit types
@@ -193,7 +193,7 @@ CASES: dict[str, tuple[Build, str]] = {
             '"mask"', '"editing_prompt": "x", "mask"', 1)),
         "editing_prompt is <is there more than once"),
     "an empty id": (lambda r: pie(r, **{"": ENTRY}), "has the id ''; it must be a text"),
-    "half a character in an id": (lambda r: pie(r, **{HALF: ENTRY}), "an id with half a character"),
+    "half a character in an id": (lambda r: pie(r, **{HALF: ENTRY}), "an id with an unpaired"),
 }  # fmt: skip
 
 
@@ -222,8 +222,8 @@ WHOLE: dict[str, tuple[Build, str]] = {
     "a mapping file cut short": (mapping(b'{"a": {"image_pa'), "is not valid JSON"),
     "a mapping file in Latin-1": (mapping('{"é": {}}'.encode("latin-1")), "is not valid JSON"),
     "a mapping file without end": (mapping(b"[" * 100_000), "is not valid JSON"),
-    "a list as mapping file": (mapping(b"[1]"), "must hold an object"),
-    "a mapping file of nothing": (mapping(b"{}"), "must hold an object"),
+    "a list as mapping file": (mapping(b"[1]"), "must contain a non-empty object"),
+    "a mapping file of nothing": (mapping(b"{}"), "must contain a non-empty object"),
 }
 
 PP_COLUMNS = {"id": "VARCHAR", "image": PICTURE, "source_prompt": "VARCHAR",
@@ -361,14 +361,14 @@ CASES |= {
 }  # fmt: skip
 
 WHOLE |= {
-    "half a table": (table_of_bytes(lambda d: d[: len(d) // 2]), "no whole Parquet file"),
-    "an empty table": (table_of_bytes(lambda _: b""), "no whole Parquet file"),
-    "a text as table": (table_of_bytes(lambda _: b"id,image\n"), "no whole Parquet file"),
+    "half a table": (table_of_bytes(lambda d: d[: len(d) // 2]), "not a complete Parquet file"),
+    "an empty table": (table_of_bytes(lambda _: b""), "not a complete Parquet file"),
+    "a text as table": (table_of_bytes(lambda _: b"id,image\n"), "not a complete Parquet file"),
     "a table's link out": (linked_table, "leads out of"),
-    "no table": (lambda r: PieBenchPP(r, SIDE), "is no folder|holds no .parquet file"),
+    "no table": (lambda r: PieBenchPP(r, SIDE), "is not a folder|contains no .parquet file"),
     "a table without a column": (
         table({k: v for k, v in PP_COLUMNS.items() if k != "target_prompt"}),
-        "has no column 'target_prompt'; needed are id, image"),
+        "has no column 'target_prompt'; required: id, image"),
     "another dataset's table": (
         lambda r: (table()(r), EmuEdit(r, SIDE, split="V1"))[1], "has no column 'instruction'"),
     "a list without a column": (listing("l.csv", "image,source\na,b\n"), "no column 'target'"),
@@ -380,7 +380,7 @@ WHOLE |= {
     "no YAML": (ti2i("- [a"), "is not valid YAML"),
     "YAML that runs a program": (
         ti2i("- !!python/object/apply:os.system ['true']\n"), "is not valid YAML"),
-    "an object as YAML": (ti2i("init_img: a\n"), "must hold a list"),
+    "an object as YAML": (ti2i("init_img: a\n"), "must contain a list"),
     "no list": (lambda r: TI2I(r, SIDE), "a TI2I folder has one of"),
 }  # fmt: skip
 
@@ -475,7 +475,7 @@ def zero(path: Path) -> None:
 CASES |= {
     "a link to a device": (special(zero), "leads out of"),
     "a sparse terabyte": (special(sparse(2**40)), "has more than 1073741824 bytes"),
-    "a megabyte of zeros": (special(sparse(2**20)), "not a picture in a format that is known"),
+    "a megabyte of zeros": (special(sparse(2**20)), "not a picture in a known format"),
     "32 bits a pixel": (saved("I"), "32 bits a pixel with a sign can't be used"),
     "32 bits with fractions": (saved("F"), "mode F can't be used"),
     "a TIFF that leads nowhere": (special(many_frames), "not a picture|damaged or cut short"),
@@ -497,11 +497,11 @@ CASES |= {
     "a part there is not": (celeba("3,a,b,beard"), "'beard' is none of skin"),
     "a face there is not": (celeba("77,a,b,"), "no such file"),
     "a mask there is not": (celeba("3,a,b,nose"), "has none of the parts nose"),
-    "a mask that shows no region": (painted(PHOTO), "the region can't be told"),
+    "a mask that shows no region": (painted(PHOTO), "the region is unknown"),
     "a mask of another size": (
         painted(PHOTO.resize((32, 32))), "has 32x32 pixels, the source picture 64x64"),
     "a mask of another shape": (
-        painted(Image.new("1", (64, 32))), "have not the shape of the picture's 64x64"),
+        painted(Image.new("1", (64, 32))), "do not have the same shape as the picture's 64x64"),
     "a field of JSON twice": (
         listing("l.jsonl", '{"image": "good.png", "source": "a", "source": "b", "target": "c"}'),
         "source is <is there more than once"),
@@ -537,20 +537,20 @@ WHOLE |= {
     "a device as mapping file": (
         listed_by(zero, PIE, lambda r: PieBench(r, SIDE)), "leads out of"),
     "a device as root": (lambda r: PieBench("/dev/zero", SIDE), "can't be read"),
-    "nothing as root": (lambda r: Folder("/dev/null", SIDE, "a", "b"), "is no folder"),
-    "a device as folder of tables": (lambda r: EmuEdit("/dev/null", SIDE), "is no folder"),
+    "nothing as root": (lambda r: Folder("/dev/null", SIDE, "a", "b"), "is not a folder"),
+    "a device as folder of tables": (lambda r: EmuEdit("/dev/null", SIDE), "is not a folder"),
     "a folder as table": (
         listed_by(Path.mkdir, PP, lambda r: PieBenchPP(r, SIDE)), "Is a directory"),
     "a folder as list": (listed_by(Path.mkdir, PAIRS, lambda r: Pairs(r, SIDE)), "Is a directory"),
     "a sparse mapping file": (
         listed_by(sparse(2**40), PIE, lambda r: PieBench(r, SIDE)), "more than 1073741824 bytes"),
     "a sparse table": (
-        listed_by(sparse(2**30), PP, lambda r: PieBenchPP(r, SIDE)), "no whole Parquet file"),
+        listed_by(sparse(2**30), PP, lambda r: PieBenchPP(r, SIDE)), "not a complete Parquet file"),
     "zeros as mapping file": (mapping(b"\0" * 1000), "is not valid JSON"),
     "half a mark of UTF-8": (mapping(b"\xef\xbb{}"), "is not valid JSON"),
     "a number of a million digits": (mapping(b"9" * 10**6), "is not valid JSON"),
     "objects in objects": (mapping(b'{"a":' * 100_000), "is not valid JSON"),
-    "a text as mapping file": (mapping(b'"a"'), "must hold an object"),
+    "a text as mapping file": (mapping(b'"a"'), "must contain a non-empty object"),
     "a list with a column twice": (
         listing("l.csv", "image,source,source,target\na,b,c,d\n"), "2 columns called 'source'"),
     "a list in UTF-16": (listing("l.csv", (HEADER + GOOD_LINE).encode("utf-16")), "UTF-8"),
@@ -560,15 +560,15 @@ WHOLE |= {
     "an absolute list": (lambda r: Pairs(r, SIDE, file="/etc/hostname.csv"), "must be relative"),
     "prompts of another kind": (
         lambda r: CelebAMaskHQ(r, SIDE, prompts="prompts.txt"), "must end in .csv, .jsonl"),
-    "a table of text pairs": (listing("l.parquet", GOOD_JSON), "no whole Parquet file"),
+    "a table of text pairs": (listing("l.parquet", GOOD_JSON), "not a complete Parquet file"),
     "captions that are no JSON": (
         captions(lambda p: p.write_text("{")), "global_descriptions.json is not valid JSON"),
     "a split there is not": (
         lambda r: (brush(r), MagicBrush(r, SIDE, split="tset"))[1], "split 'tset': no file"),
     "YAML of zeros": (ti2i("\0\0\0"), "is not valid YAML"),
-    "YAML that is empty": (ti2i(""), "must hold a list"),
+    "YAML that is empty": (ti2i(""), "must contain a list"),
     "YAML with an open quote": (ti2i('- init_img: "a\n' * 50), "is not valid YAML"),
     "a folder without pictures": (
         listed_by(lambda p: p.write_text("x"), "a.txt", lambda r: Folder(r, SIDE, "a", "b")),
-        "holds no picture"),
+        "contains no picture"),
 }  # fmt: skip

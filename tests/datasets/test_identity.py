@@ -78,7 +78,7 @@ def test_a_dataset_that_is_gone_says_so(tmp_path: Path, name: str) -> None:
     root, sample = written(name, tmp_path / "set"), SAMPLES[name]
     dataset = sample.read(root)
     root.rename(tmp_path / "elsewhere")
-    with pytest.raises(DatasetMissingError, match="set is not there any more"):
+    with pytest.raises(DatasetMissingError, match="set is gone"):
         dataset.identity()
     if name != "shapes":  # it is written again
         with pytest.raises(DatasetMissingError):
@@ -163,12 +163,12 @@ def test_a_change_is_named(tmp_path: Path) -> None:
     said = "the picture of case a changed; the mask of case a is missing"
     assert difference("a", before, now) == said
     assert difference("a", now, before) == (
-        "the picture of case a changed; the mask of case a was missing and is there now"
+        "the picture of case a changed; the mask of case a was missing and now exists"
     )
     (root / "pairs.csv").write_text("image,source,target\na.png,a cat,a fox\n")
     now = Pairs(root, 16).case_parts("a")
     assert "the entry of case a changed" in difference("a", before, now)
-    assert "the mask of case a is not used any more" in difference("a", before, now)
+    assert "the mask of case a is no longer used" in difference("a", before, now)
 
 
 @pytest.mark.timeout(20)

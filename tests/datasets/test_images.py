@@ -80,7 +80,7 @@ def test_exif_orientation_is_followed(tmp_path: Path) -> None:
     exif[0x0112] = 6  # the top is on the right
     tensor, notes = read_image(saved(tmp_path, image, exif=exif), tmp_path, 16)
     assert torch.allclose(tensor[:, :, -1], torch.tensor(RED)[:, None] / 255)
-    assert notes == ("turned upright as its EXIF orientation says",)
+    assert notes == ("turned upright by its EXIF orientation",)
 
 
 def test_the_first_frame_of_an_animation_is_used(tmp_path: Path) -> None:
@@ -187,7 +187,9 @@ def test_32_bits_are_refused_and_not_clipped(tmp_path: Path, kind: int, said: st
     data = (tmp_path / name).read_bytes()
     assert tag + b"\x02" in data
     (tmp_path / name).write_bytes(data.replace(tag + b"\x02", tag + bytes([kind])))
-    message = f"image a.tif: 32 bits a pixel {said}can't be used: which value is white is not known"
+    message = (
+        f"image a.tif: 32 bits a pixel {said}can't be used, because the value of white is unknown"
+    )
     with pytest.raises(CaseError, match=message):
         read_image(name, tmp_path, 8)
 
@@ -207,7 +209,7 @@ def test_an_exif_orientation_that_does_not_exist_is_noted(tmp_path: Path, orient
     image.paste(RED, (0, 0, 16, 8))
     tensor, notes = read_image(saved(tmp_path, image, exif=exif), tmp_path, 16)
     assert torch.allclose(tensor[:, 0], torch.tensor(RED)[:, None] / 255)
-    assert notes == (f"its EXIF orientation {orientation} does not exist: it was not turned",)
+    assert notes == (f"its EXIF orientation {orientation} is invalid: it was not turned",)
 
 
 def test_an_orientation_that_is_upright_is_no_note(tmp_path: Path) -> None:

@@ -169,7 +169,7 @@ def test_a_folder_has_one_edit_for_all(tmp_path: Path) -> None:
     assert (case.source_prompt, case.target_prompt) == ("a cat", "a dog")
     assert dataset.fingerprint != Folder(tmp_path, 8, "a cat", "an owl").fingerprint
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DatasetError, match="holds no picture"):
+    with pytest.raises(DatasetError, match="contains no picture"):
         Folder(tmp_path / "empty", 8, "a cat", "a dog")
     with pytest.raises(DatasetError, match="target is ' '; it must be a prompt"):
         Folder(tmp_path, 8, "a cat", " ")
@@ -222,7 +222,9 @@ def test_the_check_lists_all_that_is_wrong_with_a_case(tmp_path: Path) -> None:
 def test_masks_of_another_shape_are_refused(tmp_path: Path) -> None:
     pairs_root(tmp_path, "jsonl")
     Image.fromarray(np.zeros((64, 64), dtype=np.uint8)).save(tmp_path / "a_mask.png")
-    with pytest.raises(CaseError, match="64x64 pixels have not the shape of the picture's 64x32"):
+    with pytest.raises(
+        CaseError, match="64x64 pixels do not have the same shape as the picture's 64x32"
+    ):
         Pairs(tmp_path, 16, file="pairs.jsonl").load("in/a")
 
 
@@ -241,7 +243,7 @@ def test_the_published_entry_without_a_picture_gets_it(tmp_path: Path) -> None:
     assert list(dataset.ids) == ["000-cartoon_30-0"]
     case = dataset.load("000-cartoon_30-0")
     assert case.source_prompt == "a cartoon of a panda"
-    assert case.notes == ("the list names no picture; it is /ImageNetR-TI2I/panda/cartoon_30.jpg",)
+    assert case.notes == ("the list names no picture; used /ImageNetR-TI2I/panda/cartoon_30.jpg",)
     assert dataset.case_parts("000-cartoon_30-0")["picture"] != "missing"
 
 
@@ -270,7 +272,7 @@ def test_a_column_that_stands_twice_is_named(tmp_path: Path) -> None:
     picture(tmp_path / "a.png")
     lines = "image,source,target,target\na.png,a cat,a dog,an owl\n"
     (tmp_path / "pairs.csv").write_text(lines)
-    with pytest.raises(DatasetError, match="has 2 columns called 'target'; one would be lost"):
+    with pytest.raises(DatasetError, match="has 2 columns called 'target'; names must be unique"):
         Pairs(tmp_path, 16)
     (tmp_path / "pairs.csv").write_text("image,source,target,,\na.png,a cat,a dog,,\n")
     assert Pairs(tmp_path, 16).load("a").target_prompt == "a dog"

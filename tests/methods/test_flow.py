@@ -61,6 +61,7 @@ class TinyFlow:
     fingerprint: str = "tiny"
     side: int = 4
     prompt_tokens: int = 77
+    start_tokens: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype = torch.float64
     taps: Taps = field(default_factory=lambda: Taps(SITES))

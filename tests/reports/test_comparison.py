@@ -99,7 +99,7 @@ def test_pairs_that_cannot_be_made_are_left_out_and_said(
     counts = {row["metric"]: row["n"] for row in rows(capsys, str(tmp_path))}
     assert counts == {"psnr_bg": "39", "lpips_bg": "39", "edit_success": "38"}
     main(["compare", str(tmp_path), "--markdown"])
-    assert "1 failed in first, so in no pair: 0" in capsys.readouterr().out
+    assert "1 failed in first and are in no pair: 0" in capsys.readouterr().out
 
 
 def test_other_cases_are_refused_and_named(
@@ -127,7 +127,7 @@ def test_cases_that_only_share_a_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="content changed"):
         compare([tmp_path])
     write_run(tmp_path / "third", [ok("1"), ok("2", prompt="a dog")])
-    with pytest.raises(ConfigError, match="other prompts in another run: 2"):
+    with pytest.raises(ConfigError, match="prompts of these cases differ between the runs: 2"):
         compare([tmp_path / "first", tmp_path / "third"])
     write_run(tmp_path / "fourth", [ok("9")])
     with pytest.raises(ConfigError, match="no case in common"):
@@ -138,7 +138,7 @@ def test_cases_that_only_share_a_name_are_refused(tmp_path: Path) -> None:
     ("origin", "what"),
     [
         ({"protocol": "published"}, "protocol"),
-        ({"judges": {}}, "the models that judge"),
+        ({"judges": {}}, "the judges' weights"),
         ({"dataset": {"name": "other", "fingerprint": "d0"}}, "dataset"),
     ],
 )
@@ -157,7 +157,7 @@ def test_a_run_that_had_the_mask_is_no_fair_match(
     write_run(tmp_path / "first", cases(0, 0))
     write_run(tmp_path / "second", cases(1, 0), uses_mask=True)
     main(["compare", str(tmp_path), "--markdown"])
-    assert "not a fair match: only second had the mask" in capsys.readouterr().out
+    assert "not a fair comparison: only second had the mask" in capsys.readouterr().out
 
 
 def test_one_run_is_no_comparison(tmp_path: Path) -> None:

@@ -15,10 +15,10 @@ from zerocon.core.checks import ConfigError
 from zerocon.reports.frontier.curves import (
     Points,
     box,
+    curve_runs,
     frontier_of,
     hypervolume,
     pareto,
-    strands,
     volumes,
 )
 from zerocon.reports.frontier.table import frontier
@@ -151,7 +151,7 @@ def test_the_better_method_has_the_front_and_the_larger_volume(tmp_path: Path) -
 
 def of(runs: list[Run], **how: tuple[str, ...]):
     cells = Store(runs, [LPIPS, SUCCESS]).cells()
-    curves = strands(runs, how.get("by", ()), how.get("along", ()))
+    curves = curve_runs(runs, how.get("by", ()), how.get("along", ()))
     return frontier_of(runs, (LPIPS, SUCCESS), cells, curves, resamples=500)
 
 
@@ -169,7 +169,7 @@ def test_words_part_curves_and_numbers_make_them(tmp_path: Path) -> None:
             config = method("Ddim", prompt=prompt, guidance=guidance)
             write_run(tmp_path / f"{prompt}{guidance}", [ok("a")], config)
     write_run(tmp_path / "sdedit", [ok("a")], method("SDEdit", strength=0.5))
-    made = strands(find_runs([tmp_path]), (), ())
+    made = curve_runs(find_runs([tmp_path]), (), ())
     assert [(s.name, s.setting, list(s.points)) for s in made] == [
         ("Ddim, prompt source", "method.guidance", ["1.0", "4.0", "10.0"]),
         ("Ddim, prompt target", "method.guidance", ["1.0", "4.0", "10.0"]),
@@ -182,8 +182,8 @@ def test_two_swept_settings_need_a_choice(tmp_path: Path) -> None:
         write_run(tmp_path / f"{a}{b}", [ok("a")], method("Ddim", guidance=a, steps=b))
     runs = find_runs([tmp_path])
     with pytest.raises(ConfigError, match=r"differ in method\.guidance, method\.steps.*--along"):
-        strands(runs, (), ())
-    (curve,) = strands(runs, (), ("method.steps",))
+        curve_runs(runs, (), ())
+    (curve,) = curve_runs(runs, (), ("method.steps",))
     assert {value: len(of_point) for value, of_point in curve.points.items()} == {"1": 2, "2": 1}
 
 
@@ -208,7 +208,7 @@ def test_metrics_without_a_better_or_a_value_make_no_frontier(tmp_path: Path) ->
     share = {"name": "bg_share", "unit": "", "better": "", "digits": 3}
     columns = [LPIPS, SUCCESS, share]
     run = write_run(tmp_path / "run", [ok("a", bg_share=0.5)], method("Ddim"), columns)
-    with pytest.raises(ConfigError, match="bg_share neither more nor less is better"):
+    with pytest.raises(ConfigError, match="bg_share has no better direction"):
         frontier([run], x="bg_share")
     with pytest.raises(ConfigError, match=r"no run measured 'fid'; choose with --y"):
         frontier([run], y="fid")

@@ -118,7 +118,7 @@ def texts(grid: Grid) -> list[list[str]]:
 
 
 def test_how_far_sources_are_apart_on_one_method() -> None:
-    spread = grid_of(published_grids("pie_bench", [STRUCTURE, PSNR]), "how far sources are apart")
+    spread = grid_of(published_grids("pie_bench", [STRUCTURE, PSNR]), "range of the sources")
     rows = {row[0]: row[1:] for row in texts(spread)}
     assert rows["FlowEdit on SD3"] == ["2", "26.39 to 27.12", "22.22 to 22.27"]
     assert rows["PnP + DDIM on SD1.5"] == ["2", "27.35 to 28.22", "22.28 to 22.31"]
@@ -142,7 +142,7 @@ def test_a_spread_needs_two_sources_that_measured() -> None:
 
 
 def test_the_table_says_what_to_set_and_what_is_not_available() -> None:
-    here = grid_of(published_grids("pie_bench", [PSNR], width=100), "what to set")
+    here = grid_of(published_grids("pie_bench", [PSNR], width=100), "how to run a row")
     settings = "+experiment=p2p_pie_bench inversion=null_text backbone=sd14"
     assert ["P2P + null-text on SD1.4", settings] in texts(here)
     assert any(NOT_HERE in note for note in here.notes)
@@ -158,9 +158,9 @@ def test_what_runs_a_row_and_the_spread_are_shown(
     run = write_run(tmp_path / "mine", [ok("x", psnr_bg=1.25, lpips_bg=2.0)])
     main(["table", str(run), "--published", "pie_bench", "--format", form])
     text = capsys.readouterr().out
-    assert text.index("not measured here") < text.index("how far sources are apart")
+    assert text.index("not measured here") < text.index("range of the sources")
     assert "22.22 to 22.27" in text
-    assert ("what to set" if form == "terminal" else "to run it here") in text
+    assert ("how to run a row" if form == "terminal" else "to run it here") in text
 
 
 def test_csv_has_every_field_of_a_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

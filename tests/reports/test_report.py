@@ -193,7 +193,7 @@ def test_repeating_with_other_seeds_makes_no_more_cases(tmp_path: Path) -> None:
             write_run(tmp_path / f"{xa}-{seed}", records, config(xa, 0.0, seed))
     runs = find_runs([tmp_path])
     page = report_page(runs, lookups={})
-    assert "each case is averaged over the runs of a point first" in page
+    assert "where a point has several runs, each case is first averaged over them" in page
     assert "0.1, seed 1" in page
 
 
@@ -246,7 +246,7 @@ def test_runs_of_two_sorts_are_in_no_common_table(tmp_path: Path) -> None:
             name = f"{method}{size}"
             write_run(tmp_path / "runs" / name, records, settings, protocol=protocol)
     page = report_page(find_runs([tmp_path / "runs"]), lookups={})
-    assert "2 tables and not one: the runs differ in protocol" in page
+    assert "2 separate tables, because the runs differ in protocol" in page
     assert page.count('id="table') == 2
     assert page.count('alt="lpips_bg over size"') == 2
 

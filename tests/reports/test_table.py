@@ -46,7 +46,7 @@ def test_rows_of_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     # cases 0..3 mean 1.5, seeds mean 0.5; spread of 0..3 is sqrt(5/3), its error sqrt(5/12)
     assert rows[2] == "| 2.0 | 2 | 4 | 0 | 4.00 ± 0.65 |"
     assert rows[3] == "| 10.0 | 2 | 4 | 0 | **12.00 ± 0.65** |"
-    assert "averages each case over seed first" in text
+    assert "each case is first averaged over seed" in text
 
 
 def test_several_settings_are_several_columns(
@@ -126,7 +126,7 @@ def test_different_sorts_never_share_a_column(
     write_run(tmp_path / "d", [ok("x", psnr_bg=4.0)])
     text = printed(capsys, str(tmp_path))
     assert [f"{i} of 3" in text for i in (1, 2, 3, 4)] == [True, True, True, False]
-    assert "the runs differ in protocol, the models that judge" in " ".join(text.split())
+    assert "the runs differ in protocol, the judges' weights" in " ".join(text.split())
     first = text[: text.index("2 of 3")]
     assert "1.00" in first
     assert "4.00" in first

@@ -122,7 +122,7 @@ def test_what_was_done_elsewhere_tells_the_exit_status(
     ]
     assert said[-2:] == [
         "partial: 1 of 2 cases are recorded",
-        "it did not begin; its job's output says why",
+        "it did not start; see its job's output",
     ]
     assert status("2,3", here=(0, 0)) == 0
     assert exit_status(asked_of(["method.steps=5"]), ()) == 0  # no sweep: it tells itself

@@ -137,7 +137,7 @@ def test_missing_pictures_are_failed_records(
     found = records(directory)
     assert [found[i].ok for i in IDS] == [False, True, False]
     assert "there is no edited picture of it" in str(found[IDS[0]].error)
-    assert "not a picture in a format that is known" in str(found[IDS[2]].error)
+    assert "not a picture in a known format" in str(found[IDS[2]].error)
     printed = capsys.readouterr().out
     assert "3 cases, 2 failed" in printed
     assert f"case {IDS[0]} failed" in printed

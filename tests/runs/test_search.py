@@ -287,7 +287,7 @@ def test_two_processes_divide_the_trials(
         ({"space": {"runner.batch_size": {"int": [1, 9]}}}, [], "no setting of what is done"),
         ({"space": {"seed": {"int": [1, 9]}}}, [], "no setting of what is done"),
         ({"objectives": ("mse_bg", "beauty")}, [], "no metric gives beauty; there is: .*psnr_bg"),
-        ({"objectives": ("bg_share",)}, [], "of bg_share neither more nor less is better"),
+        ({"objectives": ("bg_share",)}, [], "bg_share has no better direction"),
         ({}, ["method.steps=3"], r"method\.steps is what is searched"),
         ({}, ["dataset.split=test"], r"may not see the test cases: dataset\.split=validation"),
         ({}, ["runner.shard=1/2"], r"leave runner\.shard out"),
@@ -323,7 +323,7 @@ def test_runs_that_were_removed_are_missed(
     found = run(tmp_path, 3)
     (tmp_path / found.trials[1].run / "run.json").unlink()
     describe(experiment(), found, tmp_path / "front.png")
-    assert "The runs of trials 2 are gone" in capsys.readouterr().out
+    assert "The runs of trials 2 are missing" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -52,7 +52,7 @@ def test_it_is_written_once_and_whole(folder: Path) -> None:
 def test_a_folder_in_the_way_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("keep")
-    with pytest.raises(FileExistsError, match="in the way"):
+    with pytest.raises(FileExistsError, match="is not a complete benchmark"):
         write_benchmark(tmp_path / "mine", 20, "test")
     assert [p.name for p in tmp_path.rglob("*")] == ["mine", "notes.txt"]
 

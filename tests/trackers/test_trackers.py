@@ -73,7 +73,7 @@ def test_an_unreachable_server_harms_nothing(tmp_path: Path) -> None:
     key = "0" * 40
     done = run("online", tmp_path, WANDB_BASE_URL="http://127.0.0.1:9", WANDB_API_KEY=key)
     assert done.stdout == "the run ended\n"
-    assert done.stderr.count("the run goes on without it") == 1
+    assert done.stderr.count("the run continues without it") == 1
     assert len(done.stderr.splitlines()) == 1
 
 
@@ -102,7 +102,7 @@ def test_the_guard_warns_once_and_then_is_silent(caplog: pytest.LogCaptureFixtur
         tracker.finish({})
     assert broken.calls == 1
     assert [record.getMessage() for record in caplog.records] == [
-        "Broken stopped; the run goes on without it: no space left"
+        "Broken stopped; the run continues without it: no space left"
     ]
 
 

@@ -30,6 +30,7 @@ class Backbone(Protocol):
     taps: Taps  # the network's sites, and who reads or replaces what passes them
     evaluations: Evaluations
     prompt_tokens: int  # of a condition, from the first: those that `tokens` numbers, padded
+    start_tokens: int  # how many of them stand before a prompt's first word
 
     def path(self, steps: int) -> Path:
         """The levels that a sampler of that many steps visits."""

@@ -18,26 +18,18 @@ from transformers import (
     T5EncoderModel,
 )
 
-from zerocon.backbones.loading import (
-    DTYPES,
-    ModelParts,
-    fingerprint_of,
-    frozen,
-    load_parts,
-    pick_device,
-    pick_dtype,
-)
+from zerocon.backbones.loading import ModelParts, fingerprint_of, frozen, load_parts
 from zerocon.backbones.mmdit_sites import Layout
 from zerocon.backbones.transformer import (
     Size,
     TransformerBackbone,
+    TransformerSettings,
     check_scheduler,
     check_size,
-    chosen_size,
+    token_numbers,
     vae_scale,
 )
-from zerocon.core.cases import World
-from zerocon.core.checks import ConfigError, in_range, one_of
+from zerocon.core.checks import in_range
 from zerocon.core.conditions import Condition
 from zerocon.core.levels import Level
 
@@ -106,6 +98,7 @@ class SD3Backbone(TransformerBackbone):
         check_size(size, step, int(config["pos_embed_max_size"]) * step)
         self.t5_tokens = t5_tokens
         self.prompt_tokens = int(parts.tokenizer.model_max_length)
+        self.start_tokens = 1
         has_t5 = parts.text_encoder_3 is not None
         layout = Layout(
             grid=(size[0] // step, size[1] // step),
@@ -135,28 +128,15 @@ class SD3Backbone(TransformerBackbone):
         return Condition(torch.cat([padded, t5], 1), pooled)
 
     def _read(self, prompts: Sequence[str], tokenizer: CLIPTokenizer, encoder: Any) -> Any:
-        tokens = tokenizer(
-            list(prompts),
-            padding="max_length",
-            max_length=self.prompt_tokens,
-            truncation=True,
-            return_tensors="pt",
-        )
-        return encoder(tokens.input_ids.to(self.device), output_hidden_states=True)
+        numbers = token_numbers(tokenizer, prompts, self.prompt_tokens)
+        return encoder(numbers.to(self.device), output_hidden_states=True)
 
     def _t5_tokens(self, prompts: Sequence[str]) -> Tensor:
         if self.t5 is None:  # one for all
             width = int(self.transformer.config["joint_attention_dim"])
             return torch.zeros(len(prompts), 1, width, device=self.device, dtype=self.dtype)
-        assert self.tokenizer_3 is not None
-        tokens = self.tokenizer_3(
-            list(prompts),
-            padding="max_length",
-            max_length=self.t5_tokens,
-            truncation=True,
-            return_tensors="pt",
-        )
-        return self.t5(tokens.input_ids.to(self.device))[0]
+        numbers = token_numbers(self.tokenizer_3, prompts, self.t5_tokens)
+        return self.t5(numbers.to(self.device))[0]
 
     def tokens(self, prompt: str) -> tuple[int, ...]:
         """CLIP's; they are the first of the condition's."""
@@ -176,47 +156,21 @@ class SD3Backbone(TransformerBackbone):
 
 
 @dataclass(frozen=True)
-class SD3:
-    """Where the weights are: `path` is a folder in the diffusers layout, one `.safetensors` file,
-    or a hub id (then `revision` pins its commit). `t5=False` leaves the large text encoder out.
+class SD3(TransformerSettings):
+    """Stable Diffusion 3 and 3.5. `t5=False` leaves the large text encoder out."""
 
-    The size in pixels is `side`, or `height` and `width`; none of them: what the model was
-    trained at.
-    """
-
-    flow: ClassVar[bool] = True
-    world: ClassVar[World] = "photographs"
-
-    path: str
-    revision: str | None = None
-    config: str | None = None  # of a single file: a folder with the model's configs and tokenizers
-    device: str = "auto"
-    dtype: str = "auto"
-    side: int | None = None
-    height: int | None = None
-    width: int | None = None
     t5: bool = True
     t5_tokens: int = T5_TOKENS
 
     def __post_init__(self) -> None:
-        one_of("backbone.dtype", self.dtype, ("auto", *DTYPES))
-        if not self.path:
-            raise ConfigError(
-                "backbone.path is empty; give a folder, a .safetensors file or a hub id"
-            )
-        for name in ("side", "height", "width"):
-            if getattr(self, name) is not None:
-                in_range(f"backbone.{name}", getattr(self, name), 8)
+        super().__post_init__()
         in_range("backbone.t5_tokens", self.t5_tokens, 1, 512)
-        chosen_size(self.side, self.height, self.width, 0)
 
     def load(self) -> SD3Backbone:
-        device = pick_device(self.device)
-        dtype = pick_dtype(self.dtype, device)
+        device, dtype = self._place()
         kind = SD3Parts if self.t5 else SD3PartsWithoutT5
         parts = load_parts(self.path, self.revision, self.config, kind)
-        usual = int(parts.transformer.config["sample_size"]) * vae_scale(parts)
-        size = chosen_size(self.side, self.height, self.width, usual)
+        size = self._size(int(parts.transformer.config["sample_size"]) * vae_scale(parts))
         digest = fingerprint_of(parts)
         if self.t5_tokens != T5_TOKENS:
             digest = f"{digest}-{self.t5_tokens}-tokens"

@@ -49,6 +49,7 @@ class StableDiffusionBackbone:
         self.text_encoder = frozen(parts.text_encoder, device, dtype)
         self.tokenizer = parts.tokenizer
         self.prompt_tokens = int(parts.tokenizer.model_max_length)
+        self.start_tokens = 1
         self._config: dict[str, Any] = dict(parts.scheduler.config)
         self._alphas: Tensor = parts.scheduler.alphas_cumprod.double().cpu()
         self._final_alpha = float(parts.scheduler.final_alpha_cumprod)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from zerocon.backbones.base import BackboneError
-from zerocon.backbones.loading import ModelParts, frozen
+from zerocon.backbones.loading import DTYPES, ModelParts, frozen, pick_device, pick_dtype
 from zerocon.backbones.mmdit_sites import Layout, install, joint_attentions
-from zerocon.core.checks import ConfigError
+from zerocon.core.cases import World
+from zerocon.core.checks import ConfigError, in_range, one_of
 from zerocon.core.conditions import Condition
 from zerocon.core.forward import Evaluations
 from zerocon.core.levels import Guess, Level, Path, at_least_single, flow_level
@@ -105,6 +107,59 @@ class TransformerBackbone(ABC):
                 f"{wanted} times: another attention processor was set, or this version of "
                 "diffusers calls it in another way"
             )
+
+
+@dataclass(frozen=True)
+class TransformerSettings:
+    """Where the weights are: `path` is a folder in the diffusers layout, one `.safetensors` file,
+    or a hub id (then `revision` pins its commit).
+
+    The size in pixels is `side`, or `height` and `width`; none of them: what the model was
+    trained at.
+    """
+
+    flow: ClassVar[bool] = True
+    world: ClassVar[World] = "photographs"
+
+    path: str
+    revision: str | None = None
+    config: str | None = None  # of a single file: a folder with the model's configs and tokenizers
+    device: str = "auto"
+    dtype: str = "auto"
+    side: int | None = None
+    height: int | None = None
+    width: int | None = None
+
+    def __post_init__(self) -> None:
+        one_of("backbone.dtype", self.dtype, ("auto", *DTYPES))
+        if not self.path:
+            raise ConfigError(
+                "backbone.path is empty; give a folder, a .safetensors file or a hub id"
+            )
+        for name in ("side", "height", "width"):
+            if getattr(self, name) is not None:
+                in_range(f"backbone.{name}", getattr(self, name), 8)
+        self._size(0)
+
+    def _size(self, usual: int) -> Size:
+        return chosen_size(self.side, self.height, self.width, usual)
+
+    def _place(self) -> tuple[torch.device, torch.dtype]:
+        """Where the network runs, and what it computes in."""
+        device = pick_device(self.device)
+        return device, pick_dtype(self.dtype, device)
+
+
+def token_numbers(tokenizer: Any, prompts: Sequence[str], length: int) -> Tensor:
+    """The prompts' tokens, cut or padded to the same length, [prompt, token]."""
+    tokens = tokenizer(
+        list(prompts),
+        padding="max_length",
+        max_length=length,
+        truncation=True,
+        return_tensors="pt",
+    )
+    return tokens.input_ids
 
 
 def shift_of(vae: Any) -> float:

@@ -1,1 +1,1 @@
-"""The subcommands of `zerocon`: one file each, with an `add(commands)`; and what they share."""
+"""The subcommands of `zerocon`, one file each with an `add(commands)`, and shared options."""

@@ -1,4 +1,4 @@
-"""`zerocon bench --count`: how many rows each method sends through the network, for one picture."""
+"""`zerocon bench --count`: count each method's network evaluations for one picture."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from zerocon.core.quiet import quiet_models
 if TYPE_CHECKING:
     from zerocon.backbones.base import Backbone, Evaluations
 
-# The pipeline that pix2pix-zero's authors published, for T steps at guidance > 1: its reference
-# pass (2 rows), the pass of its losses (2 forward, 2 back) and the noise after the move (2).
+# Each of T steps of pix2pix-zero's published pipeline, at guidance > 1: the reference pass (2
+# rows), the pass of its losses (2 forward, 2 backward) and the noise after the update (2).
 PUBLISHED = "pix2pix-zero's published pipeline, 50 steps"
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Rows through the network: of the inversion, then of the method."""
+    """Rows through the network (single-case evaluations), of the inversion and of the method."""
 
     inversion: int
     forward: int
@@ -29,12 +29,12 @@ class Cost:
 
     @property
     def total(self) -> int:
-        """Without the inversion. A row's way back for its latent alone costs about its way in."""
+        """Rows without the inversion. Backward to the latent costs about as much as forward."""
         return self.forward + self.backward
 
     @property
     def edit(self) -> int:
-        """With the inversion: what one edit costs."""
+        """Rows of one edit, including the inversion."""
         return self.inversion + self.total
 
 
@@ -43,14 +43,14 @@ def published_pix2pix_zero(steps: int) -> Cost:
 
 
 def add(commands: Any) -> None:
-    bench = commands.add_parser("bench", help="what the methods cost")
+    bench = commands.add_parser("bench", help="count what the methods cost")
     bench.add_argument(
-        "--count", action="store_true", required=True, help="rows through the network, counted"
+        "--count", action="store_true", required=True, help="count rows through the network"
     )
     bench.add_argument(
         "names",
         nargs="*",
-        help="of conf/method, or of conf/experiment for published set-ups; default: all methods",
+        help="names in conf/method or (published set-ups) conf/experiment; default: all methods",
     )
     bench.add_argument("--overrides", nargs="*", default=[], help="as for run.py")
     add_composing(bench)
@@ -85,7 +85,7 @@ def _chosen(name: str, methods: Sequence[str]) -> str:
 
 
 def counted(settings: Any, backbone: Backbone) -> Cost:
-    """One picture, really edited."""
+    """Edit one picture and count."""
     import torch
 
     from zerocon.core.cases import Case
@@ -131,7 +131,7 @@ def _print(costs: dict[str, Cost]) -> None:
     ]
     header = ["method", "inversion", "forward", "backward", "edit", "sum", "of published"]
     note = (
-        "rows through the network for one picture; edit: all of them; sum: forward and backward of "
-        "the method, without the inversion; of published: sum, as a share of the last line's"
+        "rows through the network for one picture; edit: all rows; sum: forward and backward of "
+        "the method, without the inversion; of published: sum as a share of the last line's sum"
     )
     write([Grid("", header, rows, [note])], "terminal", Console())

@@ -1,4 +1,4 @@
-"""`zerocon cache`: what was computed before and is kept, and how to make it smaller."""
+"""`zerocon cache`: show the size of cached results, and shrink the cache."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
 def add(commands: Any) -> None:
-    cache = commands.add_parser("cache", help="what is kept of earlier runs; make it smaller")
+    cache = commands.add_parser("cache", help="show or shrink the cache of earlier runs")
     cache.add_argument(
-        "--prune", metavar="SIZE", help="remove what was not used for longest, down to e.g. 5GB"
+        "--prune", metavar="SIZE", help="remove the least recently used files, down to e.g. 5GB"
     )
     cache.set_defaults(handler=_cache)
 
@@ -29,7 +29,7 @@ def _cache(options: argparse.Namespace) -> None:
     print(cache_folder())
     for folder in found:
         print(f"  {folder.name:24} {folder.files:7} files  {_size(folder.bytes):>10}")
-    print(f"  {'in all':24} {sum(f.files for f in found):7} files  {_all(found):>10}")
+    print(f"  {'total':24} {sum(f.files for f in found):7} files  {_all(found):>10}")
 
 
 def _all(found: Any) -> str:
@@ -41,7 +41,7 @@ def _bytes(text: str) -> float:
 
     parts = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?B)?", text.strip().upper())
     if parts is None:
-        raise ConfigError(f"--prune {text!r} is no size; it must be like 500MB, 5GB or 0")
+        raise ConfigError(f"--prune {text!r} is not a size; it must be like 500MB, 5GB or 0")
     return float(parts[1]) * UNITS[parts[2] if parts[2] in UNITS else ""]
 
 

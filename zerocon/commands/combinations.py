@@ -1,4 +1,4 @@
-"""`zerocon combinations`: which methods, inversions and directions make sense together."""
+"""`zerocon combinations`: list which methods, inversions and directions are compatible."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 def add(commands: Any) -> None:
     command = commands.add_parser(
-        "combinations", help="which methods, inversions and directions make sense together"
+        "combinations", help="list which methods, inversions and directions are compatible"
     )
-    command.add_argument("--why", action="store_true", help="and why the others don't")
+    command.add_argument("--why", action="store_true", help="also say why the others are not")
     command.set_defaults(handler=_combinations)
 
 

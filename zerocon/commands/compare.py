@@ -1,4 +1,4 @@
-"""`zerocon compare`: whether the data support that runs differ."""
+"""`zerocon compare`: test whether runs differ."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from zerocon.commands.table import add_bootstrap, add_choices, add_runs
 
 def add(commands: Any) -> None:
     compare = commands.add_parser(
-        "compare", help="runs over the same cases, case by case: what do the data support?"
+        "compare", help="test, case by case, whether runs over the same cases differ"
     )
     add_runs(compare)
     add_choices(compare)
-    compare.add_argument("--per-type", action="store_true", help="each edit type, too")
+    compare.add_argument(
+        "--per-type", action="store_true", help="also compare within each edit type"
+    )
     add_bootstrap(compare)
     compare.set_defaults(handler=_compare)
 

@@ -1,4 +1,4 @@
-"""`zerocon dataset check`: is every case of a dataset as it should be?"""
+"""`zerocon dataset check`: check that every case of a dataset is usable."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from zerocon.core.text import printable, printable_lines
 
 
 def add(commands: Any) -> None:
-    dataset = commands.add_parser("dataset", help="look into a dataset")
+    dataset = commands.add_parser("dataset", help="check a dataset")
     commands = dataset.add_subparsers(required=True, metavar="command")
-    check = commands.add_parser("check", help="load every case, list what is wrong with which")
-    check.add_argument("overrides", nargs="+", help="dataset=pie_bench dataset.root=…, as run.py")
-    check.add_argument("--side", type=int, help="pixels; default: the dataset's own")
+    check = commands.add_parser("check", help="load every case and list the problems")
+    check.add_argument(
+        "overrides", nargs="+", help="as for run.py: dataset=pie_bench dataset.root=…"
+    )
+    check.add_argument("--side", type=int, help="pixels; default: the dataset's native size")
     add_composing(check)
     check.set_defaults(handler=_check)
 
 
 def _check(options: argparse.Namespace) -> None:
-    """Exit status 0: all well; 1: some cases can't be used; 2: the dataset can't."""
+    """Exit status 0: no problems; 1: some cases can't be used; 2: the dataset can't."""
     from zerocon.config.bind import build
     from zerocon.config.compose import compose_config, plain
     from zerocon.datasets.check import Report, check_cases
@@ -37,12 +39,12 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def native_side(make: Any) -> int:
-    """The side of the dataset's own pictures, known from its class."""
+    """The native side of the dataset's pictures, from its class."""
     return int(getattr(make.func, "native_side", 512))
 
 
 def only(overrides: list[str], groups: tuple[str, ...]) -> None:
-    """Refuse what would have no effect here."""
+    """Refuse overrides that would have no effect here."""
     from zerocon.core.checks import ConfigError
 
     for override in overrides:

@@ -1,4 +1,4 @@
-"""`zerocon direction`: compute one edit direction and show it."""
+"""`zerocon direction`: compute an edit direction and describe it."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ SHOWN = 3  # sentences of each set
 
 def add(commands: Any) -> None:
     direction = commands.add_parser(
-        "direction", help="compute one edit direction, and how far it moves the condition"
+        "direction", help="compute an edit direction and show how far it moves the condition"
     )
     direction.add_argument("--image", type=Path, help="the picture, for direction=caption")
-    direction.add_argument("--out", type=Path, help="write it, for direction=file")
-    direction.add_argument("source", help='the source prompt; "" lets the caption take its place')
+    direction.add_argument("--out", type=Path, help="file to write it to, for direction=file")
+    direction.add_argument("source", help='the source prompt; "" to use the caption instead')
     direction.add_argument("target", help="the target prompt")
     direction.add_argument(
         "overrides", nargs="*", help="as for run.py, such as direction=sentences backbone=shapes"
@@ -58,7 +58,7 @@ def _direction(options: argparse.Namespace) -> None:
     try:
         case = _case(backbone, direction, options)
         found = inspected(backbone, direction, case, memory_of(DEFAULT * GIB))
-    except CaseError as error:  # there is only this case
+    except CaseError as error:  # no other case could still succeed
         raise ConfigError(str(error)) from error
     print_report(found)
     if options.out:
@@ -68,7 +68,7 @@ def _direction(options: argparse.Namespace) -> None:
 
 
 def check_effect(overrides: Sequence[str]) -> None:
-    """Refuse a setting that has nothing to do with a direction."""
+    """Refuse settings that do not affect a direction."""
     for override in overrides:
         group = override.lstrip("+~").partition("=")[0].partition(".")[0]
         if group not in GROUPS:
@@ -89,7 +89,7 @@ def _case(backbone: Backbone, direction: Direction, options: argparse.Namespace)
         pixels, notes = read_image(Path(image.name), image.parent, backbone.side)
         return Case("command line", pixels, *prompts, notes=notes)
     if isinstance(direction, DescribesSources):
-        raise ConfigError("direction=caption looks at the picture: give it as --image FILE")
+        raise ConfigError("direction=caption needs the picture: give it as --image FILE")
     return Case("command line", torch.zeros(3, backbone.side, backbone.side), *prompts)
 
 

@@ -1,4 +1,4 @@
-"""`zerocon edit`: one picture from the command line."""
+"""`zerocon edit`: edit one picture."""
 
 from __future__ import annotations
 
@@ -16,16 +16,20 @@ if TYPE_CHECKING:
 def add(commands: Any) -> None:
     edit = commands.add_parser("edit", help="edit one picture")
     edit.add_argument("image", type=Path)
-    edit.add_argument("--source", default="", help="what it shows; default: its caption")
-    edit.add_argument("--target", required=True, help="what it should become")
+    edit.add_argument(
+        "--source", default="", help="prompt that describes the picture; default: its caption"
+    )
+    edit.add_argument("--target", required=True, help="prompt that describes the edited picture")
     edit.add_argument(
         "--blend",
         nargs=2,
         metavar=("OLD", "NEW"),
-        help="the words that the edit is about, in the source and in the target prompt "
+        help="the edited words, in the source and in the target prompt "
         "(for Prompt-to-Prompt's local blend and MasaCtrl's mask)",
     )
-    edit.add_argument("--out", type=Path, help="default: beside the picture, with -edited")
+    edit.add_argument(
+        "--out", type=Path, help="file to write; default: beside the picture, with -edited"
+    )
     edit.add_argument("overrides", nargs="*", help="as for run.py, such as method=zerocon")
     add_composing(edit)
     edit.set_defaults(handler=_edit)
@@ -57,7 +61,7 @@ def _edit(options: argparse.Namespace) -> None:
     side_by_side(case_pictures(case)["source"], picture).save(both)
     print(f"{out} is the edit, {both} has the source beside it")
     if blend is None and getattr(settings.method, "local_blend", False):
-        print("The whole picture was edited; --blend OLD NEW keeps what is not about these words.")
+        print("The edit covers the whole picture; --blend OLD NEW limits it to the words' region.")
 
 
 def side_by_side(source: Image.Image, edited: Image.Image) -> Image.Image:

@@ -1,4 +1,4 @@
-"""`zerocon experiment`: named sets of runs that answer a question."""
+"""`zerocon experiment`: run named sets of runs that answer a question."""
 
 from __future__ import annotations
 
@@ -19,16 +19,19 @@ if TYPE_CHECKING:
 
 def add(commands: Any) -> None:
     experiment = commands.add_parser(
-        "experiment", aliases=["experiments"], help="named sets of runs that answer a question"
+        "experiment", aliases=["experiments"], help="run a named set of runs that answer a question"
     )
-    experiment.add_argument("name", nargs="?", help="default: list them")
-    experiment.add_argument("overrides", nargs="*", help="for every run, as for run.py")
+    experiment.add_argument("name", nargs="?", help="default: list the experiments")
+    experiment.add_argument("overrides", nargs="*", help="for every run; as for run.py")
     experiment.add_argument("--only", nargs="+", metavar="RUN", help="only these of its runs")
     experiment.add_argument(
-        "--write", type=Path, metavar="FOLDER", help="leave NAME.md and NAME.png there"
+        "--write", type=Path, metavar="FOLDER", help="write NAME.md and NAME.png there"
     )
     experiment.add_argument(
-        "--trials", type=int, metavar="N", help="of a search: as many in all, done ones included"
+        "--trials",
+        type=int,
+        metavar="N",
+        help="total number of a search's trials, including finished ones",
     )
     add_composing(experiment)
     experiment.set_defaults(handler=_experiment)
@@ -50,7 +53,7 @@ def _experiment(options: argparse.Namespace) -> None:
 
 
 def _run_all(experiment: Experiment, options: argparse.Namespace) -> None:
-    """Every run of the list, then what they say side by side."""
+    """Do all listed runs, then print their results side by side."""
     from zerocon.core.checks import ConfigError
 
     if options.trials is not None:
@@ -81,7 +84,7 @@ def _check_names(experiment: Experiment, only: Sequence[str] | None) -> None:
 
 
 def _search(experiment: Experiment, options: argparse.Namespace) -> None:
-    """Choose settings by results, go on where it was cut off, show the front."""
+    """Start or continue a search for settings and print the front."""
     from zerocon.core.checks import ConfigError, in_range
     from zerocon.reports.frontier.search import describe
     from zerocon.runs.search import run_search
@@ -104,7 +107,7 @@ def _search(experiment: Experiment, options: argparse.Namespace) -> None:
 
 
 def _answers(experiment: Experiment, directories: Sequence[Path], folder: Path) -> list[str]:
-    """What the experiment printed, and its plot."""
+    """The experiment's printed results, and its plot."""
     from zerocon.reports.frontier.table import frontier
     from zerocon.reports.table import print_table
 
@@ -129,7 +132,7 @@ def _shown(plot: Path) -> list[str]:
 def _write(
     experiment: Experiment, command: Sequence[str], answers: Sequence[str], folder: Path
 ) -> None:
-    """What was asked, the command, and what it printed."""
+    """Write the question, the command, and its output."""
     from zerocon.ledger.origin import git_state
 
     folder.mkdir(parents=True, exist_ok=True)

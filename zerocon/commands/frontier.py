@@ -1,4 +1,4 @@
-"""`zerocon frontier`: methods as curves over their strength."""
+"""`zerocon frontier`: trade-off curves of methods."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from zerocon.commands.table import add_bootstrap, add_format, add_runs, names
 
 def add(commands: Any) -> None:
     frontier = commands.add_parser(
-        "frontier", help="methods as curves over their strength: success against preservation"
+        "frontier", help="trade-off curves of methods: success against preservation"
     )
     add_runs(frontier)
     add_format(frontier)
@@ -19,15 +19,15 @@ def add(commands: Any) -> None:
     frontier.add_argument("--y", metavar="METRIC", help="success; default: edit_success")
     frontier.add_argument(
         "--by", type=names, default=(), metavar="FIELD,…",
-        help="a curve for each value of these settings; default: method and its words",
+        help="one curve per value of these settings; default: method and its non-numeric settings",
     )  # fmt: skip
     frontier.add_argument(
         "--along", type=names, default=(), metavar="FIELD,…",
-        help="the setting that a curve goes along; of several, the first that varies in it",
+        help="the setting swept along a curve; of several, the first that varies",
     )  # fmt: skip
     add_bootstrap(frontier)
     frontier.add_argument(
-        "--plot", type=Path, default=Path("frontier.png"), help="a PNG, PDF or SVG"
+        "--plot", type=Path, default=Path("frontier.png"), help="PNG, PDF or SVG to write"
     )
     frontier.set_defaults(handler=_frontier)
 

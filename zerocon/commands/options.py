@@ -7,7 +7,7 @@ from typing import Any
 
 
 def add_plugins(command: Any) -> None:
-    """For commands that read a stored config: which modules define the classes it may name."""
+    """Add `--plugin`, for commands that read a stored config."""
     command.add_argument(
         "--plugin", dest="plugins", action="append", default=[], metavar="MODULE",
         help="import this module of yours, whose classes a config may then name (repeatable)",
@@ -15,7 +15,7 @@ def add_plugins(command: Any) -> None:
 
 
 def add_composing(command: Any) -> None:
-    """For commands that compose `conf/`: plugins, and folders with choices of one's own."""
+    """Add `--plugin` and `--config-dir`, for commands that compose `conf/`."""
     add_plugins(command)
     command.add_argument(
         "--config-dir", dest="config_dirs", action="append", default=[], type=Path, metavar="DIR",

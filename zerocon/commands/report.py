@@ -1,4 +1,4 @@
-"""`zerocon report`: all that is known about some runs, on one page that opens offline."""
+"""`zerocon report`: write one page about several runs that opens offline."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def add(commands: Any) -> None:
     report = commands.add_parser(
-        "report", help="one HTML page about some runs: tables, plots, pictures side by side, costs"
+        "report", help="write an HTML page about runs: tables, plots, pictures side by side, costs"
     )
     add_runs(report)
     report.add_argument("--out", type=Path, default=Path("report.html"), help="the page to write")
@@ -26,16 +26,18 @@ def add(commands: Any) -> None:
     add_metrics(report)
     report.add_argument(
         "--along", type=names, default=(), metavar="FIELD,…",
-        help="the one or two settings to plot over; default: what differs, if that is so few",
+        help="one or two settings to plot over; default: those that differ, if at most two",
     )  # fmt: skip
     report.add_argument(
         "--dataset-root", metavar="DIR", help="where the dataset is now, for the sources' pictures"
     )
     report.add_argument(
-        "--no-sources", action="store_true", help="without the dataset: only what runs stored"
+        "--no-sources",
+        action="store_true",
+        help="do without the dataset: show only what the runs stored",
     )
     report.add_argument(
-        "--megabytes", type=float, default=5.0, help="the page's largest size (default: 5)"
+        "--megabytes", type=float, default=5.0, help="maximum size of the page (default: 5)"
     )
     add_plugins(report)
     report.set_defaults(handler=_report)
@@ -65,7 +67,7 @@ def _report(options: argparse.Namespace) -> None:
 def _lookups(
     runs: Sequence[Run], options: argparse.Namespace
 ) -> tuple[dict[str, Lookup], list[str]]:
-    """For each dataset a way to its pictures, or the reason why they are not available."""
+    """For each dataset, a function that finds its pictures, or why they are not available."""
     from zerocon.core.cases import DatasetError
     from zerocon.core.checks import ConfigError
     from zerocon.reports.page.cases import dataset_of

@@ -1,4 +1,4 @@
-"""`zerocon reproduce`: does a run come out again?"""
+"""`zerocon reproduce`: check that a run can be reproduced."""
 
 from __future__ import annotations
 
@@ -23,13 +23,17 @@ def add(commands: Any) -> None:
         "reproduce", help="edit some of a run's cases again from its stored config, and compare"
     )
     reproduce.add_argument("run", type=Path, help="a run's directory")
-    reproduce.add_argument("overrides", nargs="*", help="where and how fast, as backbone.device=…")
-    reproduce.add_argument("--cases", type=int, default=5, help="how many (default: %(default)s)")
+    reproduce.add_argument(
+        "overrides", nargs="*", help="where and how to compute, such as backbone.device=…"
+    )
+    reproduce.add_argument(
+        "--cases", type=int, default=5, help="number of cases (default: %(default)s)"
+    )
     reproduce.add_argument(
         "--psnr",
         type=float,
         default=40.0,
-        help="a picture this close to the stored one, in dB, is the same (default: %(default)s)",
+        help="PSNR in dB from which a picture counts as reproduced (default: %(default)s)",
     )
     add_plugins(reproduce)
     reproduce.set_defaults(handler=_reproduce)
@@ -45,7 +49,7 @@ def _reproduce(options: argparse.Namespace) -> None:
     quiet_models()
     found = reproduce(options.run, options.overrides, cases=options.cases)
     for change in found.changed:
-        console.print(printable(f"not as it was: {change}"), highlight=False, markup=False)
+        console.print(printable(f"changed since the run: {change}"), highlight=False, markup=False)
     for problem in found.problems:
         console.print(printable(problem), highlight=False, markup=False)
     console.print(_pictures(found.cases))
@@ -71,7 +75,7 @@ def _pictures(cases: Sequence[Again]) -> Table:
 
 
 def _numbers(cases: Sequence[Again]) -> Table:
-    """Each metric's means over the cases, and the case that differs most."""
+    """Each metric's means over the cases, and the largest difference of a case."""
     from rich.markup import escape
     from rich.table import Table
 

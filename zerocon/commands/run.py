@@ -1,7 +1,7 @@
-"""`zerocon run`, and its twin `python run.py`: one run, or a sweep.
+"""`zerocon run`, and equally `python run.py`: one run, or a sweep.
 
-Around Hydra: every run of the command is composed and checked before the first one starts, and
-what is finished already is reported without another look by Hydra.
+Wraps Hydra: all runs of the command are composed and checked before the first one starts, and
+finished runs are reported without calling Hydra.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
     from rich.console import Console
 
-MOST_CHECKED = 64  # runs of a sweep that are checked before it starts
+MOST_CHECKED = 64  # runs of a sweep checked before it starts
 
 
 def add(commands: Any) -> None:
-    """For the list of commands; `zerocon.cli` hands the arguments to `main` as they are."""
-    commands.add_parser("run", help="one run, or a sweep: as python run.py", add_help=False)
+    """Add the command's help; `zerocon.cli` passes its arguments to `main` unparsed."""
+    commands.add_parser("run", help="do one run, or a sweep; as python run.py", add_help=False)
 
 
 def main(arguments: Sequence[str], program: str) -> int:
-    """What `run.py` does with its arguments; the exit status."""
+    """Run the command line `arguments` and return the exit status."""
     plugins, rest = _without_plugins(arguments)
     from zerocon.core.registry import use_plugins
 
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str], program: str) -> int:
 
 
 def _without_plugins(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Hydra has no `--plugin`."""
+    """Separate `--plugin` from the arguments, as Hydra has no such option."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--plugin", action="append", default=[])
     options, rest = parser.parse_known_args(arguments)
@@ -56,7 +56,7 @@ def _without_plugins(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 class Asked:
-    """A command line, as Hydra reads it."""
+    """A command line as Hydra parses it."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         from zerocon.config.compose import in_folders
@@ -69,12 +69,12 @@ class Asked:
         self.help: bool = options.help
         tells = ("help", "hydra_help", "cfg", "info", "shell_completion", "experimental_rerun")
         self.only_tells = any(getattr(options, name) for name in tells)
-        # Hydra composes something else then; it is checked when it is run.
+        # Hydra then composes another config, which is checked when it is run.
         self.elsewhere = bool(options.config_name or options.config_path)
 
     @property
     def is_plain(self) -> bool:
-        """Nothing is said to Hydra itself but that this is a sweep."""
+        """Whether no option is for Hydra itself, except that this is a sweep."""
         return not any(o.lstrip("+~").startswith("hydra") for o in self.given)
 
 
@@ -87,7 +87,7 @@ def asked_of(arguments: Sequence[str], program: str = "run.py") -> Asked:
 
 
 def help_text(asked: Asked, program: str) -> str:
-    """All choices and all settings. Hydra's own help takes some seconds to find them."""
+    """List all choices and settings. Hydra's own help takes some seconds to do so."""
     import yaml
 
     from zerocon.config.compose import compose_config, plain
@@ -102,16 +102,16 @@ def help_text(asked: Asked, program: str) -> str:
 HELP = """\
 usage: {program} [-m] [--plugin MODULE] [--config-dir DIR] [group=choice …] [setting=value …]
 
-  -m, --multirun    a run for each combination of values, as method.steps=10,50
+  -m, --multirun    one run per combination of values, such as method.steps=10,50
   --plugin MODULE   import this module of yours, whose classes a config may then name (repeatable)
   --config-dir DIR  look for choices in this folder too, as DIR/method/mine.yaml
-  --hydra-help      the other options, which are Hydra's
+  --hydra-help      Hydra's options
 
 The choices of each group:
 
 {choices}
 
-The settings, with the choices made so far:
+The settings, with the current choices:
 
 {settings}"""
 
@@ -126,20 +126,20 @@ def _choices(folders: Sequence[Path]) -> Iterator[str]:
 
 
 def preflight(asked: Asked) -> int | None:
-    """Compose every run that the command asks for; ConfigError in words if one can't be.
+    """Compose all runs of the command; raise ConfigError if one can't be.
 
-    When all of them are finished they are reported here; the exit status then, else nothing.
+    If all are finished, report them and return the exit status, else return None.
     """
     if asked.elsewhere:
         return None
     runs = _checked(asked)
     if runs is None or not asked.is_plain:
         return None
-    return max(_told(overrides, config) for overrides, config in runs)
+    return max(_report_finished(overrides, config) for overrides, config in runs)
 
 
 def _checked(asked: Asked) -> list[tuple[Sequence[str], dict[str, Any]]] | None:
-    """The configs of the command's runs if all are finished; the first others are checked."""
+    """Return the runs' configs if all runs are finished; else check the first unfinished ones."""
     from zerocon.config.bind import build
     from zerocon.config.compose import compose_config, parse, plain, sweep
     from zerocon.config.settings import check_top, settings_of
@@ -148,7 +148,7 @@ def _checked(asked: Asked) -> list[tuple[Sequence[str], dict[str, Any]]] | None:
         for override in parse(asked.overrides):
             if override.is_sweep_override():
                 raise ConfigError(
-                    f"{override.input_line} is a sweep: say -m for one run after another, or "
+                    f"{override.input_line} is a sweep: use -m for one run after another, or "
                     "quote it if it is one value"
                 )
     finished: list[tuple[Sequence[str], dict[str, Any]]] = []
@@ -158,8 +158,8 @@ def _checked(asked: Asked) -> list[tuple[Sequence[str], dict[str, Any]]] | None:
             break
         config = plain(compose_config(combination))
         check_top(config)
-        # A run that is complete was checked when it began, but for what its name leaves out:
-        # runner and tracker. Building all of it again would take time.
+        # A finished run was checked when it began, except for its tracker, which may be another
+        # now. Building all of it again would take time.
         build(config, "tracker")
         if _is_complete(config):
             finished.append((combination, config))
@@ -169,8 +169,8 @@ def _checked(asked: Asked) -> list[tuple[Sequence[str], dict[str, Any]]] | None:
     return finished if every else None
 
 
-def _told(overrides: Sequence[str], config: dict[str, Any]) -> int:
-    """Report a finished run; its exit status."""
+def _report_finished(overrides: Sequence[str], config: dict[str, Any]) -> int:
+    """Report a finished run and return its exit status."""
     from rich.console import Console
 
     console = Console()
@@ -181,7 +181,7 @@ def _told(overrides: Sequence[str], config: dict[str, Any]) -> int:
 
 
 def _hydra(arguments: Sequence[str], program: str) -> tuple[int, list[int]]:
-    """Let Hydra do it: the status that Hydra itself ends with, and those of the runs done here."""
+    """Run Hydra; return its own exit status and those of the runs done in this process."""
     import hydra
 
     from zerocon.config.places import CONF
@@ -190,34 +190,34 @@ def _hydra(arguments: Sequence[str], program: str) -> tuple[int, list[int]]:
     before, sys.argv = sys.argv, [program, *arguments]
     try:
         hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(task)()
-    except SystemExit as stop:  # Hydra's 1 is for what it could not compose
+    except SystemExit as stop:  # Hydra exits with 1 if it could not compose
         return (2 if stop.code else 0), STATUSES
     finally:
         sys.argv = before
     return 0, STATUSES
 
 
-STATUSES: list[int] = []  # of the runs that this process did
+STATUSES: list[int] = []  # of the runs done in this process
 
 
 def task(cfg: DictConfig) -> None:
-    """One run, as Hydra's launchers call it, here or in another process."""
+    """Do one run; called by Hydra's launchers, here or in another process."""
     STATUSES.append(run_one(cfg))
 
 
 def run_one(cfg: DictConfig) -> int:
-    """Execute one run; the exit status: 0 all well, 1 a case failed, 2 it could not start."""
+    """Do one run and return its exit status: 0 success, 1 a case failed, 2 it could not start."""
     from zerocon.core.quiet import quiet
 
     quiet()
     try:
         return 1 if _failures(cfg) else 0
-    except Exception as error:  # noqa: BLE001 - raised again if it is not explained
+    except Exception as error:  # noqa: BLE001 - raised again if unexpected
         return status_of_error(error, sys.argv[0])
 
 
 def _failures(cfg: DictConfig) -> int:
-    """Do the run, or what is left of it, and report; how many cases failed."""
+    """Do the run's remaining cases, report, and return the number of failed cases."""
     from rich.console import Console
 
     from zerocon.config.compose import plain
@@ -227,7 +227,7 @@ def _failures(cfg: DictConfig) -> int:
     check_top(config)
     if _is_complete(config):
         return _reported(config, Console())
-    # Imported late: all that a finished run needs is its records.
+    # Imported late: a finished run needs only its records.
     from zerocon.core.quiet import quiet_models
     from zerocon.runs.runner import execute
 
@@ -237,7 +237,7 @@ def _failures(cfg: DictConfig) -> int:
 
 
 def exit_status(asked: Asked, here: Sequence[int]) -> int:
-    """The worst of the runs'; those that a launcher did elsewhere are known by their records."""
+    """The runs' worst exit status; runs done in other processes are read from their records."""
     from zerocon.config.compose import compose_config, sweep
 
     if not asked.multirun or here or asked.only_tells or asked.elsewhere:
@@ -246,7 +246,7 @@ def exit_status(asked: Asked, here: Sequence[int]) -> int:
 
 
 def _elsewhere(cfg: DictConfig) -> int:
-    """Say how far a run is that another process did; its exit status."""
+    """Report the progress of a run done by another process and return its exit status."""
     from rich.console import Console
 
     from zerocon.config.compose import plain
@@ -257,7 +257,7 @@ def _elsewhere(cfg: DictConfig) -> int:
     config = plain(cfg)
     run, shard = RunDirectory(directory_of(config)), runner_settings(config).shard
     status = run.status()
-    said = status.words() if status.cases else "it did not begin; its job's output says why"
+    said = status.words() if status.cases else "it did not start; see its job's output"
     Console().print(printable(f"{run}: {said}"), highlight=False, soft_wrap=True, markup=False)
     if not is_complete(run, retry_failed=False, shard=shard):
         return 2
@@ -269,7 +269,7 @@ def _is_complete(config: dict[str, Any]) -> bool:
     from zerocon.ledger.run_directory import ORIGIN, RunDirectory
 
     runner, directory = runner_settings(config), directory_of(config)
-    if not (directory / ORIGIN).exists():  # it has not begun
+    if not (directory / ORIGIN).exists():  # not started
         return False
     from zerocon.runs.results import is_complete, must_begin_anew
 
@@ -280,7 +280,7 @@ def _is_complete(config: dict[str, Any]) -> bool:
 
 
 def _reported(config: dict[str, Any], console: Console) -> int:
-    """Print a finished run's table, if its inputs are still the same; how many cases failed."""
+    """Print a finished run's table if its inputs are unchanged; return the number of failures."""
     from zerocon.config.bind import build
     from zerocon.config.settings import directory_of, runner_settings
     from zerocon.ledger.code import code_digests

@@ -13,15 +13,17 @@ STATES = ("done", "failed", "partial", "running")
 
 
 def add(commands: Any) -> None:
-    runs = commands.add_parser("runs", help="which runs there are, how far they are")
+    runs = commands.add_parser("runs", help="list runs and their progress")
     runs.set_defaults(handler=_list)
     _choices(runs)
     commands = runs.add_subparsers(metavar="command")
-    remove = commands.add_parser("remove", help="delete the directories of the runs chosen")
+    remove = commands.add_parser("remove", help="delete the chosen runs' directories")
     _choices(remove)
-    remove.add_argument("--yes", action="store_true", help="without this they are only listed")
+    remove.add_argument(
+        "--yes", action="store_true", help="delete them; without this they are only listed"
+    )
     remove.set_defaults(handler=_remove)
-    export = commands.add_parser("export", help="the records of the runs chosen, as Parquet")
+    export = commands.add_parser("export", help="write the chosen runs' records as Parquet")
     _choices(export)
     export.add_argument("--out", type=Path, required=True, help="the .parquet file to write")
     export.set_defaults(handler=_export)
@@ -34,7 +36,7 @@ def add(commands: Any) -> None:
 
 def _choices(command: Any) -> None:
     command.add_argument("--root", default="outputs", help="a folder of runs; default: outputs")
-    command.add_argument("--state", choices=STATES, help="only runs that are so")
+    command.add_argument("--state", choices=STATES, help="only runs in this state")
     command.add_argument(
         "--where", action="append", default=[], metavar="FIELD=VALUE",
         help="only runs with this setting, such as method=DDIM or method.steps=50",
@@ -51,14 +53,14 @@ def _remove(options: argparse.Namespace) -> None:
 
     for run, status in _chosen(options):
         if status.state == "running":
-            print(f"{printable(run.directory)}  is running, and stays")
+            print(f"{printable(run.directory)}  is running and is not removed")
         elif options.yes:
             remove(run.directory)
             print(f"{printable(run.directory)}  removed")
         else:
             print(f"{printable(run.directory)}  would be removed; {status.words()}")
     if not options.yes:
-        print("Nothing was removed: say --yes.", file=sys.stderr)
+        print("Nothing was removed: use --yes.", file=sys.stderr)
 
 
 def _export(options: argparse.Namespace) -> None:

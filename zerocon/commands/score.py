@@ -1,4 +1,4 @@
-"""`zerocon score`: the metrics of edited pictures that somebody else made."""
+"""`zerocon score`: compute the metrics of edited pictures made elsewhere."""
 
 from __future__ import annotations
 
@@ -14,38 +14,46 @@ from zerocon.core.quiet import quiet_models
 
 
 def add(commands: Any) -> None:
-    score = commands.add_parser("score", help="score pictures that somebody else made")
+    score = commands.add_parser(
+        "score", help="compute the metrics of edited pictures made elsewhere"
+    )
     score.add_argument(
-        "--dataset", required=True, help="a choice of conf/dataset, or a folder like PIE-Bench's"
+        "--dataset",
+        required=True,
+        help="a choice of conf/dataset, or a folder in PIE-Bench's format",
     )
     score.add_argument(
         "--outputs",
         required=True,
         type=Path,
-        help="a folder (flat by case id, or with the sources' own paths, or with a folder for "
+        help="a folder (flat by case id, with the sources' paths, or with a folder for "
         "each method), or a CSV file with the columns case and path",
     )
     score.add_argument("--protocol", default="masked", choices=("masked", "published"))
     score.add_argument(
-        "--legacy-jpeg", action="store_true", help="recompress what is no JPEG yet, as published"
+        "--legacy-jpeg",
+        action="store_true",
+        help="recompress pictures that are not JPEG, as published",
     )
     score.add_argument(
         "--given-mask",
         choices=("yes", "no"),
-        help="was the method given the masks? Tables keep such runs apart; default: not said",
+        help="whether the method was given the masks; tables separate such runs; default: unknown",
     )
     score.add_argument("--method", action="append", default=[], help="only this one (repeatable)")
-    score.add_argument("--side", type=int, help="pixels; default: the dataset's own")
-    score.add_argument("--per-type", action="store_true", help="a table for each edit type, too")
+    score.add_argument("--side", type=int, help="pixels; default: the dataset's native size")
+    score.add_argument("--per-type", action="store_true", help="add a table for each edit type")
     score.add_argument(
-        "overrides", nargs="*", help="of dataset, metrics, runner and mixed_worlds: dataset.root=…"
+        "overrides",
+        nargs="*",
+        help="settings of dataset, metrics, runner and mixed_worlds, such as dataset.root=…",
     )
     add_composing(score)
     score.set_defaults(handler=_score)
 
 
 def _score(options: argparse.Namespace) -> None:
-    """Exit status 0: every case has its numbers; 1: some failed; 2: nothing could be scored."""
+    """Exit status 0: all cases were scored; 1: some failed; 2: nothing could be scored."""
     from zerocon.config.bind import build, metrics_of
     from zerocon.config.compose import compose_config, plain
     from zerocon.config.settings import runner_settings, worlds_mixed_in
@@ -59,7 +67,7 @@ def _score(options: argparse.Namespace) -> None:
     side = options.side or native_side(make)
     dataset = make(side=side)
     metrics = metrics_of(config)
-    # Imported late: a wrong option is said before the models' libraries load.
+    # Imported late: wrong options are reported before the slow imports.
     from zerocon.runs.outputs import Rules, find_outputs
     from zerocon.runs.score import Scoring, score_outputs
 
@@ -102,7 +110,7 @@ def _overrides(options: argparse.Namespace) -> list[str]:
 
 
 def _config(config: dict[str, Any], name: str, fingerprint: str, rules: Any) -> dict[str, Any]:
-    """What the run's directory keeps: the settings that matter, and what was scored."""
+    """The config to store in the run's directory: relevant settings, and what was scored."""
     method = {"name": name, "outputs": fingerprint, "side": rules.side}
     return {
         "name": name,

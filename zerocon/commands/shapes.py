@@ -27,16 +27,18 @@ def add(commands: Any) -> None:
 
 
 def _add_train(commands: Any) -> None:
-    train = commands.add_parser("train", help="train the models, each stage from where it was left")
+    train = commands.add_parser("train", help="train the models, continuing unfinished stages")
     train.add_argument("stages", nargs="*", metavar="stage", help="default: all, in order")
     train.add_argument("--work", type=Path, default=Path("training"), help="checkpoints and logs")
-    train.add_argument("--out", type=Path, help="where the models go; default: into the package")
+    train.add_argument("--out", type=Path, help="folder for the models; default: the package")
     train.add_argument("--seconds", type=float, default=math.inf, help="stop each stage after this")
     train.add_argument("--steps", type=int, help="steps of each stage; default: the recipe's")
-    train.add_argument("--batch", type=int, help="pictures a step; default: the recipe's")
+    train.add_argument("--batch", type=int, help="batch size; default: the recipe's")
     train.add_argument("--scenes", type=int, help="training scenes; default: the recipe's")
     train.add_argument("--threads", type=int, help="processor threads; default: torch's choice")
-    train.add_argument("--warm", action="store_true", help="the U-Net goes on from --out's weights")
+    train.add_argument(
+        "--warm", action="store_true", help="start the U-Net from the weights in --out"
+    )
     train.set_defaults(handler=_train)
 
 

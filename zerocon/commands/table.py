@@ -1,4 +1,4 @@
-"""`zerocon table`: the results of runs, side by side."""
+"""`zerocon table`: print the results of runs side by side."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import Any
 
 
 def add(commands: Any) -> None:
-    table = commands.add_parser("table", help="the results of runs, side by side")
+    table = commands.add_parser("table", help="print the results of runs side by side")
     add_runs(table)
-    table.add_argument("--per-type", action="store_true", help="one table for each edit type, too")
+    table.add_argument("--per-type", action="store_true", help="add a table for each edit type")
     table.add_argument(
         "--intervals", action="store_true",
-        help="of each mean its 95%% interval, from resamples of the cases, for its standard error",
+        help="show each mean's 95%% bootstrap interval instead of its standard error",
     )  # fmt: skip
     add_choices(table)
     table.add_argument(
         "--rows", type=names, default=(), metavar="FIELD,…",
-        help="a row for each value of these settings, such as method.guidance, not for each run",
+        help="one row per value of these settings, such as method.guidance, instead of per run",
     )  # fmt: skip
     table.add_argument(
-        "--published", metavar="SET", help="numbers of papers below: pie_bench, pix2pix_zero, …"
+        "--published", metavar="SET", help="add published numbers below: pie_bench, pix2pix_zero, …"
     )
     table.set_defaults(handler=_table)
 
 
 def add_runs(command: Any) -> None:
     command.add_argument(
-        "runs", nargs="+", help="runs' directories, folders of runs, or patterns like 'outputs/**'"
+        "runs", nargs="+", help="run directories, folders of runs, or patterns like 'outputs/**'"
     )
 
 
@@ -46,7 +46,7 @@ def add_metrics(command: Any) -> None:
 def add_format(command: Any) -> None:
     command.add_argument(
         "--format", default="terminal", metavar="FORM",
-        help="terminal, markdown, csv, latex (booktabs) or html",
+        help="output format: terminal, markdown, csv, latex (booktabs) or html",
     )  # fmt: skip
     command.add_argument(
         "--markdown", action="store_const", const="markdown", dest="format",
@@ -56,10 +56,12 @@ def add_format(command: Any) -> None:
 
 def add_bootstrap(command: Any) -> None:
     command.add_argument(
-        "--intersection", action="store_true", help="only the cases that all runs have"
+        "--intersection", action="store_true", help="compare only the cases that all runs have"
     )
-    command.add_argument("--resamples", type=int, default=10_000, help="of the bootstrap")
-    command.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    command.add_argument(
+        "--resamples", type=int, default=10_000, help="number of bootstrap resamples"
+    )
+    command.add_argument("--seed", type=int, default=0, help="seed of the bootstrap")
 
 
 def names(text: str) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ def _sync(options: argparse.Namespace) -> None:
     tracker = plain(compose_config(overrides))["tracker"]
     for run in find_runs(options.runs):
         if RunDirectory(run.directory).status().state in ("partial", "running"):
-            print(f"{printable(run.directory)}  is not finished, and is left out")
+            print(f"{printable(run.directory)}  is not finished and is left out")
         else:
             sent = sync(run.directory, tracker)
             print(f"{printable(run.directory)}  {'uploaded' if sent else 'already uploaded'}")

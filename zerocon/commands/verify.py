@@ -1,4 +1,4 @@
-"""`zerocon verify`: is a run what its records say?"""
+"""`zerocon verify`: check a run's records against its pictures."""
 
 from __future__ import annotations
 
@@ -13,18 +13,20 @@ from zerocon.core.text import printable
 if TYPE_CHECKING:
     from zerocon.runs.verify import Verification
 
-MOST = 50  # problems that are printed
+MOST = 50  # problems printed
 
 
 def add(commands: Any) -> None:
-    verify = commands.add_parser("verify", help="compute a run's numbers again from its pictures")
+    verify = commands.add_parser("verify", help="recompute a run's numbers from its pictures")
     verify.add_argument("run", type=Path, help="a run's directory")
-    verify.add_argument("overrides", nargs="*", help="where things are now, as dataset.root=…")
+    verify.add_argument("overrides", nargs="*", help="current locations, such as dataset.root=…")
     verify.add_argument(
-        "--tolerance", type=float, default=1e-4, help="of each number's size (default: %(default)s)"
+        "--tolerance", type=float, default=1e-4, help="relative tolerance (default: %(default)s)"
     )
-    verify.add_argument("--batch", type=int, default=16, help="pictures at a time")
-    verify.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where to compute")
+    verify.add_argument("--batch", type=int, default=16, help="batch size")
+    verify.add_argument(
+        "--device", default="cpu", choices=("cpu", "cuda"), help="device to compute on"
+    )
     add_plugins(verify)
     verify.set_defaults(handler=_verify)
 

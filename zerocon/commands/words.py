@@ -1,7 +1,7 @@
-"""How a command ends when something is wrong: in words, with the exit status that says so.
+"""Turn errors into messages and exit statuses.
 
-0: all well; 1: a case failed, or something is not as it should be; 2: it could not start or go
-on; 130: interrupted. What is not explained here is a mistake of ours, and keeps its traceback.
+0: success; 1: a case failed or a check found a problem; 2: the command could not start or
+continue; 130: interrupted. Any other error is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from zerocon.core.text import printable_lines
 
 INTERRUPTED = 130
 COULD_NOT = 2
-# The errors that say in words what is wrong, of modules that are slow to import: one that is not
-# loaded raised nothing.
+# Errors with a message for the user, from modules that are slow to import. A module that is not
+# loaded can't have raised one.
 _EXPLAINED = {
     "zerocon.backbones.base": ("BackboneError",),
     "zerocon.core.cases": ("CaseError", "DatasetError"),
@@ -31,7 +31,7 @@ _EXPLAINED = {
 
 
 def status_of_error(error: BaseException, program: str) -> int:
-    """Say on stderr what went wrong; the exit status. What is not explained is raised again."""
+    """Print the error to stderr and return the exit status. Raise unexpected errors again."""
     if isinstance(error, KeyboardInterrupt):
         said = str(error) or "stopped"
         sys.stderr.write(f"\n{program}: {printable_lines(said)}; the same command continues\n")
@@ -44,9 +44,9 @@ def status_of_error(error: BaseException, program: str) -> int:
 
 
 def words_of(error: BaseException) -> str | None:
-    """The error in words, or None if it is not one that explains itself."""
+    """The error's message for the user, or None if it is unexpected."""
     if isinstance(error, UnicodeDecodeError):
-        return f"a file is not UTF-8 text, as it should be: {error}"
+        return f"a file is not UTF-8 text: {error}"
     if isinstance(error, OSError):
         return _of_the_system(error)
     if isinstance(error, _explained()):
@@ -66,5 +66,5 @@ def _explained() -> tuple[type[BaseException], ...]:
         getattr(module, error)
         for name, module in loaded.items()
         for error in _EXPLAINED[name]
-        if hasattr(module, error)  # not while the module is being imported
+        if hasattr(module, error)  # missing while the module is being imported
     )

@@ -74,6 +74,7 @@ class Words:
     target_split: tuple[tuple[int, ...], ...] = ()
     # A condition's first tokens are these; behind them there may be another encoder's.
     length: int = 77
+    start: int = 1  # how many tokens stand before a prompt's first word: CLIP has one, T5 none
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,6 +29,7 @@ class Tokenizes(Protocol):
     """A backbone's tokenizer."""
 
     prompt_tokens: int  # how many there are with padding: the first of a condition's tokens
+    start_tokens: int  # how many of them stand before the first word
 
     def tokens(self, prompt: str) -> tuple[int, ...]:
         """The token numbers with start and end, without padding."""
@@ -41,16 +42,22 @@ def words_of(text: Tokenizes, case: Case) -> Words:
     return Words(
         source,
         target,
-        places_of(text.tokens(before)[1:-1], source),
-        places_of(text.tokens(after)[1:-1], target),
+        places_of(bare(text, before), source),
+        places_of(bare(text, after), target),
         split_into_words(text, case.source_prompt),
         split_into_words(text, case.target_prompt),
         text.prompt_tokens,
+        text.start_tokens,
     )
 
 
 def split_into_words(text: Tokenizes, prompt: str) -> tuple[tuple[int, ...], ...]:
-    return tuple(text.tokens(word)[1:-1] for word in prompt.split())
+    return tuple(bare(text, word) for word in prompt.split())
+
+
+def bare(text: Tokenizes, phrase: str) -> tuple[int, ...]:
+    """The phrase's tokens, without start and end."""
+    return text.tokens(phrase)[text.start_tokens : -1]
 
 
 def places_of(phrase: Sequence[int], tokens: Sequence[int]) -> tuple[int, ...]:
@@ -69,12 +76,12 @@ def edited_tokens(conditions: Conditions) -> Tensor | None:
     source = conditions.source.tokens
     marks = torch.zeros(source.shape[:2], device=source.device)
     for row, words in enumerate(conditions.words):
-        for position in changed_positions(words.source, words.target):
+        for position in changed_positions(words.source, words.target, words.start):
             marks[row, position] = 1.0
     return marks
 
 
-def changed_positions(source: Sequence[int], target: Sequence[int]) -> list[int]:
+def changed_positions(source: Sequence[int], target: Sequence[int], start: int = 1) -> list[int]:
     """Where the source has what the target has not; all its words, if only words are added."""
     matcher = SequenceMatcher(None, source, target, autojunk=False)
     changed = [
@@ -83,7 +90,7 @@ def changed_positions(source: Sequence[int], target: Sequence[int]) -> list[int]
         if tag in ("replace", "delete")
         for position in range(first, last)
     ]
-    return changed or list(range(1, len(source) - 1))
+    return changed or list(range(start, len(source) - 1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,10 +124,13 @@ def same_places(length: int = TOKENS) -> Alignment:
     return Alignment(torch.eye(length), torch.zeros(length))
 
 
-def replaced(source: Sequence[Prompt], target: Sequence[Prompt], length: int = TOKENS) -> Alignment:
+def replaced(
+    source: Sequence[Prompt], target: Sequence[Prompt], length: int = TOKENS, start: int = 1
+) -> Alignment:
     """Word for word; words whose numbers of tokens differ share their maps evenly.
 
-    `source` and `target` are the prompts' words, each as its tokens, without start and end.
+    `source` and `target` are the prompts' words, each as its tokens, without start and end;
+    `start` tokens stand before the first word.
     """
     if len(source) != len(target):
         raise CaseError(
@@ -129,10 +139,10 @@ def replaced(source: Sequence[Prompt], target: Sequence[Prompt], length: int = T
         )
     pairs = list(zip(source, target, strict=True))
     changed = [place for place, (before, after) in enumerate(pairs) if before != after]
-    reach = max(length, 1 + sum(map(len, source)), 1 + sum(map(len, target)))
+    reach = max(length, start + sum(map(len, source)), start + sum(map(len, target)))
     mapper = torch.zeros(reach, reach, dtype=torch.float64)
-    mapper[0, 0] = 1.0  # the start
-    i = j = 1
+    mapper[:start, :start].fill_diagonal_(1.0)
+    i = j = start
     for before, after in pairs[: max(changed, default=-1) + 1]:
         block = mapper[i : i + len(before), j : j + len(after)]
         if len(before) == len(after):

@@ -1,4 +1,4 @@
-"""Where cases come from."""
+"""Datasets: readers that turn files into cases."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What all readers share: listing the cases, choosing among them, and saying what is broken.
+"""The base of all readers: list the cases, choose among them, report broken ones.
 
 A reader first lists its entries (text only, no pictures), then loads one case at a time.
-An entry that makes no sense is still a case: loading it raises CaseError, so the run counts it
-as failed and does not silently have fewer cases.
+An invalid entry is still a case: loading it raises CaseError, so that the run counts it as
+failed instead of silently having fewer cases.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from zerocon.datasets.images import decode_picture, inside, picture_tensor, read
 Row = Mapping[str, Any]
 
 DOUBLE = "is there more than once; it can't be told which one is meant"
-MOST_BYTES = 2**30  # of a list of cases; PIE-Bench's has ten million
+MOST_BYTES = 2**30  # largest list of cases; PIE-Bench's has ten million
 
 
 @dataclass(frozen=True, repr=False)
 class Broken:
-    """Stands where a usable value should be."""
+    """Takes the place of an unusable value."""
 
     reason: str
 
@@ -41,11 +41,11 @@ class Broken:
         return f"<{self.reason}>"
 
 
-Listing = Mapping[str, Row | Broken]  # case id -> what the dataset's files say of it
+Listing = Mapping[str, Row | Broken]  # case id -> its entry in the dataset's files
 
 
 class Choice(TypedDict, total=False):
-    """The settings that every reader takes and passes on to `Filters`."""
+    """Settings that every reader passes on to `Filters`."""
 
     edit_types: Sequence[str | int] | None
     ids: Sequence[str | int] | None
@@ -56,7 +56,7 @@ class Choice(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Filters:
-    """Which cases to use: those of these types and ids, of them a random subset, of it a limit."""
+    """Which cases to use: by type and id, then a random subset, then the first `limit`."""
 
     edit_types: Sequence[str | int] | None = None
     ids: Sequence[str | int] | None = None
@@ -77,14 +77,14 @@ class Filters:
             raise DatasetError(f"subset_seed is {self.subset_seed}; it must be at least 0")
 
     def choose(self, types: Mapping[str, str], where: Path) -> list[str]:
-        """The ids of the wanted cases in the dataset's order. `types`: each case's edit type."""
+        """The chosen cases' ids in the dataset's order. `types`: each case's edit type."""
         chosen = list(types)
         if self.ids is not None:
             chosen = _only(self.wanted_ids, types, where)
         if self.edit_types is not None:
             chosen = [i for i in chosen if types[i] in self.wanted_types]
         if not chosen:
-            raise DatasetError(f"no case of {where} is left by the filters")
+            raise DatasetError(f"the filters leave no case of {where}")
         return self._random_subset(chosen)[: self.limit]
 
     @property
@@ -109,7 +109,7 @@ def _check_names(setting: str, values: Sequence[object] | None) -> None:
         raise DatasetError(f"{setting} is an empty list; give some, or null for all cases")
     for value in values:
         if not isinstance(value, (str, int)) or isinstance(value, bool):
-            raise DatasetError(f"{setting} has {value!r} in it; expected texts or whole numbers")
+            raise DatasetError(f"{setting} contains {value!r}; expected texts or whole numbers")
 
 
 def _only(wanted: Sequence[str], types: Mapping[str, str], where: Path) -> list[str]:
@@ -120,15 +120,15 @@ def _only(wanted: Sequence[str], types: Mapping[str, str], where: Path) -> list[
 
 
 class FileDataset:
-    """Cases from files below `root`. A reader says how an entry becomes a case (`_case`).
+    """Cases from files below `root`. A subclass turns an entry into a case (`_case`).
 
-    It also names the files that this reads (`_files`): they belong to the dataset's identity.
+    It also lists the files that this reads (`_files`), as they are part of the dataset's identity.
     """
 
     name: str = ""
     world: World = "photographs"
-    native_side: int = 512  # pixels, where no backbone asks for another size
-    type_names: ClassVar[tuple[str, ...] | None] = ()  # the edit types there are; None: any text
+    native_side: int = 512  # pixels, unless the backbone needs another size
+    type_names: ClassVar[tuple[str, ...] | None] = ()  # the known edit types; None: any text
 
     def __init__(
         self,
@@ -139,9 +139,9 @@ class FileDataset:
         settings: Sequence[object] = (),
         **chosen: Unpack[Choice],
     ) -> None:
-        """`where` is the file or folder to name in messages.
+        """`where` is the file or folder named in messages.
 
-        `settings` are those of the reader's own that change what a case is.
+        `settings` are the reader's own settings that affect the cases.
         """
         self.check_settings(chosen)
         self.root, self.side, self.where, self._listing = Path(root), side, where, listing
@@ -150,7 +150,7 @@ class FileDataset:
 
     @classmethod
     def check_settings(cls, settings: Mapping[str, Any]) -> None:
-        """Raise DatasetError for a setting that must be wrong, without reading any file."""
+        """Raise DatasetError for an invalid setting, without reading any file."""
         chosen = {name: settings[name] for name in Choice.__annotations__ if name in settings}
         cls._check_types(Filters(**cast("Choice", chosen)))
 
@@ -164,11 +164,11 @@ class FileDataset:
             return self._case(case_id, entry)
         except CaseError:
             raise
-        except Exception as error:  # one bad case never ends a run, whatever its files do
+        except Exception as error:  # a bad case never ends a run
             raise CaseError(f"it can't be read: {type(error).__name__}: {error}") from error
 
     def entry(self, case_id: str) -> Row:
-        """What the dataset's files say about a case."""
+        """The case's entry in the dataset's files."""
         if case_id not in self._listing:
             raise CaseError(f"there is no case {case_id!r} in {self.where}")
         entry = self._listing[case_id]
@@ -178,7 +178,7 @@ class FileDataset:
 
     @property
     def fingerprint(self) -> str:
-        """The start of the dataset's identity when this was first asked for."""
+        """The start of the dataset's identity, computed on first use."""
         return self._fingerprint
 
     @cached_property
@@ -186,24 +186,24 @@ class FileDataset:
         return self.identity(file_digest)[:16]
 
     def identity(self, hasher: FileHasher = file_digest) -> str:
-        """A digest of the chosen cases: their texts and the content of every file they use.
+        """A digest of the chosen cases: their texts and the contents of their files.
 
-        DatasetMissingError when the dataset's folder is not there any more.
+        Raises DatasetMissingError if the dataset's folder is gone.
         """
         if not self.root.is_dir():
-            raise DatasetMissingError(f"the dataset's folder {self.root} is not there any more")
+            raise DatasetMissingError(f"the dataset's folder {self.root} is gone")
         return digest_of([[case_id, self.case_digest(case_id, hasher)] for case_id in self._ids])
 
     def case_digest(self, case_id: str, hasher: FileHasher = file_digest) -> str:
-        """A digest of one case: its texts and the content of every file it uses."""
+        """A digest of one case: its texts and the contents of its files."""
         return digest_of(self.case_parts(case_id, hasher))
 
     def case_parts(self, case_id: str, hasher: FileHasher = file_digest) -> dict[str, str]:
-        """The digest of each part of a case, so that a change can be named.
+        """The digest of each part of a case, so that messages can name the changed part.
 
-        `entry` is what the dataset's list says about it; the others are files, as `picture`.
-        A file that is missing or can't be read has that as its digest: the case will fail, and
-        it is another case once the file is there.
+        `entry` is the part from the dataset's list; the others are files, such as `picture`.
+        The digest of a missing or unreadable file says so: the case fails, and counts as
+        changed once the file is there.
         """
         entry = self._listing[case_id]
         if isinstance(entry, Broken):
@@ -219,28 +219,28 @@ class FileDataset:
         return {part: file_part(place, self.root, hasher) for part, place in files.items()}
 
     def source_path(self, case_id: str) -> str | None:
-        """The source picture's path as the dataset writes it: results often have the same."""
+        """The source picture's path as in the dataset, which results often share."""
         return None
 
     def _case(self, case_id: str, entry: Row) -> Case:
         raise NotImplementedError
 
     def _files(self, entry: Row) -> Mapping[str, str | Path]:
-        """Every file that `_case` reads, as a path below the root, by what it is of the case."""
+        """The files that `_case` reads, as paths below the root, by their part of the case."""
         raise NotImplementedError
 
     def _texts(self, entry: Row) -> Any:
-        """All that `_case` takes from the lists of the dataset, as plain values."""
+        """The values that `_case` takes from the dataset's lists."""
         return {name: value for name, value in entry.items() if name != "place"}
 
     def _picture(self, place: str | Path, notes: list[str]) -> Tensor:
-        """The picture at a place below the root; conversions are added to the notes."""
+        """The picture at a path below the root; conversions are added to the notes."""
         image, more = read_image(place, self.root, self.side)
         notes.extend(more)
         return image
 
     def _decoded(self, data: bytes | None, name: str, notes: list[str]) -> Tensor:
-        """The picture in a table's cell; `name` stands for it in messages."""
+        """The picture in a table's cell; messages call it `name`."""
         picture, more = decode_picture(data or b"", name)
         notes.extend(more)
         return picture_tensor(picture, self.side)
@@ -262,11 +262,11 @@ class FileDataset:
         for wanted in filters.wanted_types:
             if wanted not in cls.type_names:
                 known = ", ".join(cls.type_names)
-                raise DatasetError(f"edit_types: {shown(wanted)} is none of {known}")
+                raise DatasetError(f"edit_types: {shown(wanted)} is not one of {known}")
 
 
 def gather(**parts: Callable[[], Any]) -> dict[str, Any]:
-    """Every part's value; the CaseError lists everything that is wrong, not only the first."""
+    """Evaluate all parts; the CaseError lists all problems, not only the first."""
     values: dict[str, Any] = {}
     problems: list[str] = []
     for name, read in parts.items():
@@ -282,7 +282,7 @@ def gather(**parts: Callable[[], Any]) -> dict[str, Any]:
 def listed(
     entries: Sequence[tuple[object, object]], kind: str = "an object"
 ) -> dict[str, Row | Broken]:
-    """(id, entry) pairs by id. An id that occurs twice or is unusable makes a broken case."""
+    """Index (id, entry) pairs by id. A repeated or unusable id makes a broken case."""
     listing: dict[str, Row | Broken] = {}
     for place, (given, entry) in enumerate(entries):
         case_id, problem = _case_id(given, place)
@@ -298,14 +298,14 @@ def listed(
 
 
 def _case_id(given: object, place: int) -> tuple[str, str]:
-    """An id that can be printed and stored, and what is wrong with the given one ("")."""
+    """A printable id, and what is wrong with the given one ("" if nothing)."""
     if isinstance(given, int) and not isinstance(given, bool):
         given = str(given)
     if not isinstance(given, str) or not given.strip():
         return f"entry {place}", f"has the id {shown(given)}; it must be a text that is not empty"
     printable = given.encode("utf-8", "backslashreplace").decode()
     if printable != given:
-        return printable, f"has an id with half a character in it ({shown(given)})"
+        return printable, f"has an id with an unpaired surrogate ({shown(given)})"
     return given, ""
 
 
@@ -326,22 +326,22 @@ def optional_text(entry: Row, field: str) -> str:
 
 
 def free_type(entry: Row) -> str:
-    """The edit type in a list where types may have any name."""
+    """The edit type, in lists where any text is a type."""
     value = entry.get("edit_type")
     return "" if value is None else str(value).strip()
 
 
 def _whole(value: str, field: str) -> str:
-    """JSON can spell half a character, which no file, page or tokenizer takes."""
+    """Refuse unpaired surrogates: JSON can contain them, but no file, page or tokenizer."""
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise CaseError(f"{field} has half a character in it ({shown(value)})") from error
+        raise CaseError(f"{field} has an unpaired surrogate ({shown(value)})") from error
     return value
 
 
 def read_json(name: str, root: Path, hint: str) -> Any:
-    """A JSON file's content; the values of keys that stand twice become Broken."""
+    """A JSON file's content; values of repeated keys become Broken."""
     data = read_bytes(name, root, hint)
     try:
         return parse_json(data)
@@ -354,7 +354,7 @@ def parse_json(data: str | bytes) -> Any:
 
 
 def read_bytes(name: str, root: Path, hint: str) -> bytes:
-    """A file that the whole dataset depends on; `hint` says what a good dataset looks like."""
+    """Read a file that the whole dataset needs; `hint` describes a valid dataset."""
     try:
         with open_regular(inside(name, root)) as file:
             if os.fstat(file.fileno()).st_size > MOST_BYTES:

@@ -1,4 +1,4 @@
-"""CelebAMask-HQ: faces, a mask for each of their parts, and a file of the edits wanted."""
+"""CelebAMask-HQ: faces, a mask for each part of a face, and a list of edits."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from zerocon.datasets.images import (
 from zerocon.datasets.pairs import check_list_name, read_rows
 
 PICTURES, MASKS = "CelebA-HQ-img", "CelebAMask-HQ-mask-anno"
-FACES_A_FOLDER = 2000  # masks of faces 0 to 1999 are in 0/, the next in 1/
+FACES_A_FOLDER = 2000  # masks of faces 0 to 1999 are in 0/, the next 2000 in 1/
 PARTS = (
     "skin", "nose", "eye_g", "l_eye", "r_eye", "l_brow", "r_brow", "l_ear", "r_ear", "mouth",
     "u_lip", "l_lip", "hair", "hat", "ear_r", "neck_l", "neck", "cloth",
@@ -46,10 +46,10 @@ class CelebAMaskHQ(FileDataset):
 
     `root` has `CelebA-HQ-img/<number>.jpg` and
     `CelebAMask-HQ-mask-anno/<number // 2000>/<number, five digits>_<part>.png`.
-    Columns needed: `image` (the face's number), `source`, `target`. May lack: `parts` (names as
-    in the masks' files, with blanks between: their union is the region to edit; without any
-    there is no mask), `id` (else the number, and its use counted: `17`, `17-2`), `instruction`,
-    `edit_type`.
+    Required columns: `image` (the face's number), `source`, `target`. Optional: `parts` (names
+    as in the masks' files, separated by spaces; their union is the mask; no mask without
+    parts), `id` (default: the number, for repeated ones with a count: `17`, `17-2`),
+    `instruction`, `edit_type`.
     """
 
     name = "celebamask_hq"
@@ -98,7 +98,7 @@ class CelebAMaskHQ(FileDataset):
         return self._picture(_place(entry), notes)
 
     def _mask(self, places: Mapping[str, Path], number: int, notes: list[str]) -> Tensor | None:
-        """The union of the parts; a part that is hidden in the picture has no file."""
+        """The union of the parts; parts that are not visible have no file."""
         if not places:
             return None
         there = {part: p for part, p in places.items() if inside(p, self.root).exists()}
@@ -132,14 +132,14 @@ def _place(entry: Row) -> Path:
 
 
 def _masks(entry: Row) -> dict[str, Path]:
-    """Where the masks of the parts are, for each part that the entry names."""
+    """The path of each listed part's mask."""
     number = _number(entry)
     folder = Path(MASKS) / str(number // FACES_A_FOLDER)
     return {part: folder / f"{number:05d}_{part}.png" for part in _parts(entry)}
 
 
 def _number(entry: Row) -> int:
-    """The face's number, which may be given as its file's name."""
+    """The face's number, which may be given as a file name."""
     value = str(entry.get("image")).strip().removesuffix(".jpg")
     if not (value.isascii() and value.isdecimal() and len(value) < 10):
         raise CaseError(f"image is {shown(entry.get('image'))}; it must be a face's number")

@@ -1,4 +1,4 @@
-"""Load every case of a dataset and say what is wrong, or only odd, with which."""
+"""Load every case of a dataset and list errors and oddities."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from zerocon.core.cases import Case, CaseError, Dataset
 
 @dataclass
 class Report:
-    """What was found."""
+    """Counts of a check's findings."""
 
     cases: int = 0
     broken: int = 0
@@ -23,7 +23,7 @@ class Report:
 
 
 def check_cases(dataset: Dataset, report: Report) -> Iterator[str]:
-    """A line for each case that can't be used, with all that is wrong; notes are counted."""
+    """Yield a line with all errors for each unusable case; count notes."""
     for case_id in dataset.ids:
         report.cases += 1
         try:
@@ -36,7 +36,7 @@ def check_cases(dataset: Dataset, report: Report) -> Iterator[str]:
 
 
 def oddities(case: Case) -> Iterator[str]:
-    """What can be used, but may not be meant."""
+    """Yield properties that are allowed but may be mistakes."""
     if case.source_prompt == case.target_prompt:
         yield "the source and the target prompt are the same"
     if case.mask is not None and not bool(case.mask.any()):

@@ -1,4 +1,4 @@
-"""Lists in CSV files."""
+"""Read lists in CSV files."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 
 
 class CsvError(ValueError):
-    """The file is not a list with the columns needed. The message is to follow its name."""
+    """The file is not a list with the required columns. The message follows the file's name."""
 
 
 def read_csv(data: bytes, needed: Sequence[str]) -> list[Mapping[Any, Any]]:
-    """The lines by column; the key None has the fields beyond the header's."""
+    """The rows by column; the key None holds surplus fields."""
     try:
         content = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -35,12 +35,12 @@ def _check_columns(columns: Sequence[str], needed: Sequence[str]) -> None:
             raise CsvError(f"has no column {column!r}")
     for column, times in Counter(columns).items():
         if times > 1 and column.strip():
-            raise CsvError(f"has {times} columns called {column!r}; one would be lost")
+            raise CsvError(f"has {times} columns called {column!r}; names must be unique")
 
 
 @contextmanager
 def _fields_up_to(length: int) -> Generator[None]:
-    """The csv module refuses fields of more than 131,072 characters unless it is told otherwise."""
+    """Raise the csv module's limit of 131,072 characters per field."""
     before = csv.field_size_limit(max(length, 1))
     try:
         yield

@@ -1,4 +1,4 @@
-"""Emu Edit's test set as the Hugging Face hub keeps it."""
+"""Emu Edit's test set in the Hugging Face hub's format."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ NEEDED = ("instruction", "image", "task", "idx", "input_caption", "output_captio
 class EmuEdit(FileDataset):
     """The rows of one split; a case's id is `<task>-<idx>`, its edit type the task.
 
-    Columns needed: `instruction`, `image`, `task` (add, remove, background, …), `idx`,
-    `input_caption`, `output_caption`; `split` and `hash` are not read. Some rows of the
-    published files have the same caption before and after: the case's notes say so.
+    Required columns: `instruction`, `image`, `task` (add, remove, background, …), `idx`,
+    `input_caption`, `output_caption`; `split` and `hash` are not read. If both captions are
+    equal, as in some published rows, the case's notes say so.
     """
 
     name = "emu_edit"

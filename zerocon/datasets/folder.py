@@ -1,4 +1,4 @@
-"""A folder of pictures and one edit for all of them, as "cat → dog on 250 photographs"."""
+"""A folder of pictures and one edit for all of them, such as cat → dog on 250 photographs."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from zerocon.datasets.images import SUFFIXES
 
 
 class Folder(FileDataset):
-    """Every picture below `root`, by name; `source` and `target` are the prompts of them all.
+    """All pictures below `root`, by name, with common prompts `source` and `target`.
 
-    A case's id is the picture's path without its suffix, or with it where two pictures differ
-    in nothing else. Hidden files and folders are left out. `world`: what the pictures show.
+    A case's id is the picture's path without its suffix, or with it if the path would not be
+    unique. Hidden files and folders are left out. `world`: what the pictures show.
     """
 
     name = "folder"
@@ -59,11 +59,11 @@ class Folder(FileDataset):
 
 def _pictures(root: Path) -> list[str]:
     if not root.is_dir():
-        raise DatasetMissingError(f"{root} is no folder; it should be one with pictures")
+        raise DatasetMissingError(f"{root} is not a folder of pictures")
     found = (p.relative_to(root) for p in root.rglob("*") if p.suffix.lower() in SUFFIXES)
     names = sorted(p.as_posix() for p in found if not any(x.startswith(".") for x in p.parts))
     if not names:
-        raise DatasetMissingError(f"{root} holds no picture ({', '.join(SUFFIXES)})")
+        raise DatasetMissingError(f"{root} contains no picture ({', '.join(SUFFIXES)})")
     return names
 
 

@@ -1,4 +1,4 @@
-"""Digests of a case's files, and words for what differs between two states of a case."""
+"""Digests of a case's files, and descriptions of changes to a case."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from zerocon.core.cases import CaseError
 from zerocon.core.hashing import FileHasher
 from zerocon.datasets.images import MOST_BYTES, real_place
 
-# What stands in the place of a digest.
+# Used in place of a digest.
 REFUSED, MISSING, UNREADABLE, TOO_BIG = "refused", "missing", "unreadable", "too big"
 HAPPENED = {
     REFUSED: "lies outside the dataset",
@@ -18,11 +18,11 @@ HAPPENED = {
     UNREADABLE: "is unreadable",
     TOO_BIG: "is too big to be a picture",
 }
-TABLES = (".parquet",)  # may be of any size
+TABLES = (".parquet",)  # have no size limit
 
 
 def file_part(place: str | Path, root: Path, hasher: FileHasher) -> str:
-    """The digest of a file below the root, or why there is none."""
+    """The digest of a file below the root, or the reason for having none."""
     try:
         file = real_place(place, root)
         if not file.endswith(TABLES) and os.stat(file).st_size > MOST_BYTES:  # noqa: PTH116
@@ -37,7 +37,7 @@ def file_part(place: str | Path, root: Path, hasher: FileHasher) -> str:
 
 
 def difference(case_id: str, before: Mapping[str, str], now: Mapping[str, str]) -> str:
-    """What changed between two `case_parts` of a case, as a message says it; "" if nothing did."""
+    """Describe what changed between two `case_parts` of a case; "" if nothing."""
     names = dict.fromkeys([*before, *now])
     changes = [
         f"the {name} of case {case_id} {_what_happened(before.get(name), now.get(name))}"
@@ -49,9 +49,9 @@ def difference(case_id: str, before: Mapping[str, str], now: Mapping[str, str]) 
 
 def _what_happened(before: str | None, now: str | None) -> str:
     if now is None:
-        return "is not used any more"
+        return "is no longer used"
     if before is None:
         return "is new"
     if before == MISSING and now not in HAPPENED:
-        return "was missing and is there now"
+        return "was missing and now exists"
     return HAPPENED.get(now, "changed")

@@ -1,7 +1,7 @@
-"""Read pictures and masks that other people made; errors name the picture and what is wrong.
+"""Read untrusted pictures and masks; errors name the picture and the problem.
 
 A picture becomes RGB, 0..1, square (centre crop) and `side` pixels wide. Conversions are
-returned as notes, which go into the record of the case.
+returned as notes, which become part of the case's record.
 """
 
 from __future__ import annotations
@@ -24,45 +24,45 @@ from zerocon.core.files import kind_of, open_regular
 
 T = TypeVar("T")
 
-MOST_PIXELS = 64_000_000  # more than a camera's picture; a small file can claim far more
-MOST_BYTES = 2**30  # of a picture's file; twice what so many pixels of 16 bits can take
+MOST_PIXELS = 64_000_000  # more than cameras have; a small file can declare far more
+MOST_BYTES = 2**30  # of a picture's file; twice the size of that many 16-bit pixels
 ORIENTATION = 0x0112  # the EXIF tag; 1: upright, 2 to 8: rotated or mirrored
-BITS, SAMPLE_FORMAT = 258, 339  # TIFF's tags
+BITS, SAMPLE_FORMAT = 258, 339  # TIFF tags
 SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 CONVERTED = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB",
              "HSV")  # fmt: skip
-# Raster pictures only: other formats run an interpreter, or read files of their own choosing.
+# Raster formats only: others run an interpreter or read arbitrary files.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 
 
 def read_image(path: str | Path, root: Path, side: int) -> tuple[Tensor, tuple[str, ...]]:
-    """The picture at `path` inside `root`: ([3, side, side] in 0..1, notes)."""
+    """Read the picture at `path` inside `root`: ([3, side, side] in 0..1, notes)."""
     picture, notes = open_picture(path, root)
     return picture_tensor(picture, side), notes
 
 
 def open_picture(path: str | Path, root: Path) -> tuple[Image.Image, tuple[str, ...]]:
-    """The picture at `path` inside `root` in RGB, in its own size, and notes."""
+    """The picture at `path` inside `root` as RGB in its original size, and notes."""
     with _file(path, root) as file:
         return _opened(file, path, _rgb)
 
 
 def decode_picture(data: bytes, name: str) -> tuple[Image.Image, tuple[str, ...]]:
-    """The same for a picture that lies in a table's cell."""
+    """As `open_picture`, for a picture in a table's cell."""
     if not data:
         raise CaseError(f"image {brief(name)}: the cell is empty")
     return _opened(io.BytesIO(data), name, _rgb)
 
 
 def picture_tensor(picture: Image.Image, side: int) -> Tensor:
-    """[3, side, side] in 0..1: the square in the middle, resized."""
+    """The resized centre square, [3, side, side] in 0..1."""
     pixels = np.array(resized(_cropped(picture), side))
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous().float() / 255
 
 
 def open_mask(path: str | Path, root: Path) -> Image.Image:
-    """A mask that is a picture file of its own, with all its channels."""
+    """A mask in a picture file, with all channels."""
     with _file(path, root) as file:
         return _opened(file, path, Image.Image.copy)
 
@@ -72,41 +72,41 @@ def decode_mask(data: bytes, name: str) -> Image.Image:
 
 
 def light_mask(mask: Image.Image) -> NDArray[np.uint8]:
-    """1 where a mask picture is light: at least half of full white."""
+    """1 where a mask picture is at least half white."""
     return (np.asarray(mask.convert("L")) >= 128).astype(np.uint8)
 
 
 def mask_tensor(mask: NDArray[np.uint8], side: int, picture: Image.Image) -> Tensor:
-    """A mask of the picture's own shape, cropped and resized with it, [1, side, side]."""
+    """A mask of the picture's shape, cropped and resized like the picture, [1, side, side]."""
     height, width = mask.shape
     if abs(width * picture.height - height * picture.width) > max(height, width):
         raise CaseError(
-            f"mask: {width}x{height} pixels have not the shape of the picture's "
+            f"mask: {width}x{height} pixels do not have the same shape as the picture's "
             f"{picture.width}x{picture.height}"
         )
     return resize_mask(mask, side)
 
 
 def brief(name: str | Path) -> str:
-    """A name as a message shows it."""
+    """A name, shortened for messages."""
     text = str(name)
     return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 def inside(path: str | Path, root: Path) -> Path:
-    """The file's real place; CaseError when it is not below `root`."""
+    """The file's resolved path; CaseError if it is not below `root`."""
     return Path(real_place(path, root))
 
 
 def real_place(path: str | Path, root: Path) -> str:
-    """The same as a text: a third of the time, and identities ask for thousands."""
+    """As `inside`, as text: three times as fast, for identities of thousands of files."""
     given = os.fspath(path)
     if os.path.isabs(given) or "\0" in given:  # noqa: PTH117
         raise CaseError(f"image path {shown(given)}: it must be relative to the folder {root}")
     try:
         base = os.path.realpath(root)
         file = os.path.realpath(os.path.join(base, given))  # noqa: PTH118
-    except (OSError, ValueError) as error:  # half a character
+    except (OSError, ValueError) as error:  # unpaired surrogate
         raise CaseError(f"image path {shown(given)} can't be followed: {error}") from error
     if not f"{file}/".startswith(f"{base.rstrip('/')}/"):
         raise CaseError(f"image path {shown(given)} leads out of the dataset's folder {root}")
@@ -114,7 +114,7 @@ def real_place(path: str | Path, root: Path) -> str:
 
 
 def resize_mask(mask: NDArray[np.uint8], side: int) -> Tensor:
-    """A mask cropped and resized as its picture is: area average, half covered counts."""
+    """Crop and resize a mask like its picture: area average, thresholded at one half."""
     cropped = _cropped(Image.fromarray(mask.astype(np.float32)))
     shares = np.array(cropped.resize((side, side), Image.Resampling.BOX))
     return torch.from_numpy((shares >= 0.5).astype(np.float32))[None]
@@ -123,7 +123,7 @@ def resize_mask(mask: NDArray[np.uint8], side: int) -> Tensor:
 def decode_rle(flat: object, height: int, width: int, *, cut: bool = False) -> NDArray[np.uint8]:
     """PIE-Bench's masks: [start, length, start, length, …] over the picture row by row.
 
-    A run that ends beyond the picture is an error, or cut off there.
+    A run that ends beyond the picture is an error or, with `cut`, cut off.
     """
     mask = np.zeros(height * width, dtype=np.uint8)
     for number, (start, length) in enumerate(_runs(flat)):
@@ -139,7 +139,7 @@ def decode_rle(flat: object, height: int, width: int, *, cut: bool = False) -> N
 
 
 def runs_beyond(flat: object, pixels: int) -> int:
-    """How many runs end beyond so many pixels."""
+    """Number of runs that end beyond `pixels`."""
     return sum(start + length > pixels for start, length in _runs(flat))
 
 
@@ -151,7 +151,7 @@ def _runs(flat: object) -> Sequence[tuple[int, int]]:
 
 
 def with_border(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """PIE-Bench's rule: the outermost row and column on all four sides belong to the edit.
+    """PIE-Bench's rule: the outermost row and column on each side belong to the edit.
 
     The annotation tool left noise there; the published evaluation sets them to 1.
     """
@@ -170,7 +170,7 @@ def _integers(flat: object) -> Sequence[int]:
 
 
 def _file(path: str | Path, root: Path) -> BinaryIO:
-    """The picture's file, opened; CaseError in words when it is none."""
+    """Open the picture's file; CaseError if that is not possible."""
     place = inside(path, root)
     try:
         kind = kind_of(place.stat().st_mode)
@@ -181,7 +181,7 @@ def _file(path: str | Path, root: Path) -> BinaryIO:
         raise CaseError(
             f"image {brief(path)}: there is no such file in the dataset's folder"
         ) from error
-    except OSError as error:  # a name that is too long, a folder that may not be read
+    except OSError as error:  # such as a name too long or missing permissions
         raise CaseError(f"image {brief(path)}: it can't be read ({error.strerror})") from error
     try:
         _check_bytes(os.fstat(file.fileno()).st_size, path)
@@ -199,7 +199,7 @@ def _check_bytes(size: int, name: str | Path) -> None:
 
 
 def _opened(file: BinaryIO, name: str | Path, finish: Callable[[Image.Image], T]) -> T:
-    """What `finish` makes of the picture; whatever a damaged file causes is a CaseError."""
+    """Open the picture and apply `finish`; any error from a damaged file becomes a CaseError."""
     try:
         with Image.open(file, formats=FORMATS) as image:
             _check_size(image, name)
@@ -209,10 +209,8 @@ def _opened(file: BinaryIO, name: str | Path, finish: Callable[[Image.Image], T]
     except Image.DecompressionBombError as error:
         raise CaseError(_too_big(name)) from error
     except Image.UnidentifiedImageError as error:
-        raise CaseError(
-            f"image {brief(name)}: this is not a picture in a format that is known"
-        ) from error
-    except Exception as error:  # a decoder may raise anything at bytes that make no sense
+        raise CaseError(f"image {brief(name)}: this is not a picture in a known format") from error
+    except Exception as error:  # decoders may raise anything for invalid bytes
         raise CaseError(
             f"image {brief(name)}: the file is damaged or cut short ({error})"
         ) from error
@@ -247,18 +245,18 @@ def _rgb(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
 
 
 def _upright(image: Image.Image, notes: list[str]) -> Image.Image:
-    """The picture turned as its EXIF orientation says, if that is one of those there are."""
+    """Rotate or mirror the picture by its EXIF orientation, if that is valid."""
     orientation = image.getexif().get(ORIENTATION, 1)
     if orientation in range(2, 9):
-        notes.append("turned upright as its EXIF orientation says")
+        notes.append("turned upright by its EXIF orientation")
         return ImageOps.exif_transpose(image)
     if orientation != 1:
-        notes.append(f"its EXIF orientation {shown(orientation)} does not exist: it was not turned")
+        notes.append(f"its EXIF orientation {shown(orientation)} is invalid: it was not turned")
     return image.copy()
 
 
 def _check_depth(image: Image.Image) -> None:
-    """Pillow has one mode for 16 and 32 bits; a TIFF's tags tell which."""
+    """Refuse depths other than 16 bits by a TIFF's tags: Pillow has one mode for 16 and 32 bits."""
     tags = getattr(image, "tag_v2", None)
     if tags is None:
         return
@@ -266,13 +264,13 @@ def _check_depth(image: Image.Image) -> None:
     if tuple(bits) != (16,) or tuple(kind) != (1,):
         signed = " with a sign" if tuple(kind) == (2,) else ""
         raise CaseError(
-            f"{bits[0]} bits a pixel{signed} can't be used: which value is white is not known; "
+            f"{bits[0]} bits a pixel{signed} can't be used, because the value of white is unknown; "
             "save it as 8-bit RGB"
         )
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
-    """0..65535 as 0..255; a value that stands for transparency becomes an alpha channel."""
+    """Scale 0..65535 to 0..255; a transparent value becomes an alpha channel."""
     values = np.clip(np.asarray(image).astype(np.float64), 0, 65535)
     levels = np.floor(values / 257 + 0.5).astype(np.uint8)
     clear = image.info.get("transparency")
@@ -296,14 +294,14 @@ def _converted(image: Image.Image, notes: list[str]) -> Image.Image:
 
 
 def _cropped(image: Image.Image) -> Image.Image:
-    """The square in the middle."""
+    """Crop to the centre square."""
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     return image.crop((left, top, left + side, top + side))
 
 
 def resized(image: Image.Image, side: int) -> Image.Image:
-    """A square picture at another size: averaged if the factor is whole, else Lanczos."""
+    """Resize a square picture: by averaging for whole factors, else Lanczos."""
     if image.width == side:
         return image
     whole = image.width % side == 0

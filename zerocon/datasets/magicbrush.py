@@ -1,4 +1,4 @@
-"""MagicBrush as the Hugging Face hub keeps it: instructions, masks and edited pictures."""
+"""MagicBrush in the Hugging Face hub's format: instructions, masks and edited pictures."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ HINT = "MagicBrush has data/dev-….parquet"
 NEEDED = ("img_id", "turn_index", "source_img", "instruction")
 PICTURES = ("source_img", "mask_img", "target_img")
 DESCRIPTIONS = "global_descriptions.json"
-WHITE, BLACK = 250, 5  # a mask's white and black, on every channel
-MARGIN = 20  # the source picture is white, too, where it is less than this below a mask's white
+WHITE, BLACK = 250, 5  # thresholds of a mask's white and black, for every channel
+MARGIN = 20  # the source counts as white too if it is less than this below the mask's white
 
 
 class MagicBrush(FileDataset):
-    """The edit turns of one split; a case's id is `<img_id>-<turn_index>`, its type the turn.
+    """The edit turns of one split. A case's id is `<img_id>-<turn_index>`, its type the turn.
 
-    Columns needed: `img_id`, `turn_index`, `source_img`, `instruction`; may lack: `mask_img`
-    (the region is transparent), `target_img` (the ground truth). The hub has no
-    captions. With the authors' `global_descriptions.json` in `root`
-    (`{img_id: {"<img_id>-input.png": text, "<img_id>-output1.png": text}}`) they are the
-    prompts; without, the target prompt is the instruction and there is no source prompt.
-    A mask without transparency is read as black and white if it is nothing else; otherwise its
-    region is what is white in it and not in the source picture.
+    Required columns: `img_id`, `turn_index`, `source_img`, `instruction`. Optional: `mask_img`
+    (the region is transparent), `target_img` (the ground truth). The hub has no captions. If
+    `root` has the authors' `global_descriptions.json`
+    (`{img_id: {"<img_id>-input.png": text, "<img_id>-output1.png": text}}`), they are the
+    prompts; otherwise the instruction is the target prompt and there is no source prompt.
+    A mask without transparency is read as black and white if it has no other colours; otherwise
+    the region is where the mask is white and the source picture is not.
     """
 
     name = "magicbrush"
@@ -95,7 +95,7 @@ class MagicBrush(FileDataset):
         return [super()._texts(entry), [self._captions.get(name) for name in names]]
 
     def _before_and_after(self, entry: Row, notes: list[str]) -> tuple[str, str]:
-        """The captions of the picture before and after this turn; "" where there are none."""
+        """The captions of the picture before and after this turn; "" if missing."""
         image, turn = text(entry, "img_id"), entry["turn_index"]
         if not isinstance(turn, int) or turn < 1:
             raise CaseError(f"turn_index is {shown(turn)}; it must be 1 or more")
@@ -121,7 +121,7 @@ class MagicBrush(FileDataset):
 
 
 def _caption_names(image: str, turn: object) -> tuple[str, str]:
-    """What the captions of the picture before and after a turn are called."""
+    """Keys of the captions of the picture before and after a turn."""
     if not isinstance(turn, int):
         return "", ""
     before = f"{image}-input.png" if turn == 1 else f"{image}-output{turn - 1}.png"
@@ -129,7 +129,7 @@ def _caption_names(image: str, turn: object) -> tuple[str, str]:
 
 
 def _region(mask: Image.Image, source: Image.Image, notes: list[str]) -> NDArray[np.uint8]:
-    """1 where a mask is transparent. One without transparency is read by its white."""
+    """1 where a mask is transparent or, in masks without transparency, white."""
     clear = np.asarray(mask.convert("RGBA"))[..., 3] < 128
     if mask.has_transparency_data and clear.any():
         return clear.astype(np.uint8)
@@ -144,20 +144,20 @@ def _region(mask: Image.Image, source: Image.Image, notes: list[str]) -> NDArray
 def _newly_white(
     white: NDArray[np.bool_], source: Image.Image, notes: list[str]
 ) -> NDArray[np.uint8]:
-    """The region of a mask that is the source picture with the region painted white."""
+    """The region of a mask that is the source picture with the region in white."""
     before = np.asarray(source).min(axis=2)
     if before.shape != white.shape:
         raise CaseError(
             f"mask_img: it has {white.shape[1]}x{white.shape[0]} pixels, the source picture "
-            f"{source.width}x{source.height}, and no transparency to tell the region by"
+            f"{source.width}x{source.height}, and no transparency that marks the region"
         )
     region = white & (before < WHITE - MARGIN)
     if not region.any():
         raise CaseError(
-            "mask_img: it has no transparency and no white that the source picture has not; "
-            "the region can't be told"
+            "mask_img: it has no transparency and no white that is not in the source picture; "
+            "the region is unknown"
         )
-    notes.append("the mask has no transparency: what is white in it only is the region")
+    notes.append("the mask has no transparency: the region is its white that is not in the source")
     return region.astype(np.uint8)
 
 

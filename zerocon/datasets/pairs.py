@@ -1,4 +1,4 @@
-"""Your own pictures with their prompts, listed in a CSV, JSON Lines or Parquet file."""
+"""Your own pictures and prompts, listed in a CSV, JSON Lines or Parquet file."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ KINDS = (".csv", ".jsonl", ".parquet")
 class Pairs(FileDataset):
     """A case for each line of `file` (.csv, .jsonl or .parquet) in `root`.
 
-    Columns needed: `image` (a path below `root`), `source` and `target` (prompts). May lack or
-    be empty: `id` (else the picture's path without its suffix), `mask` (a picture's path, light
-    where the edit belongs, of the picture's shape), `ground_truth` (a picture's path),
-    `instruction`, `edit_type` (any text). A line that can't be read is a failed case.
+    Required columns: `image` (a path below `root`), `source` and `target` (prompts). Optional:
+    `id` (default: the picture's path without its suffix), `mask` (the path of a picture of the
+    same shape, light in the edited region), `ground_truth` (a picture's path), `instruction`,
+    `edit_type` (any text). An unreadable line is a failed case.
     `world`: what the pictures show.
     """
 
@@ -112,7 +112,7 @@ class Pairs(FileDataset):
 
 
 def _id(row: Row | Broken, place: int) -> object:
-    """The id it has, or the picture's path without its suffix."""
+    """The row's id, or the picture's path without its suffix."""
     if isinstance(row, Broken):
         return f"line {place + 1}"
     given = row.get("id")
@@ -123,7 +123,7 @@ def _id(row: Row | Broken, place: int) -> object:
 
 
 def check_list_name(setting: str, name: str) -> None:
-    """Raise DatasetError for a list in a format that is not read."""
+    """Raise DatasetError for a list in an unknown format."""
     if Path(name).suffix.lower() not in KINDS:
         raise DatasetError(f"{setting} is {shown(name)}; it must end in .csv, .jsonl or .parquet")
 
@@ -176,7 +176,7 @@ def _line_of_jsonl(line: bytes) -> Row | Broken:
 def _from_parquet(
     name: str, root: Path, needed: Sequence[str], optional: Sequence[str]
 ) -> list[Row | Broken]:
-    # Imported late: most lists are text, and the database takes a moment to load.
+    # Imported late: most lists are text, and DuckDB loads slowly.
     from zerocon.datasets.parquet import PictureTable
 
     try:

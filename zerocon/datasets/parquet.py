@@ -1,6 +1,6 @@
-"""Tables as the Hugging Face hub keeps them: Parquet files with pictures in their cells.
+"""Tables in the Hugging Face hub's format: Parquet files with pictures in their cells.
 
-Listing a table reads its text columns only. Pictures are read a few rows at a time.
+Listing a table reads only its text columns. Pictures are read a few rows at a time.
 """
 
 from __future__ import annotations
@@ -20,29 +20,28 @@ from zerocon.core.files import open_regular
 from zerocon.datasets.base import Row
 from zerocon.datasets.images import inside
 
-AHEAD = 16  # rows whose pictures are read together: finding one costs as much as finding some
+AHEAD = 16  # rows whose pictures are read together: finding one costs as much as several
 SETTINGS = {
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
     "memory_limit": "2GB",
-    "temp_directory": "",  # nothing is ever written
+    "temp_directory": "",  # write nothing
 }
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a row is."""
+    """A row's file and number."""
 
     file: Path
     row: int
 
 
 class PictureTable:
-    """Rows of Parquet files: texts at once, pictures when they are asked for.
+    """Rows of Parquet files: texts are read at once, pictures on demand.
 
-    `needed` columns must be in every file, `optional` ones are None where they are not.
-    `pictures` are binary, or structs of `bytes` and `path` (the hub's own); those not in `needed`
-    may be missing.
+    `needed` columns must be in every file; missing `optional` ones are None. `pictures` are
+    binary, or the hub's structs of `bytes` and `path`; those not in `needed` may be missing.
     """
 
     def __init__(
@@ -61,11 +60,11 @@ class PictureTable:
         self._window: dict[Place, Mapping[str, Any]] = {}
 
     def place(self, entry: Row, root: Path) -> Path:
-        """The file that a row is in, as a path below `root`."""
+        """The row's file, as a path below `root`."""
         return entry["place"].file.relative_to(root)
 
     def picture(self, entry: Row, column: str) -> bytes | None:
-        """The bytes in a cell; None for an empty one, or where there is no such column."""
+        """The bytes in a cell; None if the cell is empty or the column is missing."""
         place: Place = entry["place"]
         if column not in self._columns[place.file]:
             return None
@@ -75,11 +74,13 @@ class PictureTable:
         if place not in self._window:
             self._window = self._read(place, AHEAD)
         if place not in self._window:
-            raise CaseError(f"{place.file.name} has no row {place.row} any more: it was replaced")
+            raise CaseError(
+                f"{place.file.name} no longer has row {place.row}: the file was replaced"
+            )
         return self._window[place]
 
     def _read(self, place: Place, count: int) -> dict[Place, Mapping[str, Any]]:
-        """Some rows' pictures; only this row's where the file is damaged nearby."""
+        """Pictures of several rows; only of this row if the file is damaged nearby."""
         columns = [c for c in self.pictures if c in self._columns[place.file]]
         try:
             found = _select(place.file, columns, place.row, place.row + count)
@@ -91,13 +92,13 @@ class PictureTable:
 
 
 def parquet_files(root: Path, hint: str) -> list[Path]:
-    """Every Parquet file below `root`, by name; hidden folders (caches) are left out."""
+    """All Parquet files below `root`, by name, except in hidden folders (caches)."""
     if not root.is_dir():
-        raise DatasetMissingError(f"{root} is no folder; {hint}")
+        raise DatasetMissingError(f"{root} is not a folder; {hint}")
     names = sorted(p.relative_to(root) for p in root.rglob("*.parquet"))
     names = [n for n in names if not any(part.startswith(".") for part in n.parts)]
     if not names:
-        raise DatasetMissingError(f"{root} holds no .parquet file; {hint}")
+        raise DatasetMissingError(f"{root} contains no .parquet file; {hint}")
     for name in names:
         with _for_all():
             inside(name, root)
@@ -105,17 +106,17 @@ def parquet_files(root: Path, hint: str) -> list[Path]:
 
 
 def of_split(files: Sequence[Path], root: Path, split: str) -> list[Path]:
-    """Those of one split: `data/dev-00000-of-00004.parquet`, or `dev/0000.parquet`."""
+    """The files of a split: `data/dev-00000-of-00004.parquet`, or `dev/0000.parquet`."""
     chosen = [f for f in files if f.name.startswith(f"{split}-") or f.parent.name == split]
     if not chosen:
         names = ", ".join(str(f.relative_to(root)) for f in files[:5])
-        raise DatasetError(f"split {split!r}: no file in {root} is of it; there are {names}")
+        raise DatasetError(f"split {split!r}: no file in {root} belongs to it; there are {names}")
     return chosen
 
 
 @contextmanager
 def _for_all() -> Generator[None]:
-    """An error of a single path is one of the whole dataset here: every case is in these files."""
+    """Turn a path's CaseError into a DatasetError: all cases are in these files."""
     try:
         yield
     except CaseError as error:
@@ -125,7 +126,7 @@ def _for_all() -> Generator[None]:
 def _columns(file: Path, needed: Sequence[str]) -> dict[str, str]:
     """The file's columns and their types."""
     try:
-        open_regular(file).close()  # the database would wait for a pipe
+        open_regular(file).close()  # DuckDB would block on a pipe
     except OSError as error:
         raise DatasetMissingError(f"{file} can't be read ({error.strerror})") from error
     with contextlib.closing(_connection()) as database:
@@ -133,11 +134,11 @@ def _columns(file: Path, needed: Sequence[str]) -> dict[str, str]:
             described = database.execute("DESCRIBE SELECT * FROM read_parquet(?)", [_name(file)])
             types = {str(row[0]): str(row[1]) for row in described.fetchall()}
         except duckdb.Error as error:
-            raise DatasetError(f"{file} is no whole Parquet file: {_short(error)}") from error
+            raise DatasetError(f"{file} is not a complete Parquet file: {_short(error)}") from error
     missing = [column for column in needed if column not in types]
     if missing:
         raise DatasetError(
-            f"{file} has no column {missing[0]!r}; needed are {', '.join(needed)}, there are "
+            f"{file} has no column {missing[0]!r}; required: {', '.join(needed)}; found: "
             f"{', '.join(types)}"
         )
     return types
@@ -154,7 +155,7 @@ def _texts(file: Path, columns: Sequence[str]) -> list[Row]:
 def _select(
     file: Path, columns: Sequence[str], first: int, end: int | None
 ) -> list[dict[str, Any]]:
-    """The rows from `first` to before `end`, each a dict with its own number as "row"."""
+    """The rows from `first` up to `end` (exclusive), as dicts with the row's number as "row"."""
     names = ", ".join([*(_quoted(c) for c in columns), "file_row_number"])
     query = f"SELECT {names} FROM read_parquet(?, file_row_number=true) WHERE file_row_number >= ?"  # noqa: S608 - the names are quoted
     arguments: list[object] = [_name(file), first]
@@ -170,7 +171,7 @@ def _connection() -> duckdb.DuckDBPyConnection:
 
 
 def _name(file: Path) -> str:
-    """DuckDB reads patterns; a file whose name has a star is one file."""
+    """Escape a file's name, which DuckDB would read as a glob."""
     return glob.escape(str(file))
 
 

@@ -1,4 +1,4 @@
-"""PIE-Bench, as published: a mapping file, pictures by edit type, masks as run lengths."""
+"""PIE-Bench's published format: a mapping file, pictures by edit type, run-length masks."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ EDIT_NAMES = (
     "change style",
 )
 TYPE_IDS = tuple(str(number) for number in range(len(EDIT_NAMES)))
-MASK_SIDE = 512  # the masks' pixels, whatever the picture's
+MASK_SIDE = 512  # pixels of the masks, independent of the picture's size
 MAPPING_FILE = "mapping_file.json"
 PICTURES = "annotation_images"
 
@@ -47,7 +47,7 @@ Protocol = Literal["masked", "published"]
 
 @dataclass(frozen=True)
 class Reading:
-    """How PIE-Bench's entries are read; `published`: what its own code accepts is accepted."""
+    """How to read PIE-Bench's entries; `published`: accept what PIE-Bench's code accepts."""
 
     noisy_border: bool = True
     published: bool = False
@@ -59,12 +59,12 @@ class Reading:
 class PieBench(FileDataset):
     """The cases of a folder in PIE-Bench's format, in the mapping file's order.
 
-    `edit_types` (ids, "0" to "9") and `ids` choose cases, `subset` draws so many of them at
-    random (`subset_seed`), then `limit` keeps the first ones.
+    `edit_types` (ids, "0" to "9") and `ids` choose cases, `subset` draws that many of them at
+    random (`subset_seed`), and `limit` keeps the first ones.
     `noisy_border` applies PIE-Bench's rule for the masks' outermost pixels.
-    `protocol`: with "published" a mask's run that ends beyond the picture is cut off there and a
-    source prompt may be empty, as in the published code; the record notes it. Otherwise such a
-    case fails.
+    `protocol`: with "published", as in the published code, mask runs that end beyond the picture
+    are cut off and the source prompt may be empty; the record notes it. Otherwise such cases
+    fail.
     """
 
     name = "pie_bench"
@@ -88,11 +88,11 @@ class PieBench(FileDataset):
 
     @classmethod
     def world_of(cls, root: str | Path, **_: object) -> World:
-        """The world of the dataset in a folder, told without opening it; as `_has_scenes`."""
+        """The world of the dataset in a folder, without opening the dataset; as `_has_scenes`."""
         try:
             data = read_bytes(MAPPING_FILE, Path(root), "")
         except DatasetError:
-            return cls.world  # opening the dataset will say what is wrong
+            return cls.world  # opening the dataset will raise the error
         return "shapes" if b'"source_scene"' in data else cls.world
 
     def source_path(self, case_id: str) -> str | None:
@@ -128,7 +128,7 @@ class PieBench(FileDataset):
 
 
 def _has_scenes(listing: Listing) -> bool:
-    """Does an entry describe a scene of the shapes world?"""
+    """Whether an entry describes a scene of the shapes world."""
     return any(isinstance(entry, Mapping) and "source_scene" in entry for entry in listing.values())
 
 
@@ -137,14 +137,12 @@ def read_mapping(root: Path, name: str) -> list[tuple[object, object]]:
     hint = f"a folder in PIE-Bench's format has {name} and {PICTURES}/"
     mapping = read_json(name, root, hint)
     if not isinstance(mapping, dict) or not mapping:
-        raise DatasetError(
-            f"{root / name} must hold an object {{case id: entry, …}} with some entries"
-        )
+        raise DatasetError(f"{root / name} must contain a non-empty object {{case id: entry, …}}")
     return list(cast("Mapping[object, object]", mapping).items())
 
 
 def relative(path: str) -> str:
-    """Refuse an absolute path: joined to a folder it would replace it."""
+    """Refuse an absolute path, which would replace the folder it is joined to."""
     if Path(path).is_absolute():
         raise CaseError(f"image path {shown(path)}: it must be relative to {PICTURES}/")
     return path
@@ -168,7 +166,7 @@ def pie_mask(runs: Any, side: int, reading: Reading, notes: list[str]) -> Tensor
 
 
 def source_prompt(entry: Row, field: str, reading: Reading, notes: list[str]) -> str:
-    """The source prompt; in the published reading it may be empty, though not left out."""
+    """The source prompt; with the published protocol it may be empty, but not missing."""
     given = entry.get(field)
     if reading.published and isinstance(given, str) and not without_brackets(given):
         notes.append("the source prompt is empty, as published")
@@ -177,10 +175,10 @@ def source_prompt(entry: Row, field: str, reading: Reading, notes: list[str]) ->
 
 
 def prompt(entry: Row, field: str) -> str:
-    """PIE-Bench puts what differs between its prompts in square brackets."""
+    """A prompt without the square brackets in which PIE-Bench marks the differing words."""
     words = without_brackets(text(entry, field))
     if not words:
-        raise CaseError(f"{field} is {shown(entry[field])}; nothing is left of it without brackets")
+        raise CaseError(f"{field} is {shown(entry[field])}; it is empty without brackets")
     return words
 
 

@@ -1,4 +1,4 @@
-"""PIE-Bench++ as the Hugging Face hub keeps it: Parquet files, one folder for each edit type."""
+"""PIE-Bench++ in the Hugging Face hub's format: Parquet files, one folder per edit type."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ OPTIONAL = ("mask", "blended_words", "edit_action", "aspect_mapping")
 class PieBenchPP(FileDataset):
     """The rows of every `<folder>/V1*.parquet` below `root`; a folder's first digit is the type.
 
-    Columns needed: `id`, `image` (bytes, or the hub's struct of bytes and path), `source_prompt`,
-    `target_prompt`. May lack: `mask` ("start length start length …" over 512x512, or a list of
-    numbers), `blended_words` (a JSON list of "source,target"), `edit_action`, `aspect_mapping`.
-    Files outside a folder whose name begins with a type's digit have cases without a type.
+    Required columns: `id`, `image` (bytes, or the hub's struct of bytes and path),
+    `source_prompt`, `target_prompt`. Optional: `mask` ("start length start length …" over
+    512x512, or a list of numbers), `blended_words` (a JSON list of "source,target"),
+    `edit_action`, `aspect_mapping`. Cases in folders without a type's digit have no type.
     `protocol`: as for PIE-Bench.
     """
 
@@ -60,7 +60,7 @@ class PieBenchPP(FileDataset):
         super().__init__(root, side, root, listing, [self.reading.said()], **chosen)
 
     def source_path(self, case_id: str) -> str | None:
-        """PIE-Bench's own: the pictures have the ids as names there."""
+        """PIE-Bench's path, where pictures are named by id."""
         folder = _folder(self.entry(case_id), self.root)
         return f"{folder}/{case_id}.jpg" if folder else None
 
@@ -89,7 +89,7 @@ class PieBenchPP(FileDataset):
 
 
 def _folder(entry: Row, root: Path) -> str:
-    """The innermost folder that is named after an edit type, as "1_change_object_80"."""
+    """The innermost folder named after an edit type, such as "1_change_object_80"."""
     parts = entry["place"].file.relative_to(root).parts[:-1]
     named = [p for p in (root.name, *parts) if re.match(r"\d_", p)]
     return named[-1] if named else ""
@@ -107,7 +107,7 @@ def _numbers(runs: Any) -> Any:
 
 
 def _blend_words(entry: Row, notes: list[str]) -> tuple[str, str] | None:
-    """The words of the one aspect that is edited; pairs for several aspects are not used."""
+    """The blend words if a single aspect is edited; pairs for several aspects are not used."""
     said = entry.get("blended_words")
     pairs = _pairs(said) if isinstance(said, str) else said
     if not pairs:

@@ -1,4 +1,4 @@
-"""ShapesPIE as a dataset: PIE-Bench's format, and beside it what only a drawn world knows."""
+"""ShapesPIE as a dataset: PIE-Bench's format with ground truths."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from zerocon.shapes.benchmark import COUNTS, SPLITS, write_benchmark
 from zerocon.shapes.reader import edit_success
 from zerocon.shapes.scene import Scene
 
-VERSION = 1  # of the benchmark's files; a new one gets a new folder
+VERSION = 1  # of the benchmark's files; each version has its own folder
 
 
 class ShapesPIE(PieBench):
-    """ShapesPIE of `size` 700, 100 or 20; its files are written when they are missing.
+    """ShapesPIE of `size` 700, 100 or 20; missing files are generated.
 
-    `root` is the folder they are in; by default one in `$ZEROCON_CACHE` or `~/.cache/zerocon`.
-    The masks have no annotation noise, so PIE-Bench's border rule is left out.
+    `root` is the files' folder; by default one in `$ZEROCON_CACHE` or `~/.cache/zerocon`. The
+    masks have no annotation noise, so PIE-Bench's border rule does not apply.
     """
 
     native_side = 64
@@ -93,7 +93,7 @@ def _scene(entry: Row, field: str) -> dict[str, Any]:
     scene = entry.get(field)
     try:
         Scene.from_json(cast("dict[str, Any]", scene))
-    except Exception as error:  # whatever is wrong with it, it is this case's
+    except Exception as error:  # an invalid scene fails only this case
         raise CaseError(f"{field} is {shown(scene)}; it must be a scene ({error!r})") from error
     return dict(cast("Mapping[str, Any]", scene))
 

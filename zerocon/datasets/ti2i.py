@@ -1,4 +1,4 @@
-"""The TI2I benchmarks of Plug-and-Play: their own lists, and PnP Inversion's mapping file."""
+"""The TI2I benchmarks of Plug-and-Play, with their own lists or PnP Inversion's mapping file."""
 
 from __future__ import annotations
 
@@ -39,24 +39,24 @@ KNOWN_FILES = (
     "imnetr-ti2i.yaml",
     "wild-ti2i-real.yaml",
 )
-# ImageNet-R-TI2I's published list leaves out one entry's picture, its 25th of 30.
+# In ImageNet-R-TI2I's published list, entry 25 of 30 lacks its picture.
 LEFT_OUT, LEFT_OUT_PLACE, ENTRIES = "/ImageNetR-TI2I/panda/cartoon_30.jpg", 24, 30
 LEFT_OUT_PROMPT = "a cartoon of a panda"
 HINT = f"a TI2I folder has one of {', '.join(KNOWN_FILES)}, or name your `file`"
 
 
 class TI2I(FileDataset):
-    """ImageNet-R-TI2I and Wild-TI2I, and both as PnP Inversion lays them out.
+    """ImageNet-R-TI2I and Wild-TI2I, also in PnP Inversion's format.
 
     A YAML `file` is a list of `{init_img, source_prompt, target_prompts: [...]}`; each target
-    prompt is a case, `<entry>-<picture>-<number>`. `source_prompt` may be missing, as it is in most
-    entries of the published files. `init_img` is written as if from the folder above
-    (`/ImageNetR-TI2I/cat/sketch_20.jpg`): the picture is looked for below `root` with and without
-    its first folder, whether in upper or lower case, and in `data/`. The one entry of the
-    published list without `init_img` gets its picture, and a note.
-    A JSON `file` is a mapping file like PIE-Bench's, whose source prompts and masks may be empty;
-    `protocol` counts for its masks as for PIE-Bench's.
-    `file: null` takes the published file that is there.
+    prompt is a case, `<entry>-<picture>-<number>`. `source_prompt` may be missing, as in most
+    entries of the published files. `init_img` is relative to the folder above
+    (`/ImageNetR-TI2I/cat/sketch_20.jpg`): the picture is searched below `root` with and without
+    the first folder, ignoring case, and in `data/`. The one entry of the published list without
+    `init_img` is completed, with a note.
+    A JSON `file` is a mapping file like PIE-Bench's, but source prompts and masks may be empty;
+    `protocol` applies to its masks as in PIE-Bench.
+    `file: null` uses the published file that exists.
     """
 
     name = "ti2i"
@@ -86,7 +86,7 @@ class TI2I(FileDataset):
         return {"picture": self._place_of(entry)}
 
     def _texts(self, entry: Row) -> Any:
-        """Of YAML the fields in use only, and texts only: aliases can make others endless."""
+        """For YAML only texts in known fields: aliases can make other values infinite."""
         if self._mapping:
             return super()._texts(entry)
         used = (entry.get(name) for name in ("init_img", "source_prompt", "target_prompt"))
@@ -123,11 +123,11 @@ class TI2I(FileDataset):
 
     def _yaml_picture(self, entry: Row, notes: list[str]) -> Tensor:
         if "left_out" in entry:
-            notes.append(f"the list names no picture; it is {entry['init_img']}")
+            notes.append(f"the list names no picture; used {entry['init_img']}")
         return self._picture(self._place_of(entry), notes)
 
     def _mask(self, entry: Row, notes: list[str]) -> Tensor | None:
-        """The mask; an empty list there means that nobody drew one."""
+        """The mask; an empty list means there is none."""
         if not entry.get("mask"):
             return None
         return pie_mask(entry["mask"], self.side, self.reading, notes)
@@ -149,13 +149,13 @@ def _from_yaml(root: Path, name: str) -> list[tuple[object, object]]:
         reason = " ".join(str(error).split())[:200]
         raise DatasetError(f"{root / name} is not valid YAML: {reason}") from error
     if not isinstance(content, list) or not content:
-        raise DatasetError(f"{root / name} must hold a list of {{init_img, target_prompts}}")
+        raise DatasetError(f"{root / name} must contain a list of {{init_img, target_prompts}}")
     entries = _completed(cast("list[object]", content))
     return [case for place, entry in enumerate(entries) for case in _cases_of(place, entry)]
 
 
 def _completed(entries: list[object]) -> list[object]:
-    """The entries, the published one without a picture with it."""
+    """The entries, with the missing picture of the published list added."""
     return [_with_picture(place, entry, len(entries)) for place, entry in enumerate(entries)]
 
 
@@ -185,7 +185,7 @@ def _cases_of(place: int, entry: object) -> Iterator[tuple[object, object]]:
 
 
 def _place(written: str, root: Path) -> Path:
-    """The path below `root` of a picture that is written as if from a folder above."""
+    """The path below `root` of a picture whose path starts in the folder above."""
     parts = [part for part in PurePosixPath(written).parts if part != "/"]
     if ".." in parts:
         raise CaseError(
@@ -199,7 +199,7 @@ def _place(written: str, root: Path) -> Path:
 
 
 def _in_any_case(parts: Sequence[str], root: Path) -> Path | None:
-    """The path on disk: the published list uses capitals where the files have none."""
+    """The path on disk, ignoring case: the published list's capitals differ from the files'."""
     place = Path()
     for part in parts:
         folder = inside(place, root)

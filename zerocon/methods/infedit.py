@@ -16,7 +16,7 @@ from zerocon.core.checks import ConfigError, in_range, one_of
 from zerocon.core.conditions import Condition, Conditions, Draws, Words
 from zerocon.core.forward import Rows, predict
 from zerocon.core.levels import Guess, Level, Path, guided
-from zerocon.core.prompts import Alignment, aligned, places_of, refined
+from zerocon.core.prompts import Alignment, aligned, bare, places_of, refined
 from zerocon.core.sampling import Branches, Evaluate, Guesses, sample
 from zerocon.core.taps import Change, Site, Taps, choose, read_patterns, replace
 from zerocon.core.word_maps import marks
@@ -114,7 +114,7 @@ class InfEdit:
     def _control(self, backbone: Backbone, conditions: Conditions, skipped: int) -> Control:
         if len(conditions.words) != len(conditions.target):
             raise ValueError("InfEdit aligns the prompts' tokens: Conditions.words must have them")
-        spared = [backbone.tokens(word)[1:-1] for word in self.blend_spares or ()]
+        spared = [bare(backbone, word) for word in self.blend_spares or ()]
         every = [
             paired(words, source, target, spared, swapped=self.swapped_pairs)
             for words, source, target in zip(

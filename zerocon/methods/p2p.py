@@ -17,6 +17,7 @@ from zerocon.core.forward import both_branches, predict
 from zerocon.core.levels import Level
 from zerocon.core.prompts import (
     Alignment,
+    bare,
     places_of,
     refined,
     replaced,
@@ -166,7 +167,7 @@ class P2P:
         steps = left if self.shares == "left" else self.steps
         blend = LocalBlend(
             conditions.words if self.local_blend else (),
-            [backbone.tokens(word)[1:-1] for word in self.blend_spares or ()],
+            [bare(backbone, word) for word in self.blend_spares or ()],
             self.blend_sites,
             self.blend_threshold,
             start=int(self.blend_start * steps),
@@ -206,7 +207,8 @@ class P2P:
 
     def _aligned(self, words: Words) -> Alignment:
         if self.edit == "replace":
-            return replaced(words.source_split, words.target_split, words.length)
+            split = words.source_split, words.target_split
+            return replaced(*split, words.length, words.start)
         if self.edit == "refine":
             return refined(words.source, words.target, words.length)
         return same_places(words.length)
@@ -217,5 +219,5 @@ def _at_places(backbone: Backbone, by_word: Mapping[str, T], words: Words) -> di
     return {
         place: value
         for word, value in by_word.items()
-        for place in places_of(backbone.tokens(word)[1:-1], words.target)
+        for place in places_of(bare(backbone, word), words.target)
     }

@@ -1,4 +1,4 @@
-"""Metrics: from pictures and their cases to one number per case and column."""
+"""Metrics: one number per case and column, from the pictures and their cases."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What a metric sees and what it gives.
+"""The interface of metrics.
 
-A number's `protocol` says how it was computed. `masked`: what its column's name says, over
-the measured pixels only. `published`: as the evaluation behind PIE-Bench's table computes
-it, quirks included. Where both agree, a metric takes the setting and does the same.
+The `protocol` says how numbers are computed. `masked`: as the column's name says, over the
+measured pixels only. `published`: as in the evaluation behind PIE-Bench's table, quirks
+included. Metrics for which both agree take the setting, too.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class Column:
     unit: str
     better: Better
     digits: int
-    area: Area = "whole"  # the pixels it measures; how many they are, `bg_share` tells
-    takes: str = "0..1"  # how the pictures come to the judge, or to the arithmetic
-    judge: str = ""  # the fingerprint of the weights it is judged by
-    judge_name: str = ""  # the judge in words
-    needs_truth: bool = False  # is it about a known right answer? nan for a case without one
+    area: Area = "whole"  # the measured pixels; their share is `bg_share`
+    takes: str = "0..1"  # value range and preprocessing of the pictures
+    judge: str = ""  # the fingerprint of its judge's weights
+    judge_name: str = ""  # description of the judge
+    needs_truth: bool = False  # whether it needs a ground truth; nan for cases without one
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,8 +47,8 @@ class Pictures:
     cases: Sequence[Case]
     source: Tensor
     edited: Tensor
-    mask: Tensor  # [case, 1, side, side], 1 = edited region; nan where a case has none
-    ground_truth: Tensor  # nan where a case has none
+    mask: Tensor  # [case, 1, side, side], 1 = edited region; nan for cases without one
+    ground_truth: Tensor  # nan for cases without one
     _known: dict[tuple[int, str], tuple[object, Any]] = field(
         default_factory=dict[tuple[int, str], tuple[object, Any]], init=False, repr=False
     )
@@ -75,22 +75,22 @@ class Pictures:
 
     @property
     def background(self) -> Tensor:
-        """1 where nothing should change, [case, 1, side, side]; 0 throughout without a mask."""
+        """1 where nothing should change, [case, 1, side, side]; all 0 without a mask."""
         return (1 - self.mask).nan_to_num(0.0)
 
     @property
     def region(self) -> Tensor:
-        """1 where the edit belongs, [case, 1, side, side]; 0 throughout without a mask."""
+        """1 where the edit belongs, [case, 1, side, side]; all 0 without a mask."""
         return self.mask.nan_to_num(0.0)
 
     def weight(self, area: Area) -> Tensor:
-        """1 where `area` is, [case, 1, side, side]; 0 throughout where a case has none."""
+        """1 inside `area`, [case, 1, side, side]; all 0 for cases without a mask."""
         if area == "whole":
             return torch.ones_like(self.mask)
         return self.background if area == "background" else self.region
 
     def once(self, maker: object, what: str, compute: Callable[[], T]) -> T:
-        """What `maker` finds in this batch; computed for the first metric that asks for it."""
+        """The result of `maker` for this batch, computed once and shared by all metrics."""
         if not self.knows(maker, what):
             self.keep(maker, what, compute())
         return self._known[id(maker), what][1]
@@ -99,30 +99,33 @@ class Pictures:
         return (id(maker), what) in self._known
 
     def keep(self, maker: object, what: str, found: object) -> None:
-        self._known[id(maker), what] = (maker, found)  # the maker, so that no other gets its id
+        self._known[id(maker), what] = (
+            maker,
+            found,
+        )  # keeps the maker alive, so that its id stays unique
 
 
 class Judge(Protocol):
-    """Weights that metrics judge by. A `title` (text) names them in tables; else their class."""
+    """Weights that metrics judge by. Tables show their `title` (text), or else their class."""
 
     @property
     def fingerprint(self) -> str:
-        """A digest of the weights, or the hub's name for them."""
+        """A digest of the weights, or their name on the hub."""
         ...
 
 
 class Metric(Protocol):
-    """Gives each of its columns for each case, float64; nan where there is nothing to measure.
+    """Computes its columns for each case, float64; nan where there is nothing to measure.
 
-    A metric whose judge knows only one kind of pictures says so before it is loaded:
-    `world_of(**settings)`, a static method, gives that kind ("shapes" or "photographs"), or None.
+    If a metric's judge was trained on one kind of pictures, a static method
+    `world_of(**settings)` returns it without loading the judge: "shapes", "photographs" or None.
     """
 
     @property
     def columns(self) -> tuple[Column, ...]: ...
     @property
     def fingerprint(self) -> str:
-        """Of the weights that it judges by, "" if none."""
+        """The fingerprint of its judge's weights, "" without a judge."""
         ...
 
     def __call__(self, pictures: Pictures) -> dict[str, Tensor]: ...
@@ -143,7 +146,7 @@ def chosen(
     default: Sequence[str],
     judge: Judge | None = None,
 ) -> tuple[Column, ...]:
-    """The columns asked for by name, in that order; each with its judge."""
+    """The requested columns in the requested order, each with its judge."""
     by_name = {column.name: column for column in known}
     for name in names or ():
         one_of("a metric's column", name, list(by_name))
@@ -157,13 +160,13 @@ def judged(column: Column, judge: Judge) -> Column:
 
 
 def check_range(name: str, values: Tensor, *, may_lack: bool = False) -> None:
-    """Refuse what is not in 0..1; `may_lack` allows nan for what a case does not have."""
+    """Raise for values outside 0..1; `may_lack` allows nan for what a case does not have."""
     if values.ndim != 4:
         raise ValueError(f"{name} must be [case, channel, side, side], not {list(values.shape)}")
     if not values.numel():
         return
     known = values.nan_to_num(0.0, math.inf, -math.inf) if may_lack else values
-    low, high = torch.stack(known.aminmax()).tolist()  # in one pass; nan if any value is
+    low, high = torch.stack(known.aminmax()).tolist()  # one pass; nan if any value is nan
     if math.isnan(low):
         raise ValueError(f"{name} hold nan")
     if not 0 <= low <= high <= 1:
@@ -171,12 +174,12 @@ def check_range(name: str, values: Tensor, *, may_lack: bool = False) -> None:
 
 
 def where_measured(values: Tensor, weight: Tensor) -> Tensor:
-    """`values` [case] as float64, nan for cases whose `weight` [case, 1, h, w] is 0 throughout."""
+    """`values` [case] as float64, nan for cases whose `weight` [case, 1, h, w] is all 0."""
     return values.double().masked_fill(weight.flatten(1).sum(1) == 0, torch.nan)
 
 
 def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
-    """The mean over pixels and channels, each pixel by its weight; nan without any, [case]."""
+    """The mean over pixels and channels, weighted per pixel; nan if all weights are 0, [case]."""
     values, weight = values.double(), weight.double()
     total = (values.mean(1, keepdim=True) * weight).flatten(1).sum(1)
     return total / weight.flatten(1).sum(1)

@@ -1,4 +1,4 @@
-"""CLIP scores: how well a picture, or its edited region, fits its prompt."""
+"""CLIP scores: how well a picture, or its edited region, matches its prompt."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ log = logging.getLogger(__name__)
 
 
 def clip_score(images: Tensor, texts: Tensor) -> Tensor:
-    """100 × cosine, never below 0, [case]."""
+    """100 × cosine, clipped at 0, [case]."""
     cosine = F.cosine_similarity(images.double(), texts.to(images.device).double())
     return (100 * cosine).clamp(min=0)
 
 
 class ClipMetric:
-    """Columns that one CLIP judges. Without `path` it is the shapes world's own."""
+    """Columns judged by one CLIP; without `path`, by the shapes world's."""
 
     known: tuple[Column, ...] = ()
     default: tuple[str, ...] = ()
-    looks_at: ClassVar[Mapping[str, tuple[Shown, ...]]] = {}  # column -> the pictures that it needs
+    looks_at: ClassVar[Mapping[str, tuple[Shown, ...]]] = {}  # column -> pictures it needs
 
     def __init__(
         self,
@@ -66,16 +66,16 @@ class ClipMetric:
         return {name: self.value(name, pictures) for name in names}
 
     def value(self, name: str, pictures: Pictures) -> Tensor:
-        """One column's, [case]."""
+        """The values of one column, [case]."""
         raise NotImplementedError
 
 
 class ClipScore(ClipMetric):
-    """How well a picture fits its prompt.
+    """How well a picture matches its prompt.
 
-    `clip_source` is the source picture's with the source prompt: what there was to begin with.
-    Both protocols do the same but for a prompt of too many tokens: `masked` cuts it before its
-    end token, `published` cuts the end token off, too, as torchmetrics does.
+    `clip_source`, of the source picture and source prompt, is a reference.
+    The protocols differ only for prompts with too many tokens: `masked` keeps the end token,
+    `published` cuts it off, too, as torchmetrics does.
     """
 
     known = (

@@ -1,6 +1,6 @@
-"""The networks that judge: CLIPs and ViTs, from the package, a folder, the hub or the caller.
+"""CLIPs and ViTs that judge, from the package, a folder, the hub or the caller.
 
-Each is loaded once and shared: metrics that ask one for the same batch get one pass.
+Each is loaded once and shared: metrics that need its features of a batch share one pass.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ from zerocon.metrics.base import Judge, Pictures, check_range
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)
-HEAD_WIDTH = 64  # of every DINO ViT; a checkpoint does not say it
-SIZES = {192: "Ti", 384: "S", 768: "B", 1024: "L", 1280: "H"}  # a ViT's width -> its usual name
-# Of a DINO checkpoint: the heads of its training, and timm's classifier.
+HEAD_WIDTH = 64  # of all DINO ViTs; not in the checkpoints
+SIZES = {192: "Ti", 384: "S", 768: "B", 1024: "L", 1280: "H"}  # width -> usual name
+# Ignored parts of a DINO checkpoint: training heads, and timm's classifier.
 DINO_HEADS = ("head.*", "fc_norm.*")
 
 Model = TypeVar("Model")
-Shown = Literal["source", "edited", "region"]  # the region: all else is black
+Shown = Literal["source", "edited", "region"]  # region: with everything else black
 
 
 class ClipEncoder(Judge, Protocol):
-    """Pictures (0..1) and sentences into one space.
+    """Encodes pictures (0..1) and sentences into one space.
 
-    A sentence that is too long is cut. It keeps its end token, unless `cut_end`.
+    Sentences that are too long are cut, but keep the end token unless `cut_end`.
     """
 
     def images(self, pictures: Tensor) -> Tensor: ...
@@ -64,12 +64,12 @@ class PublishedClip:
 
     def __init__(self, path: str, revision: str | None = None) -> None:
         local = is_local(path, revision, "CLIP")
-        version = revision or "main"  # a local folder has none
+        version = revision or "main"  # a local folder has no revision
         model: CLIPModel = load_pretrained(
             CLIPModel.from_pretrained, path, "the CLIP", revision=version, dtype=torch.float32
         )
         self.model = model.eval().requires_grad_(False)
-        # Typed Any: what a processor takes and gives is known at run time only.
+        # Typed Any: a processor's arguments and results are only known at run time.
         self.processor: Any = load_beside(
             CLIPProcessor.from_pretrained, path, "the CLIP's processor", revision=version
         )
@@ -79,7 +79,7 @@ class PublishedClip:
 
     @torch.no_grad()
     def images(self, pictures: Tensor) -> Tensor:
-        """[picture, width], of what 256 levels keep of the pictures."""
+        """Features of the pictures in 256 levels, [picture, width]."""
         check_range("the pictures for CLIP", pictures)
         levels = [picture.cpu() for picture in as_uint8(pictures)]
         pixels = self.processor(images=levels, return_tensors="pt").pixel_values
@@ -106,12 +106,12 @@ class PublishedClip:
 
 @cache
 def load_clip(path: str | None = None, revision: str | None = None) -> ClipEncoder:
-    """Without `path` the shapes world's own."""
+    """Load a CLIP; without `path`, the shapes world's."""
     return packaged.load_clip() if path is None else PublishedClip(path, revision)
 
 
 def world_of_path(path: str | None) -> World | None:
-    """Of the judge there: the package's own, one of the hub, or one whose pictures nobody knows."""
+    """The world of a judge: "shapes" for the package's, "photographs" on the hub, else unknown."""
     if path is None:
         return "shapes"
     return "photographs" if is_hub_id(path) else None
@@ -123,7 +123,7 @@ def is_hub_id(path: str) -> bool:
 
 
 def as_uint8(pictures: Tensor) -> Tensor:
-    """What a saved picture holds: CLIP scores are of files, so of 256 levels."""
+    """Round to 256 levels, as in a saved picture: CLIP scores are of files."""
     return (pictures * 255).round().to(torch.uint8)
 
 
@@ -133,7 +133,7 @@ def image_features(encoder: ClipEncoder, pictures: Pictures, shown: Shown) -> Te
 
 
 def see(encoder: ClipEncoder, pictures: Pictures, shown: Iterable[Shown]) -> None:
-    """One pass over all that is going to be asked for; two of half the size take longer."""
+    """Compute all needed features in one pass, which is faster than two smaller ones."""
     new: list[Shown] = [s for s in dict.fromkeys(shown) if not pictures.knows(encoder, s)]
     if not new:
         return
@@ -149,10 +149,10 @@ def text_features(
     *,
     cut_end: bool = False,
 ) -> Tensor:
-    """Of the cases' source or target prompts, [case, width]."""
+    """Features of the cases' source or target prompts, [case, width]."""
     prompts = [getattr(case, f"{which}_prompt") for case in pictures.cases]
     place = pictures.edited.device
-    # Only prompts that are too long have an end to cut; all others share one pass.
+    # Cutting the end matters only for prompts that are too long; all others share one pass.
     if cut_end and any(map(encoder.too_long, prompts)):
         what = f"{which} prompt without its end"
         return pictures.once(encoder, what, lambda: encoder.texts(prompts, cut_end=True).to(place))
@@ -166,26 +166,26 @@ def _shown(pictures: Pictures, shown: Shown) -> Tensor:
 
 
 def _features(output: Any) -> Tensor:
-    """transformers 5 wraps them, transformers 4 does not."""
+    """Unwrap features: transformers 5 wraps them, transformers 4 does not."""
     return getattr(output, "pooler_output", output)
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What a ViT makes of pictures."""
+    """A ViT's features of pictures."""
 
-    keys: Tensor  # the last layer's, heads side by side, class token first, [case, position, width]
+    keys: Tensor  # last layer, heads concatenated, class token first, [case, position, width]
     finish: Callable[[], Tensor]
 
     @cached_property
     def token(self) -> Tensor:
-        """The class token at the end, [case, width]; computed when first asked for."""
+        """The final class token, [case, width]; computed on first use."""
         return self.finish()
 
 
 @dataclass(frozen=True, eq=False)
 class VitEncoder:
-    """A ViT and how its pictures are prepared."""
+    """A ViT with its preprocessing."""
 
     vit: ViTModel
     fingerprint: str
@@ -194,9 +194,9 @@ class VitEncoder:
     std: Sequence[float] = IMAGENET_STD
 
     def __call__(self, pictures: Tensor, *, levels: bool = False, antialias: bool = True) -> Seen:
-        """Of pictures in 0..1; `levels`: fed as 0..255, which no ViT was trained for.
+        """Encode pictures in 0..1; `levels`: feed 0..255, which no ViT was trained for.
 
-        `antialias`: when a picture is made smaller, average over what a new pixel covers.
+        `antialias`: average over the area of each new pixel when scaling down.
         """
         check_range("the pictures for the ViT", pictures)
         mean, std = (
@@ -217,7 +217,7 @@ class VitEncoder:
         levels: bool = False,
         antialias: bool = True,
     ) -> Seen:
-        """Of one batch; computed once."""
+        """Features of a batch, computed once."""
 
         def compute() -> Seen:
             return self(_shown(pictures, shown), levels=levels, antialias=antialias)
@@ -226,12 +226,12 @@ class VitEncoder:
 
 
 class _LastLayerReached(Exception):  # noqa: N818 - nothing is wrong
-    """Ends a ViT's pass when its last layer's input is known."""
+    """Ends a ViT's forward pass once the last layer's input is known."""
 
 
 @torch.no_grad()
 def last_layer(vit: ViTModel, pixels: Tensor) -> Seen:
-    """Of pixels prepared for the ViT; of its last layer only what is asked for is computed."""
+    """Features of preprocessed pixels; the last layer is computed only as far as needed."""
     sites = [name for name, _ in vit.named_modules() if name.endswith((".k_proj", ".key"))]
     if not sites:
         raise ValueError(f"{type(vit).__name__} has no layer named k_proj or key to read keys at")
@@ -267,10 +267,10 @@ def resized(pictures: Tensor, side: int, *, antialias: bool = True) -> Tensor:
 
 @cache
 def load_vit(path: str | None = None, revision: str | None = None) -> VitEncoder:
-    """Without `path` the shapes world's own.
+    """Load a ViT; without `path`, the shapes world's.
 
     `path` is a ViT in transformers' layout (a folder, or a hub id at a fixed `revision`), or a
-    checkpoint file with DINO's own names, such as dino_vitbase8_pretrain.pth (timm's are the same).
+    checkpoint with DINO's names, such as dino_vitbase8_pretrain.pth (timm has the same names).
     """
     if path is None:
         return VitEncoder(
@@ -305,31 +305,31 @@ def _vit_of_hub(path: str, revision: str) -> ViTModel:
 def given_vit(
     vit: ViTModel, mean: Sequence[float] | None, std: Sequence[float] | None
 ) -> VitEncoder:
-    """The caller's own; without `mean` and `std` it takes pictures in -1..1."""
+    """A ViT given by the caller; without `mean` and `std` it takes pictures in -1..1."""
     title = f"{_vit_name(vit.config, 'ViT')}, given in Python"
     return VitEncoder(vit, module_fingerprint(vit), title, mean or HALF, std or HALF)
 
 
 def _vit_name(config: Any, kind: str) -> str:
-    """Such as ViT-B/8: its size and how many pixels wide its patches are."""
+    """Size and patch width in pixels, such as ViT-B/8."""
     width = int(config.hidden_size)
     return f"{kind}-{SIZES.get(width, width)}/{config.patch_size}"
 
 
 def _place(path: str) -> str:
-    """A hub id, or the name of a folder without what is before it."""
+    """A hub id, or a folder's name without its parents."""
     return Path(path).resolve().name if Path(path).is_dir() else path
 
 
 def _checkpoint(file: Path) -> dict[str, Tensor]:
-    """DINO's own files are `.pth` only."""
+    """Load a checkpoint, also `.pth`, as DINO publishes no other files."""
     if file.suffix == ".pth":
         return read_published_pickle(file, "the ViT")
     return read_tensors(file, "the ViT")
 
 
 def vit_from_dino(state: dict[str, Tensor], name: str) -> ViTModel:
-    """transformers' ViT with the weights of a checkpoint that has DINO's own names."""
+    """transformers' ViT with the weights of a checkpoint with DINO's names."""
     if not state.keys() >= _DINO_SIGNS:
         raise WeightsError(
             f"{name} is not a DINO ViT's backbone: it lacks "
@@ -361,7 +361,7 @@ def _dino_config(state: dict[str, Tensor]) -> ViTConfig:
 
 
 def _with_heads_split(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """DINO keeps query, key and value in one matrix."""
+    """Split DINO's joint matrix of query, key and value."""
     split = dict(state)
     for name in [n for n in state if ".attn.qkv." in n]:
         parts = split.pop(name).chunk(3)
@@ -369,10 +369,10 @@ def _with_heads_split(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return split
 
 
-# What tells a DINO checkpoint from others, and what its sizes are read from.
+# Tensors that identify a DINO checkpoint and give its sizes.
 _DINO_SIGNS = {"pos_embed", "patch_embed.proj.weight", "norm.weight", "blocks.0.mlp.fc1.bias"}
 
-# Parts of transformers' names, of version 5 and (where they differ) of version 4.
+# Parts of transformers' names: version 5, and version 4 if different.
 _DINO_NAMES = {
     "embeddings.cls_token": "cls_token",
     "embeddings.position_embeddings": "pos_embed",
@@ -402,7 +402,7 @@ def _dino_name(name: str) -> str:
 
 
 def is_local(path: str, revision: str | None, kind: str) -> bool:
-    """Is it a folder here? A hub id must come with its revision."""
+    """Whether `path` is a local folder; a hub id needs a revision."""
     if Path(path).is_dir():
         return True
     if Path(path).is_file() and Path(path).suffix in PICKLES:
@@ -411,13 +411,13 @@ def is_local(path: str, revision: str | None, kind: str) -> bool:
         raise ConfigError(f"the {kind}'s weights are not at {path!r}: there is no such file")
     if revision is None:
         raise ConfigError(
-            f"{path!r} is not a folder here; a model from the hub needs a `revision`, so that "
+            f"{path!r} is not a local folder; a model from the hub needs a `revision`, so that "
             "the numbers stay the same when its repository changes"
         )
     return False
 
 
 def on(module: Model, device: torch.device) -> Model:
-    """The module, on the device of what it is asked to judge."""
+    """The module, moved to the device of the pictures."""
     cast("nn.Module", module).to(device)
     return module

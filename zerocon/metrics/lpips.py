@@ -1,4 +1,4 @@
-"""LPIPS, of the background, the edited region and the whole picture."""
+"""LPIPS of the background, the edited region and the whole picture."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ NETWORKS = {"squeeze": "SqueezeNet", "alex": "AlexNet", "vgg": "VGG16"}
 
 @dataclass(frozen=True, eq=False)
 class LpipsJudge:
-    """An LPIPS, and what tells it from others."""
+    """An LPIPS with its fingerprint and title."""
 
     model: LPIPS
     fingerprint: str
@@ -52,7 +52,7 @@ class LpipsJudge:
 
 @torch.no_grad()
 def lpips_features(model: LPIPS, pictures: Tensor) -> list[Tensor]:
-    """Each layer's, of pictures in 0..1, every position of length 1."""
+    """Each layer's features of pictures in 0..1, normalised at every position."""
     check_range("the pictures for LPIPS", pictures)
     model = on(model, pictures.device)
     layers = model.net(model.scaling_layer(2 * pictures.float() - 1))
@@ -61,7 +61,7 @@ def lpips_features(model: LPIPS, pictures: Tensor) -> list[Tensor]:
 
 @torch.no_grad()
 def lpips_distance(model: LPIPS, a: list[Tensor], b: list[Tensor]) -> Tensor:
-    """Between features, [case]."""
+    """The distance between features, [case]."""
     return sum(
         (layer.double().flatten(1).mean(1) for layer in _differences(model, a, b)),
         start=torch.zeros(len(a[0]), dtype=torch.float64, device=a[0].device),
@@ -70,7 +70,7 @@ def lpips_distance(model: LPIPS, a: list[Tensor], b: list[Tensor]) -> Tensor:
 
 @torch.no_grad()
 def lpips_map(model: LPIPS, a: list[Tensor], b: list[Tensor], side: int) -> Tensor:
-    """The distance at each pixel, between features, [case, 1, side, side]."""
+    """The distance between features at each pixel, [case, 1, side, side]."""
     total = torch.zeros(len(a[0]), 1, side, side, device=a[0].device)
     for layer in _differences(model, a, b):
         total += F.interpolate(layer, (side, side), mode="bilinear")
@@ -78,21 +78,20 @@ def lpips_map(model: LPIPS, a: list[Tensor], b: list[Tensor], side: int) -> Tens
 
 
 def _differences(model: LPIPS, a: list[Tensor], b: list[Tensor]) -> list[Tensor]:
-    """Each layer's distance at each of its positions, [case, 1, height, width]."""
+    """Each layer's distance at each position, [case, 1, height, width]."""
     return [head((x - y).square()) for x, y, head in zip(a, b, model.lins, strict=True)]
 
 
 def lpips_from(net: PublishedNet, trunk: Path | None) -> LPIPS:
-    """The published LPIPS: the package's heads on ImageNet's backbone.
+    """The published LPIPS: its package's heads on an ImageNet backbone.
 
-    `trunk` is torchvision's state of that backbone (squeezenet1_1, alexnet or vgg16) as a file
-    (`.safetensors` or `.pth`); without it torchvision looks in its own cache and downloads
-    what is missing.
+    `trunk` is a file (`.safetensors` or `.pth`) with torchvision's state of the backbone
+    (squeezenet1_1, alexnet or vgg16); without it torchvision uses its cache or downloads it.
     """
     model = LPIPS(net=net, pnet_rand=trunk is not None, verbose=False)
     if trunk is not None:
         state = trunk_state(trunk)
-        # torchvision numbers the layers in a row; lpips groups them, with the same numbers.
+        # lpips groups torchvision's layers, but keeps their numbers.
         names = {ours: f"features.{ours.split('.', 1)[1]}" for ours in model.net.state_dict()}
         known = {ours: state[theirs] for ours, theirs in names.items() if theirs in state}
         what = f"LPIPS's {NETWORKS[net]}"
@@ -103,18 +102,18 @@ def lpips_from(net: PublishedNet, trunk: Path | None) -> LPIPS:
 
 
 def trunk_state(file: Path) -> dict[str, Tensor]:
-    """torchvision's own files are `.pth` only."""
+    """Load a backbone's state, also `.pth`, as torchvision publishes no other files."""
     if file.suffix == ".pth":
         return read_published_pickle(file, "LPIPS")
     return read_tensors(file, "LPIPS")
 
 
 class PerceptualDistance:
-    """Distances in 1e-3. `net="shapes"`: the shapes world's own; `"squeeze"`: the published one.
+    """LPIPS in 1e-3. `net="shapes"`: the shapes world's; `"squeeze"`, …: a published one.
 
-    `lpips_black` is pix2pix-zero's background LPIPS: both pictures with the region painted black.
-    The published protocol's `lpips_bg` is the same; the masked one fills the region with the
-    source and averages over the background only.
+    `lpips_black` is pix2pix-zero's background LPIPS, with the region black in both pictures. With
+    the published protocol, `lpips_bg` is the same; with the masked one, the region is filled from
+    the source and the average is over the background only.
     """
 
     known = (
@@ -155,7 +154,7 @@ class PerceptualDistance:
         return self._within(column.area, pictures)
 
     def _blacked_out(self, area: Area, pictures: Pictures) -> Tensor:
-        """All else is black in both pictures."""
+        """The distance with everything outside `area` black in both pictures."""
 
         def compute() -> Tensor:
             weight = pictures.weight(area)
@@ -167,8 +166,8 @@ class PerceptualDistance:
         return pictures.once(self, f"{area} on black", compute)
 
     def _within(self, area: Area, pictures: Pictures) -> Tensor:
-        # A feature sees its surroundings: without the source's pixels outside, what changed
-        # there would count as a change of what lies next to it.
+        # Receptive fields reach beyond the area: without the source's pixels outside, changes
+        # there would count.
         weight = pictures.weight(area)
         kept = torch.where(weight > 0, pictures.edited, pictures.source)
         source = shared_features(self.model, pictures, "source")
@@ -179,7 +178,7 @@ class PerceptualDistance:
 def shared_features(
     model: LPIPS, pictures: Pictures, which: Literal["source", "edited"]
 ) -> list[Tensor]:
-    """Of the source or the edited pictures, computed once a batch."""
+    """Features of the source or the edited pictures, computed once per batch."""
     shown: Tensor = getattr(pictures, which)
     return pictures.once(model, which, lambda: lpips_features(model, shown))
 
@@ -200,5 +199,5 @@ def given_lpips(model: LPIPS) -> LpipsJudge:
 
 
 def world_of_net(net: Net) -> World:
-    """The published ones are of ImageNet's photographs."""
+    """The judge's world; the published ones were trained on ImageNet's photographs."""
     return "shapes" if net == "shapes" else "photographs"

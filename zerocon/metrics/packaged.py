@@ -1,8 +1,8 @@
-"""The judges of the shapes world, whose weights come with the package.
+"""The shapes world's judges, whose weights come with the package.
 
-None of them took part in training the generator. They are loaded from their files alone, by
-the classes of open_clip, transformers and lpips, so no code of the shapes world is needed. All
-compute in float32 and never change; each is loaded once.
+None of them was used to train the generator. They are loaded by the classes of open_clip,
+transformers and lpips, without code of the shapes world. All compute in float32 and are frozen;
+each is loaded once.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ CLIP_FOLDER = PACKAGED / "eval_clip"
 STRUCTURE_FOLDER = PACKAGED / "eval_structure"
 LPIPS_FOLDER = PACKAGED / "eval_lpips"
 
-# What a ViT's file may have beside the encoder: heads that no distance looks at.
+# Heads that a ViT's file may contain and no distance uses.
 VIT_HEADS = ("pooler.*", "classifier.*")
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -45,18 +45,18 @@ Model = TypeVar("Model", bound=nn.Module)
 
 @dataclass(frozen=True, eq=False)
 class ShapesClip:
-    """The evaluator's CLIP, from pictures in 0..1 and sentences to one space."""
+    """The evaluator's CLIP, for pictures in 0..1 and sentences."""
 
     model: CLIP
     tokenizer: CLIPTokenizer
-    side: int  # pixels of the pictures that it was trained on
+    side: int  # of the training pictures, in pixels
     context: int  # tokens
     fingerprint: str
     title: str = "open_clip ModifiedResNet of the shapes world"
 
     @torch.no_grad()
     def images(self, pictures: Tensor) -> Tensor:
-        """[picture, 128], of what 256 levels keep of the pictures."""
+        """Features of the pictures in 256 levels, [picture, 128]."""
         check_range("the pictures for CLIP", pictures)
         pictures = (pictures.float() * 255).round() / 255
         if pictures.shape[-1] != self.side:
@@ -66,7 +66,7 @@ class ShapesClip:
 
     @torch.no_grad()
     def texts(self, sentences: Sequence[str], *, cut_end: bool = False) -> Tensor:
-        """[sentence, 128]; one that is too long keeps its end token, unless `cut_end`."""
+        """[sentence, 128]; sentences cut for length keep the end token unless `cut_end`."""
         tokens = padded_tokens(self.tokenizer, sentences, self.context, cut_end=cut_end)
         return self.model.encode_text(tokens.to(self.model.logit_scale.device))
 
@@ -95,7 +95,7 @@ def load_clip(folder: Path = CLIP_FOLDER) -> ShapesClip:
         model = CLIP(**config)
         side = int(config["vision_cfg"]["image_size"])
         context = int(config["text_cfg"]["context_length"])
-    except Exception as error:  # a damaged config may hold anything
+    except Exception as error:  # a damaged config may contain anything
         raise WeightsError(f"the CLIP can't be loaded from {folder}: {error!r}") from error
     file = folder / "open_clip_model.safetensors"
     load_strictly(model, read_tensors(file, "the CLIP"), "the CLIP", file)
@@ -110,8 +110,8 @@ def load_clip(folder: Path = CLIP_FOLDER) -> ShapesClip:
 
 @cache
 def load_structure(folder: Path = STRUCTURE_FOLDER) -> ViTModel:
-    # With the packaged one's 65 positions plain products take two thirds of the fused kernel's
-    # time on a processor; with the 785 of a DINO ViT they would take far more memory.
+    # On a CPU, unfused attention takes two thirds of the fused kernel's time for this ViT's 65
+    # positions. For the 785 of a DINO ViT it would need far more memory.
     vit: ViTModel = load_pretrained(
         ViTModel.from_pretrained,
         str(folder),
@@ -128,7 +128,7 @@ def load_structure(folder: Path = STRUCTURE_FOLDER) -> ViTModel:
 def load_lpips(folder: Path | None = None) -> LPIPS:
     file = (folder or LPIPS_FOLDER) / "lpips_squeeze.safetensors"
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # lpips calls torchvision with arguments of old versions
+        warnings.simplefilter("ignore")  # lpips calls torchvision with deprecated arguments
         model = LPIPS(
             net="squeeze", pretrained=False, pnet_rand=True, use_dropout=False, verbose=False
         )
@@ -137,5 +137,5 @@ def load_lpips(folder: Path | None = None) -> LPIPS:
 
 
 def channels_last(model: Model) -> Model:
-    """The order of numbers in memory with which convolutions take the least time."""
+    """Use the memory format with the fastest convolutions."""
     return model.to(memory_format=torch.channels_last)

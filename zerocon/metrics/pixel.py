@@ -1,4 +1,4 @@
-"""Distances between pixels: MSE, PSNR and SSIM, of the background, the region and the whole."""
+"""Pixel distances: MSE, PSNR and SSIM of the background, the region and the whole picture."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ def mse(a: Tensor, b: Tensor) -> Tensor:
 
 
 def psnr(mean_squared: Tensor) -> Tensor:
-    """In dB, of pictures in 0..1; infinite where nothing differs."""
+    """PSNR in dB, for pictures in 0..1; infinite if they are equal."""
     return -10 * mean_squared.log10()
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:
-    """In the precision that the pictures come in, [case]."""
+    """SSIM in the pictures' precision, [case]."""
     value = structural_similarity_index_measure(a, b, data_range=1.0, reduction="none")
     assert isinstance(value, Tensor)
     return value.reshape(len(a)).double()
 
 
 def masked_ssim(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
-    """SSIM whose local statistics, like its mean, know the pixels of `weight` 1 only, [case]."""
+    """SSIM with local statistics and mean only over pixels of `weight` 1, [case]."""
     a, b, weight = a.double(), b.double(), weight.double()
     share = _blurred(weight).clamp(min=1e-12)
 
@@ -59,14 +59,14 @@ def masked_ssim(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
 
 
 def _blurred(values: Tensor) -> Tensor:
-    """By the Gaussian window, down, then across: 22 products a pixel, not 121."""
+    """Blur with the Gaussian window as two one-dimensional filters."""
     padded = F.pad(values, (WINDOW // 2,) * 4, mode="reflect")
     return _slid(_slid(padded, -2), -1)
 
 
 def _slid(values: Tensor, dim: int) -> Tensor:
-    """The window along one axis, as a sum of shifted pictures: in double precision torch's
-    convolution is some ten times slower."""
+    """Filter along one axis as a sum of shifted pictures: torch's convolution is about ten times
+    slower in double precision."""
     length = values.shape[dim] - WINDOW + 1
     total = values.narrow(dim, 0, length) * GAUSS[0]
     for shift in range(1, WINDOW):
@@ -75,7 +75,7 @@ def _slid(values: Tensor, dim: int) -> Tensor:
 
 
 class PixelDistances:
-    """What changed where nothing should, where something should, and over the whole picture."""
+    """Changes in the background, in the edited region, and over the whole picture."""
 
     known = (
         Column("psnr_bg", "dB", "higher", 2, "background"),
@@ -114,17 +114,17 @@ class PixelDistances:
         a, b, weight = pictures.source, pictures.edited, pictures.weight(area)
         if self.protocol == "masked":
             return weighted_mean((a.double() - b.double()).square(), weight)
-        # What is not measured is black in both pictures, and counts as equal.
+        # Pixels outside the area are black in both pictures and count as equal.
         return where_measured(mse(a * weight, b * weight), weight)
 
     def _similarity(self, pictures: Pictures, area: Area) -> Tensor:
         a, b, weight = pictures.source, pictures.edited, pictures.weight(area)
-        if self.protocol == "published":  # in single precision, which flat pictures can tell
+        if self.protocol == "published":  # in single precision; flat pictures show the difference
             return where_measured(ssim((a * weight).float(), (b * weight).float()), weight)
         return masked_ssim(a, b, weight)
 
 
 def share(pictures: Pictures, area: Area) -> Tensor:
-    """How much of the picture `area` is; nan without a mask, [case]."""
+    """The share of the picture in `area`; nan without a mask, [case]."""
     region = pictures.mask.double().flatten(1).mean(1)
     return region if area == "edited" else 1 - region

@@ -1,4 +1,4 @@
-"""Similarities of source and edited picture in an encoder's space, and the edit's direction."""
+"""Similarities of source and edited picture in an encoder's space, and directional similarity."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from zerocon.metrics.encoders import (
 
 
 def directional_similarity(images: tuple[Tensor, Tensor], texts: tuple[Tensor, Tensor]) -> Tensor:
-    """Cosine of (before, after) in pictures with (before, after) in words, [case].
+    """Cosine of the pictures' change with the prompts' change, [case].
 
-    Gal et al. 2022 (StyleGAN-NADA). nan where the words do not change.
+    Gal et al. 2022 (StyleGAN-NADA). nan if the prompts do not change.
     """
     image, text = (
         F.normalize(after.double()) - F.normalize(before.double())
@@ -35,12 +35,11 @@ def directional_similarity(images: tuple[Tensor, Tensor], texts: tuple[Tensor, T
 
 
 class ClipChange(ClipMetric):
-    """What CLIP says of the change. All need a source prompt but `clip_image`.
+    """CLIP's similarities of source and edit. All but `clip_image` need a source prompt.
 
-    `clip_direction`: does the picture change as the words do? 0 where it does not change.
-    `clip_accuracy`: 1 where the edited picture fits the target prompt better than the source
-    prompt, else 0; its mean is the share. `clip_image`: cosine with the source picture.
-    Both protocols do the same.
+    `clip_direction`: directional similarity, 0 if the picture does not change.
+    `clip_accuracy`: 1 if the edited picture matches the target prompt better than the source
+    prompt, else 0. `clip_image`: cosine with the source picture. Both protocols agree.
     """
 
     known = (
@@ -66,16 +65,16 @@ class ClipChange(ClipMetric):
             return _with_prompts(nearer(after, source, target), pictures)
         before = image_features(self.encoder, pictures, "source")
         found = directional_similarity((before, after), (source, target))
-        # Two passes over one picture differ by rounding, and rounding points anywhere.
+        # Two passes over one picture differ by rounding errors, which have a random direction.
         found = found.masked_fill(_unchanged(pictures) & ~found.isnan(), 0.0)
         return _with_prompts(found, pictures)
 
 
 class DinoSimilarity:
-    """Cosine of the class tokens of source and edited picture, each resized whole.
+    """Cosine of the class tokens of the whole source and edited pictures.
 
-    Without `path` by the shapes world's own ViT; `path` as for the structure distance. Both
-    protocols do the same.
+    Without `path` it uses the shapes world's ViT; `path` is as for the structure distance. Both
+    protocols agree.
     """
 
     known = (Column("dino_image", "", "higher", 3),)
@@ -106,7 +105,7 @@ class DinoSimilarity:
 
 
 def nearer(images: Tensor, source: Tensor, target: Tensor) -> Tensor:
-    """1 where a picture is nearer to its target than to its source, else 0, [case]."""
+    """1 if a picture is nearer to its target than to its source, else 0, [case]."""
     to_target = F.cosine_similarity(images.double(), target.double())
     return (to_target > F.cosine_similarity(images.double(), source.double())).double()
 
@@ -116,6 +115,6 @@ def _unchanged(pictures: Pictures) -> Tensor:
 
 
 def _with_prompts(values: Tensor, pictures: Pictures) -> Tensor:
-    """nan where there is no source prompt, or it is the target prompt."""
+    """nan if there is no source prompt or the prompts are equal."""
     same = [c.source_prompt.strip() in ("", c.target_prompt.strip()) for c in pictures.cases]
     return values.masked_fill(torch.tensor(same, device=values.device), torch.nan)

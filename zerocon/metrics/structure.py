@@ -1,7 +1,7 @@
-"""Structure distance: how far the self-similarity of the pictures' patches moved.
+"""Structure distance: the change in the self-similarity of the picture's patches.
 
-Tumanyan et al. 2022 (Splice): the keys of a ViT's last layer, each compared with each
-other; the mean squared difference between the two matrices.
+Tumanyan et al. 2022 (Splice): the mean squared difference between two matrices of cosines
+between all pairs of keys in a ViT's last layer.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from zerocon.metrics.encoders import Shown, given_vit, load_vit, world_of_path
 
 
 def self_similarity(keys: Tensor) -> Tensor:
-    """Cosines between all positions, [case, position, position]."""
+    """Cosines between all pairs of positions, [case, position, position]."""
     norms = keys.norm(dim=2, keepdim=True)
     return keys @ keys.mT / (norms @ norms.mT).clamp(min=1e-8)
 
 
 def structure_distance(keys_a: Tensor, keys_b: Tensor) -> Tensor:
-    """Of keys [case, position, width], [case]."""
+    """The distance between keys [case, position, width], [case]."""
     difference = self_similarity(keys_a.double()) - self_similarity(keys_b.double())
     return difference.square().flatten(1).mean(1)
 
 
 class StructureDistance:
-    """In 1e-3. Without `path` by the shapes world's own ViT.
+    """Structure distance in 1e-3; without `path` by the shapes world's ViT.
 
     `path` is a DINO ViT: `facebook/dino-vitb8` in transformers' layout (a folder, or a hub id at
     a fixed `revision`), or the original checkpoint's file, dino_vitbase8_pretrain.pth. In Python
     any `vit`, with the mean and deviation of the pixels that it was trained with.
 
-    `antialias`, when a picture is made smaller for the ViT; None: yes under `masked`, no under
-    `published`. The published numbers were computed with torchvision 0.13.1, which resized
-    tensors without it; since 0.17 it does the opposite.
+    `antialias` applies when scaling down for the ViT; None: yes for `masked`, no for
+    `published`. The published numbers were computed with torchvision 0.13.1, which by default
+    resized tensors without antialiasing; since 0.17 the default is the opposite.
     """
 
     known = (Column("structure", "1e-3", "lower", 2, takes="0..1, normalised"),)
@@ -54,7 +54,7 @@ class StructureDistance:
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
     ) -> None:
-        # The published evaluation forgets to divide by 255 before it normalises.
+        # The published evaluation does not divide by 255 before normalising.
         self.levels = protocol == "published"
         self.antialias = protocol == "masked" if antialias is None else antialias
         self.encoder = given_vit(vit, mean, std) if vit else load_vit(path, revision)

@@ -1,4 +1,4 @@
-"""Against a known right answer: distance to the true edit, and whether the edit happened."""
+"""Comparison with the ground truth: distance to the true edit, and success of the edit."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ READER_SIDE = 64
 
 
 class GroundTruth:
-    """For cases that have one; nan for the others. Both protocols do the same."""
+    """Metrics for cases with a ground truth, nan for others. Both protocols agree."""
 
     known = (
         Column("psnr_truth", "dB", "higher", 2, needs_truth=True),
@@ -74,7 +74,7 @@ class GroundTruth:
 
 
 def edits_done(pictures: Pictures) -> Tensor:
-    """1.0 or 0.0 for each case; nan where the dataset can't tell, [case]."""
+    """1.0 or 0.0 for each case; nan if the dataset can't decide, [case]."""
     shown = F.interpolate(pictures.edited.float(), (READER_SIDE, READER_SIDE), mode="area")
     levels = as_uint8(shown).permute(0, 2, 3, 1).cpu()
     done = [_edit_done(case, level) for case, level in zip(pictures.cases, levels, strict=True)]

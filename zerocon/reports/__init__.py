@@ -1,1 +1,1 @@
-"""What a run says: numbers, tables and pictures from its records. Nothing here needs torch."""
+"""Numbers, tables and pictures from runs' records. Nothing here needs torch."""

@@ -1,4 +1,4 @@
-"""`zerocon compare`: runs over the same cases, compared case by case, and what that supports."""
+"""`zerocon compare`: paired comparisons of runs over the same cases, with a verdict."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from zerocon.reports.summary import LEVEL, RESAMPLES, Column
 from zerocon.reports.table import CHOICES, CSV, TERMINAL
 
 ALPHA = 1 - LEVEL
-EFFECTS = ((0.8, "large"), (0.5, "medium"), (0.2, "small"), (0.0, "tiny"))  # Cohen's words
+EFFECTS = ((0.8, "large"), (0.5, "medium"), (0.2, "small"), (0.0, "tiny"))  # after Cohen
 _MOST_NAMED = 5
 
 
@@ -32,18 +32,18 @@ class Result:
 
     column: Column
     edit_type: str  # "" for all cases
-    first: float  # the mean of the baseline over the pairs
+    first: float  # the baseline's mean over the pairs
     second: float
     paired: Paired
-    p: float  # corrected
-    wins: int  # cases in which the second run is better; higher where nothing says what is
+    p: float  # corrected for multiple tests
+    wins: int  # cases in which the second run is better, or higher if neither direction is better
     ties: int
     losses: int
-    infinite: tuple[int, int] = (0, 0)  # pairs in which the baseline's, or the run's value is
+    infinite: tuple[int, int] = (0, 0)  # pairs with an infinite value: of the baseline, of the run
 
     @property
     def verdict(self) -> str:
-        """What the data support, in words."""
+        """Return the conclusion that the data support, in words."""
         test = self.paired
         if np.isnan(self.p):
             return "too few pairs to say"
@@ -84,7 +84,7 @@ def compare(
     seed: int = 0,
     form: str = TERMINAL,
 ) -> None:
-    """Print how each run differs from the first one."""
+    """Print the differences of each run from the first one."""
     one_of("--format", form, CHOICES)
     if resamples < 100:
         raise ConfigError(f"--resamples is {resamples}; an interval needs at least 100")
@@ -105,7 +105,7 @@ def compare(
 
 
 def _columns(runs: Sequence[Run], metrics: Sequence[str]) -> list[Column]:
-    """The metrics asked for; by default all that have a better direction."""
+    """Return the requested metrics; by default all with a better direction."""
     columns = columns_of(runs, metrics)
     return columns if metrics else [column for column in columns if column["better"]]
 
@@ -113,10 +113,10 @@ def _columns(runs: Sequence[Run], metrics: Sequence[str]) -> list[Column]:
 def same_cases(
     runs: Sequence[Run], columns: Sequence[Column], *, intersection: bool
 ) -> tuple[Cells, list[str]]:
-    """The values of the cases that all runs have, and what must be said about the others.
+    """Return the values of the cases that all runs have, and notes about the others.
 
-    Refuses runs whose numbers mean different things and, unless told to use the intersection,
-    runs over different cases.
+    Refuses runs with different evaluations and, without `intersection`, runs over different
+    cases.
     """
     found = list(evaluations(runs, [str(column["name"]) for column in columns]))
     kinds = [replace(kind, dataset_fingerprint="", uses_mask=None) for kind in found]
@@ -133,12 +133,12 @@ def same_cases(
     contents = {kind.dataset_fingerprint for kind in found}
     if not missing and not intersection and len(contents) > 1:
         raise ConfigError(
-            "the runs are over cases of the same names, but the dataset's content changed between "
-            "them (its fingerprints differ); --intersection compares them all the same"
+            "the runs' cases have the same names, but the dataset's content changed between "
+            "them (its fingerprints differ); --intersection compares them nevertheless"
         )
     changed = store.cases_of_two_meanings()
     if changed:
-        raise ConfigError(f"these cases have other prompts in another run: {_named(changed)}")
+        raise ConfigError(f"the prompts of these cases differ between the runs: {_named(changed)}")
     shared = np.asarray(cells.recorded.all(0))
     if not shared.any():
         raise ConfigError("the runs have no case in common")
@@ -177,19 +177,19 @@ def _chosen(cells: Cells, which: NDArray[np.bool_]) -> Cells:
 
 def _failed(runs: Sequence[Run], cells: Cells) -> list[str]:
     return [
-        f"{failed.sum()} failed in {run.label}, so in no pair: {_named(_names(cells, failed))}"
+        f"{failed.sum()} failed in {run.label} and are in no pair: {_named(_names(cells, failed))}"
         for run, failed in zip(runs, cells.recorded & ~cells.ok, strict=True)
         if failed.any()
     ]
 
 
 def _given_masks(runs: Sequence[Run]) -> list[str]:
-    """Say if only some of the methods had the benchmark's mask, or if that is unknown."""
+    """Note if only some of the methods had the benchmark's mask, or if that is unknown."""
     given = [run.label for run in runs if run.origin.uses_mask]
     unknown = [run.label for run in runs if run.origin.uses_mask is None]
-    said = [f"nobody said whether {_named(unknown)} had the mask"] if unknown else []
+    said = [f"unknown whether {_named(unknown)} had the mask"] if unknown else []
     if 0 < len(given) < len(runs) - len(unknown):
-        return [f"not a fair match: only {_named(given)} had the mask", *said]
+        return [f"not a fair comparison: only {_named(given)} had the mask", *said]
     return [*([f"{_named(given)} had the mask"] if given and unknown else []), *said]
 
 
@@ -202,7 +202,7 @@ def comparisons(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> list[Comparison]:
-    """Each run against the first. Tests that stand in one table are corrected together:
+    """Compare each run with the first. Tests in one table are corrected together:
     the metrics over all cases of all runs; the metrics of all edit types of all runs."""
     made: dict[int, list[Result]] = {position: [] for position in range(1, len(runs))}
     for kinds in ([""], _types(cells) if per_type else []):
@@ -221,7 +221,7 @@ def _types(cells: Cells) -> list[str]:
 def _family(
     cells: Cells, asked: Sequence[tuple[int, str, Column]], resamples: int, seed: int
 ) -> list[Result]:
-    """Results whose p values are corrected for each other."""
+    """Return results whose p values are corrected together."""
     if not asked:
         return []
     pairs = [_pairs(cells, *question) for question in asked]
@@ -235,7 +235,7 @@ def _family(
 
 
 def _pairs(cells: Cells, other: int, kind: str, column: Column) -> tuple[Floats, Floats]:
-    """The baseline's values and the other's, nan in both where there is no pair."""
+    """Return the baseline's and the other run's values, nan in both where there is no pair."""
     values = cells.values[str(column["name"])]
     there = ~np.isnan(values[0]) & ~np.isnan(values[other])
     if kind:
@@ -254,7 +254,7 @@ def _result(
 ) -> Result:
     change = _changes(first, second)[~np.isnan(first)]
     better = -change if column["better"] == "lower" else change
-    visible = 0.5 * 10.0 ** -int(column["digits"])  # smaller ones are not seen in a table
+    visible = 0.5 * 10.0 ** -int(column["digits"])  # smaller differences are ties
     wins, losses = int((better >= visible).sum()), int((better <= -visible).sum())
     mean, other = (mean_of(values[~np.isnan(values)]) for values in (first, second))
     infinite = int(np.isinf(first).sum()), int(np.isinf(second).sum())
@@ -298,7 +298,7 @@ def _grid(title: str, results: Sequence[Result], width: int) -> list[Grid]:
         "win/tie/loss\nof n": [
             Cell(f"{r.wins}/{r.ties}/{r.losses} of {r.paired.n}") for r in results
         ],
-        "what it says": [Cell(r.verdict) for r in results],
+        "verdict": [Cell(r.verdict) for r in results],
     }
     return wrapped(title, ("metric",), names, (), [[] for _ in results], cells, width)
 
@@ -308,7 +308,7 @@ def _number(result: Result, number: float) -> Cell:
 
 
 def _difference(result: Result) -> Cell:
-    digits = int(result.column["digits"]) + 1  # a difference is smaller than what it is between
+    digits = int(result.column["digits"]) + 1  # differences are smaller than values
     test = result.paired
     if test.by_ranks or not np.isfinite(test.low):
         return Cell(_plain(test.mean, digits, "+"))
@@ -326,7 +326,7 @@ def _p(p: float) -> str:
 
 
 def _verdicts(comparison: Comparison) -> str:
-    """All verdicts over all cases in a sentence."""
+    """Return all verdicts over all cases as one sentence."""
     overall = [result for result in comparison.results if not result.edit_type]
     supported = [
         f"{r.column['name']} ({r.verdict.split(',')[0]}{_infinite(r)})"
@@ -346,7 +346,7 @@ def _verdicts(comparison: Comparison) -> str:
 
 
 def _infinite(result: Result) -> str:
-    """How many of the pairs' values are infinite."""
+    """Note the number of infinite values among the pairs."""
     baseline, run = result.infinite
     if not (baseline or run):
         return ""
@@ -356,7 +356,7 @@ def _infinite(result: Result) -> str:
 def _method(made: Sequence[Comparison], resamples: int, seed: int) -> list[str]:
     tests = sum(result.edit_type == "" for one in made for result in one.results)
     typed = any(result.edit_type for one in made for result in one.results)
-    among = " over all cases; those of the edit types are corrected together" if typed else ""
+    among = " over all cases; the tests of the edit types are corrected together" if typed else ""
     means = "differences are means over pairs of the same case; intervals are from "
     effect = "effect d: mean difference / its standard deviation over cases; "
     return [
@@ -374,8 +374,8 @@ def _about_infinite(made: Sequence[Comparison]) -> list[str]:
     return [
         (
             "an infinite value (the PSNR of an untouched background) wins its pair and ranks "
-            "highest; where only one of a pair is infinite, effect and verdict are of the signed "
-            "ranks of the differences"
+            "highest; where only one value of a pair is infinite, effect and verdict are computed "
+            "from the signed ranks of the differences"
         )
     ]
 

@@ -1,4 +1,4 @@
-"""Means over cases and their intervals, from resamples of the cases."""
+"""Means over cases and their bootstrap intervals."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from zerocon.reports.summary import RESAMPLES, Group, Summary
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over cases; nan where there is none, or too few cases for an interval."""
+    """A mean over cases and its interval; nan without cases, or with too few for an interval."""
 
     mean: float
     low: float
     high: float
     n: int
-    infinite: int = 0  # values that are not in the mean
+    infinite: int = 0  # infinite values, left out of the mean
 
 
 def estimates(values: Floats, resamples: int = RESAMPLES) -> list[Estimate]:
@@ -28,7 +28,7 @@ def estimates(values: Floats, resamples: int = RESAMPLES) -> list[Estimate]:
     there = np.isfinite(values)
     counts = there.sum(1)
     found: dict[int, Estimate] = {}
-    for n in np.unique(counts):  # rows of one size share their resamples
+    for n in np.unique(counts):  # rows with the same number of cases share resamples
         which = np.flatnonzero(counts == n)
         together = values[which][there[which]].reshape(len(which), n)  # [point, n]
         found |= dict(zip(which.tolist(), _of_size(together, resamples), strict=True))
@@ -57,7 +57,7 @@ def gathered(values: Floats, groups: Iterable[Sequence[int]]) -> Floats:
 def with_intervals(
     summaries: Sequence[Summary], cells: Cells, rows: Sequence[int]
 ) -> list[Summary]:
-    """The summaries with an interval of every mean; `rows` says to which one each run belongs."""
+    """Add an interval to every mean; `rows` gives the summary that each run belongs to."""
     groups = [np.flatnonzero(np.equal(rows, row)).tolist() for row in range(len(summaries))]
     values = {name: gathered(of_runs, groups) for name, of_runs in cells.values.items()}
     types = np.array(cells.edit_types)

@@ -1,4 +1,4 @@
-"""How a run's numbers came about: only runs with the same evaluation stand in one column."""
+"""How a run was evaluated. Only runs with the same evaluation share a table column."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OWN = "the shapes world's own"  # judges whose weights come with the package
 _GIVEN_MASK = {
     True: "the method was given the benchmark's mask",
     False: "",
-    None: "nobody said whether the method was given the benchmark's mask",
+    None: "unknown whether the method was given the benchmark's mask",
 }
 _DIFFERENCES = {
     "dataset": "dataset",
@@ -24,27 +24,27 @@ _DIFFERENCES = {
     "resolution": "the resolution of the pictures",
     "protocol": "protocol",
     "legacy_jpeg": "whether pictures were recompressed as JPEG",
-    "judges": "the models that judge",
+    "judges": "the judges' weights",
     "uses_mask": "whether the method was given the mask",
     "definitions": "how a column of the same name is measured",
-    "mixture": "whether its judges know the pictures that it edits",
+    "mixture": "whether the judges were trained on such pictures",
 }
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What numbers of several runs must share before they may be compared."""
+    """What runs must have in common for their numbers to be comparable."""
 
     dataset: str
     dataset_fingerprint: str
-    resolution: str  # "" where no picture says it
+    resolution: str  # "" without pictures
     protocol: str
     legacy_jpeg: bool
-    judges: Pairs  # metric, fingerprint of the weights it judges by
-    uses_mask: bool | None  # None: nobody said
-    definitions: Pairs = ()  # of the columns that not all runs measure in the same way
-    mixture: str = ""  # in words: which of the run's choices are not of one world
-    judge_names: Pairs = field(default=(), compare=False)  # metric, its judge in words
+    judges: Pairs  # metric, fingerprint of its judge's weights
+    uses_mask: bool | None  # None: unknown
+    definitions: Pairs = ()  # of columns that the runs measure differently
+    mixture: str = ""  # message on choices that do not fit, such as shapes judges for photographs
+    judge_names: Pairs = field(default=(), compare=False)  # metric, description of its judge
 
     @classmethod
     def of(cls, run: Run, ambiguous: frozenset[str] = frozenset()) -> Evaluation:
@@ -66,8 +66,8 @@ class Evaluation:
         )
 
     def title(self) -> str:
-        """The short form that tells one table from another."""
-        mask = {True: ", given the mask", False: "", None: ", not said whether given the mask"}
+        """A short title that distinguishes tables."""
+        mask = {True: ", given the mask", False: "", None: ", unknown whether given the mask"}
         jpeg = ", recompressed as JPEG" if self.legacy_jpeg else ""
         return f"{self.dataset}{self._at()}, protocol {self.protocol}{jpeg}{mask[self.uses_mask]}"
 
@@ -89,27 +89,27 @@ class Evaluation:
             f"{metric} by {names[metric]} ({judge})" if metric in names else f"{metric} by {judge}"
             for metric, judge in self.judges
         ]
-        return ", ".join(named) or "by no model"
+        return ", ".join(named) or "without a model"
 
     def _at(self) -> str:
         return f" at {self.resolution} pixels" if self.resolution else ""
 
     def _warning(self) -> str:
-        """What was mixed when the run was made; of runs from before, what the names tell."""
+        """Choices that do not fit: as recorded, or for older runs derived from names."""
         if self.mixture:
             return self.mixture
         strange = not self.dataset.startswith("shapes") and any(
             name.startswith(OWN) for _, name in self.judge_names
         )
-        return "the judges of the shapes world have seen no photographs" if strange else ""
+        return "the shapes world's judges were not trained on photographs" if strange else ""
 
 
 def evaluations(
     runs: Sequence[Run], columns: Iterable[str] | None = None
 ) -> dict[Evaluation, list[Run]]:
-    """Runs by their evaluation. Runs with different ones are never in one column.
+    """Group runs by evaluation. Runs with different ones never share a column.
 
-    `columns` are those that are to be shown; by default all.
+    `columns` are the columns to show; by default all.
     """
     ambiguous = _ambiguous(runs)
     ambiguous = ambiguous if columns is None else ambiguous & set(columns)
@@ -120,7 +120,7 @@ def evaluations(
 
 
 def named(evaluation: Evaluation, run: Run) -> Evaluation:
-    """With its judges in words, as the config of one of its runs has them."""
+    """Add descriptions of the judges, from the config of one of its runs."""
     return replace(evaluation, judge_names=_judge_names(run))
 
 
@@ -129,16 +129,16 @@ def evaluation_of(run: Run) -> Evaluation:
 
 
 def differences(several: Iterable[Evaluation]) -> str:
-    """In what the evaluations differ, in words."""
+    """Describe in what the evaluations differ."""
     kinds = list(several)
     differ = [name for name in _DIFFERENCES if len({getattr(kind, name) for kind in kinds}) > 1]
-    if "dataset" in differ:  # another dataset has another content, too
+    if "dataset" in differ:  # another dataset implies another content
         differ = [name for name in differ if name != "dataset_fingerprint"]
     return ", ".join(_DIFFERENCES[name] for name in differ)
 
 
 def _ambiguous(runs: Sequence[Run]) -> frozenset[str]:
-    """The columns that are not measured in the same way in all runs that have them."""
+    """Return the columns that the runs measure in different ways."""
     definitions: dict[str, set[str]] = {}
     for run in runs:
         for column in run.origin.columns:
@@ -147,7 +147,7 @@ def _ambiguous(runs: Sequence[Run]) -> frozenset[str]:
 
 
 def _definition(column: Mapping[str, Any]) -> str:
-    """The pixels that a column measures and how they come to its judge."""
+    """Describe the pixels that a column measures and their value range."""
     return f"the {column.get('area', 'whole')} picture, values {column.get('takes', '0..1')}"
 
 
@@ -168,7 +168,7 @@ def _class_of(settings: Mapping[str, Any]) -> str:
 
 
 def _judge(settings: Mapping[str, Any]) -> str:
-    """The weights that a metric's settings name; "" where they name none."""
+    """Describe the weights that a metric's settings name; "" if none."""
     net, path, revision = (settings.get(name) for name in ("net", "path", "revision"))
     if net is not None:
         return f"{OWN} network" if net == "shapes" else f"LPIPS with {net}"

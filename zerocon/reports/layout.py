@@ -1,8 +1,8 @@
-"""Summaries laid out as tables that fit the page.
+"""Lay out summaries as tables that fit the page.
 
-A few runs stand side by side, a metric per row. When they are more than the metrics, do not fit, or
-the rows are settings, each gets a row and the metrics become columns, in as many tables as
-the width asks for.
+A few runs are columns, with a row per metric. If there are more runs than metrics, if they do
+not fit, or if the rows are settings, each run gets a row and the metrics become columns, in as
+many tables as the width requires.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from zerocon.reports.summary import LEVEL, RESAMPLES, Column, Group, Statistic, 
 
 ARROWS = {"higher": "↑", "lower": "↓", "": ""}
 NOTHING = "–"
-MARKS = ("", "**", "*")  # what a cell of each rank has before its text, where nothing is coloured
+MARKS = ("", "**", "*")  # prefix of a cell's text by rank, without colours
 UNLIMITED = 100_000
-_PADDING = 3  # what a column takes beside its text; the table's edge takes one more
+_PADDING = 3  # a column's width beside its text; the table's edge takes one more
 _NO_VALUES = Statistic(None, None, 0)
-_MOST_COUNTS = 6  # different counts that a note lists
+_MOST_COUNTS = 6  # different counts that a note lists singly
 
 Label = tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell. Control characters in its text are made visible."""
+    """One cell. Control characters in its text are replaced by visible ones."""
 
     text: str
     rank: int = 0  # 1 the best of its metric, 2 the second best
@@ -62,18 +62,18 @@ class Grid:
 
 @dataclass(frozen=True)
 class Rows:
-    """What a table has a row for: runs, edit types of a run, values of settings."""
+    """A table's rows: runs, edit types of a run, or values of settings."""
 
     groups: Mapping[Label, Group]
-    keys: Label = ("",)  # what the parts of the labels are
-    runs: Mapping[Label, int] | None = None  # where a row gathers several
-    compare: bool = True  # is one row better than another?
+    keys: Label = ("",)  # names of the labels' parts
+    runs: Mapping[Label, int] | None = None  # runs in each row, if several
+    compare: bool = True  # whether best rows are marked
 
 
 def measurable(columns: Sequence[Column], summaries: Iterable[Summary]) -> list[Column]:
-    """The columns with a value in any case; all of them where no case went well yet.
+    """Return the columns with a value in any case; all columns if no case succeeded yet.
 
-    What needs a ground truth or a mask stands only where there is one.
+    So metrics that need a ground truth or a mask are shown only if there is one.
     """
     groups = [summary.overall for summary in summaries]
     return [column for column in columns if not _without_values(column, groups)]
@@ -85,9 +85,9 @@ def _without_values(column: Column, groups: Sequence[Group]) -> bool:
 
 
 def hidden(columns: Sequence[Column], shown: Sequence[Column]) -> list[str]:
-    """A note of the columns that are left out because no case has what they need."""
+    """Note the columns left out because no case has what they need."""
     names = [str(column["name"]) for column in columns if column not in shown]
-    return [f"no case has what these need: {', '.join(names)}"] if names else []
+    return [f"left out, as no case has what they need: {', '.join(names)}"] if names else []
 
 
 def grids(
@@ -99,7 +99,7 @@ def grids(
     keys: Label = ("",),
     gathered: Mapping[Label, int] | None = None,
 ) -> list[Grid]:
-    """The tables of all results: overall, and per edit type when asked."""
+    """Return the tables of all results: overall and, if requested, per edit type."""
     overall = Rows({label: run.overall for label, run in runs.items()}, keys, gathered)
     if not per_type:
         return _fitted("", overall, columns, width)
@@ -141,7 +141,7 @@ def _fitted(title: str, rows: Rows, columns: Sequence[Column], width: int) -> li
 
 
 def _alone(title: str, rows: Rows, columns: Sequence[Column]) -> Grid:
-    """A single run, with columns of its own for n and for what was left out."""
+    """A table of a single run, with additional columns for n and for values left out."""
     (((name,), group),) = rows.groups.items()
     lines = [
         [Cell(text) for text in (label(column), value(stat, column), str(stat.n), left_out)]
@@ -174,7 +174,7 @@ def _row_per_run(title: str, rows: Rows, columns: Sequence[Column], width: int) 
 
 
 def _rows_of_settings(title: str, rows: Rows, columns: Sequence[Column], width: int) -> list[Grid]:
-    """As `_row_per_run`, and how many runs each row gathers."""
+    """As `_row_per_run`, with a column for the number of runs in each row."""
     runs = rows.runs or dict.fromkeys(rows.groups, 1)
     counts = [
         [Cell(str(runs[name])), Cell(str(group.cases)), Cell(str(group.failed))]
@@ -195,7 +195,7 @@ def wrapped(
     cells: Mapping[str, Sequence[Cell]],
     width: int,
 ) -> list[Grid]:
-    """A row for each name, in the widest tables that fit: columns are added until one would not."""
+    """Lay out a row per name in tables of at most `width`, with as many columns each as fit."""
     named = [[Cell(part) for part in name] for name in names]
     start = Grid("", keys, named, keys=len(keys))
     rows = [[*name, *more] for name, more in zip(named, first_cells, strict=True)]
@@ -234,11 +234,11 @@ def _infinite_share(stat: Statistic) -> float:
 def ranks(
     means: Sequence[float | None], column: Column, infinite: Sequence[float] = ()
 ) -> list[int]:
-    """1 for the best, 2 for the second best of three or more, else 0. Equal means share.
+    """Rank 1 for the best, 2 for the second best of three or more, else 0; ties share a rank.
 
-    `infinite` is the share of each row's values that are infinite, and so not in its mean. Where
-    there are any, a row is better than another only if it is no worse in both its infinite values
-    and the mean of the others. No row is marked where that does not decide.
+    `infinite` is the share of each row's values that are infinite and left out of its mean. If
+    there are any, a row is better than another only if it is no worse in both its share and its
+    mean. If no row is best in both, none is marked.
     """
     shares = infinite or [0.0] * len(means)
     known = [i for i, mean in enumerate(means) if mean is not None or shares[i]]
@@ -256,20 +256,20 @@ def ranks(
 
 
 def _gains(mean: float | None, share: float, column: Column) -> tuple[float, float]:
-    """The share of infinite values and the mean of the others, more of each being better."""
+    """The share of infinite values and the mean of the others, signed so that higher is better."""
     sign = 1 if column["better"] == "higher" else -1
     finite = float("inf") if mean is None else float(f"{mean:.12g}")
     return sign * share, sign * finite
 
 
 def _unbeaten(rows: Sequence[int], gains: Mapping[int, tuple[float, float]]) -> list[int]:
-    """The rows that are at least as good as every other one, in both."""
+    """Return the rows that are at least as good as every other one in both values."""
     best = [max((gains[row][part] for row in rows), default=0.0) for part in (0, 1)]
     return [row for row in rows if list(gains[row]) == best]
 
 
 def _statistic(group: Group, column: Column) -> Statistic:
-    """A run may not have measured everything that another one has."""
+    """Return an empty statistic for a metric that the group did not measure."""
     return group.metrics.get(str(column["name"]), _NO_VALUES)
 
 
@@ -281,9 +281,9 @@ def label(column: Column, before_unit: str = " ") -> str:
 
 
 def value(stat: Statistic, column: Column) -> str:
-    """The mean and how sure it is. With infinite values the mean is infinite; the others' follows.
+    """The mean and its uncertainty; with infinite values, their count and the others' mean.
 
-    An infinite PSNR is that of an untouched picture.
+    A PSNR is infinite where the picture is unchanged.
     """
     if stat.mean is None:
         return "∞" if stat.infinite else NOTHING
@@ -321,7 +321,7 @@ def _counts(group: Group) -> str:
 
 
 def _notes(groups: Mapping[Label, Group], columns: Sequence[Column]) -> list[str]:
-    """Name the columns whose means are over fewer cases than succeeded."""
+    """Note the columns whose means cover fewer cases than succeeded."""
     notes = [_note(column, [_statistic(g, column) for g in groups.values()]) for column in columns]
     return [_in_full(_has_intervals(groups.values())), *filter(None, notes)]
 
@@ -339,7 +339,7 @@ def _note(column: Column, stats: Sequence[Statistic]) -> str:
 
 
 def listed(counts: Sequence[int]) -> str:
-    """Counts of cases in a note: one number where they are equal, a range where they are many."""
+    """Counts for a note: one number if all are equal, a range if there are many."""
     if len(set(counts)) == 1:
         return str(counts[0]) + (" each" if len(counts) > 1 else "")
     if len(counts) > _MOST_COUNTS:

@@ -1,7 +1,7 @@
 """Numbers that papers report, shown beside measured ones but never mixed with them.
 
-They stand in tables of their own: they are of other pictures, judged by other models. Each row
-says where its numbers stand and how they were read, and what would run its method here.
+They have separate tables, because they were measured on other pictures, with other judges. Each
+row says where its numbers were published, how they were read, and how to run its method here.
 """
 
 from __future__ import annotations
@@ -23,27 +23,29 @@ NOT_HERE = "not available here"
 ALL_CASES = "700"  # of PIE-Bench
 READ = {
     "page": "on a page of the authors",
-    "text": "in a stored copy of the paper's text",
+    "text": "in an archived copy of the paper's text",
     "listed": "in an earlier list that names the source, not at the source itself",
 }
 _SHARED = (
-    "what runs a row here is for `python run.py`, with dataset=pie_bench dataset.root=… "
-    "metrics=published and the paths of backbone and judges"
+    "overrides are for `python run.py`, in addition to dataset=pie_bench dataset.root=… "
+    "metrics=published and the paths of the backbone and the judges"
 )
 
 
 @dataclass(frozen=True)
 class Published:
-    """A table of the literature: what it was measured on, how, and what its columns are called."""
+    """A published table: its dataset, protocol and columns."""
 
     file: str
     dataset: str
     protocol: str
-    columns: Mapping[str, tuple[str, float]]  # column of the file -> our metric, factor to its unit
-    name: Sequence[str]  # columns of the file that make a row's name
-    here: str = ""  # a file of overrides that run a method, an inversion and a base model
-    base: str = ""  # for all rows, where the file has no column of it
-    together: Sequence[str] = field(default=())  # rows are compared within these columns' values
+    columns: Mapping[str, tuple[str, float]]  # the file's column -> our metric, factor to its unit
+    name: Sequence[str]  # the file's columns that form a row's name
+    here: str = ""  # file with overrides for each method, inversion and base model
+    base: str = ""  # the base model of all rows, if the file has no such column
+    together: Sequence[str] = field(
+        default=()
+    )  # rows with equal values in these columns are compared
 
 
 SETS = {
@@ -102,17 +104,17 @@ class PublishedRow:
     source: str
     values: Mapping[str, float | None]  # by our metrics' names, in our units
     together: Label
-    details: Mapping[str, str]  # what the file says besides: `where`, `settings`, `read`, …
+    details: Mapping[str, str]  # the file's other columns: `where`, `settings`, `read`, …
     here: str = NOT_HERE  # overrides that run this row's method
 
     @property
     def own(self) -> bool:
-        """Whether the source measured the numbers itself, rather than quote another's."""
+        """Whether the source measured the numbers itself instead of quoting them."""
         return not self.details.get("quoted")
 
     @property
     def place(self) -> Label:
-        """What tells sources apart: authors may have published on two pages."""
+        """Key of the source: authors may have published in two places."""
         return self.source, self.details.get("address", "")
 
     @property
@@ -121,11 +123,11 @@ class PublishedRow:
 
     @property
     def known(self) -> bool:
-        """Whether the source says what was measured."""
+        """Whether the source says which model was measured."""
         return NOT_SAID not in self.model
 
     def origin(self) -> str:
-        """The source, and whose numbers it quotes."""
+        """The source and, if it quotes, the quoted source."""
         quoted = self.details.get("quoted")
         return f"{self.source} (quotes {quoted})" if quoted else self.source
 
@@ -160,16 +162,16 @@ def _row(table: Published, line: Mapping[str, str]) -> PublishedRow:
 
 
 def _overrides(table: Published) -> dict[tuple[str, ...], str]:
-    """What runs a row here, by the parts of its name and its base model."""
+    """Overrides that run a row here, by the parts of its name and its base model."""
     lines = _lines(table.here) if table.here else []
     return {(*(line[p] for p in table.name), line["base"]): line["overrides"] for line in lines}
 
 
 def published_grids(name: str, measured: Sequence[Column], width: int = UNLIMITED) -> list[Grid]:
-    """The published rows, with those of the measured columns that were published.
+    """Tables of the published rows, with the measured columns that were published.
 
-    Below them, how far the sources are apart on one method. What runs a row here stands in the row
-    or, where the width is limited, in a table of its own.
+    Below them, the range of the sources for each method. The overrides that run a row here are
+    in the row or, if the width is limited, in a separate table.
     """
     rows, table = published_rows(name), SETS[name]
     columns = [column for column in measured if column["name"] in rows[0].values]
@@ -198,8 +200,8 @@ def _row_grids(
     title = f"PUBLISHED, not measured here: {table.dataset}"
     made = wrapped(title, keys, labels, (), [[] for _ in rows], cells, width)
     notes = [
-        f"published numbers are of another dataset than the measured ones: {table.dataset}",
-        f"their protocol: {table.protocol}; base model and source of each are in its row",
+        f"the published numbers are of another dataset than the measured ones: {table.dataset}",
+        f"their protocol: {table.protocol}; base model and source are in each row",
         *_read_notes(rows),
         *([] if full else [f"{_mark(sources, source)} {source}" for source in sources]),
         *_missing(columns, table),
@@ -222,12 +224,12 @@ def _told(row: PublishedRow, table: Published, sources: Sequence[str], *, full: 
 
 
 def _settings(row: PublishedRow) -> str:
-    """The settings that the source says, with a subset of the pictures or a mask that was given."""
+    """The settings that the source states, including a subset of pictures or a given mask."""
     return "; ".join(filter(None, (row.details.get("settings"), *_apart(row))))
 
 
 def _apart(row: PublishedRow) -> list[str]:
-    """What makes a row's numbers no match for those of the whole benchmark without masks."""
+    """Why a row is not comparable with the whole benchmark without masks."""
     cases, mask = row.details.get("cases", ""), row.details.get("mask", "")
     said = f"{cases} pictures" if cases.isdigit() else cases
     subset = [said] if cases not in ("", ALL_CASES) else []
@@ -237,30 +239,30 @@ def _apart(row: PublishedRow) -> list[str]:
 def _read_notes(rows: Sequence[PublishedRow]) -> list[str]:
     counts = Counter(row.details.get("read", "") for row in rows)
     said = [f"{counts[how]} {words}" for how, words in READ.items() if counts[how]]
-    return [f"of these rows were read {', '.join(said)}"] if said else []
+    return [f"these rows were read {', '.join(said)}"] if said else []
 
 
 def spread_grids(
     rows: Sequence[PublishedRow], columns: Sequence[Column], width: int = UNLIMITED
 ) -> list[Grid]:
-    """The lowest and highest number that different sources have for one method and base model.
+    """Tables of the lowest and highest number from different sources per method and base model.
 
-    Numbers that a source quotes from another are left out, and so are rows whose base model is
-    not known. Rows of fewer pictures, or of methods that were given the mask, stand apart.
+    Quoted numbers and rows with an unknown base model are left out. Rows over a subset of the
+    pictures, or of methods that were given the mask, are separate.
     """
     groups = _several(rows)
     if not groups or not columns:
         return []
     cells = {label(c, "\n"): [Cell(_range(g, c)) for g in groups.values()] for c in columns}
     counts = [[Cell(str(len({row.place for row in group})))] for group in groups.values()]
-    title = "PUBLISHED: how far sources are apart on one method"
+    title = "PUBLISHED: range of the sources for each method"
     made = wrapped(title, ("method",), list(groups), ("sources",), counts, cells, width)
     note = "the lowest and the highest number; numbers quoted from another source are left out"
     return [*made[:-1], replace(made[-1], notes=[note])]
 
 
 def _several(rows: Sequence[PublishedRow]) -> dict[Label, list[PublishedRow]]:
-    """The rows of each method that more than one source has measured."""
+    """The rows of each method that several sources measured."""
     groups: dict[Label, list[PublishedRow]] = {}
     for row in rows:
         if row.own and row.known:
@@ -282,12 +284,12 @@ def _range(rows: Sequence[PublishedRow], column: Column) -> str:
 
 
 def _here_grids(rows: Sequence[PublishedRow]) -> list[Grid]:
-    """What one has to set to run a row here, and how many methods are not available."""
+    """A table of the overrides that run a row here, and the number of unavailable methods."""
     commands = {row.model: row.here for row in rows if row.here != NOT_HERE}
     lines = [[Cell(name), Cell(here)] for name, here in commands.items()]
     others = len({row.model for row in rows} - set(commands))
     notes = [_SHARED, f"{NOT_HERE}: the other {others}"]
-    title = "PUBLISHED: what to set to run a row here"
+    title = "PUBLISHED: how to run a row here"
     return [Grid(title, ("method", "settings"), lines, notes, keys=2)]
 
 
@@ -298,11 +300,11 @@ def _mark(sources: Sequence[str], source: str) -> str:
 def _missing(columns: Sequence[Column], table: Published) -> list[str]:
     have = {str(column["name"]) for column in columns}
     missing = [metric for metric, _ in table.columns.values() if metric not in have]
-    return [f"published, too, but not measured here: {', '.join(missing)}"] if missing else []
+    return [f"published but not measured here: {', '.join(missing)}"] if missing else []
 
 
 def _cells(rows: Sequence[PublishedRow], column: Column) -> list[Cell]:
-    """Cells that mark best and second best among the published rows of the same task."""
+    """Cells with the best and second best marked among the published rows of the same task."""
     values = [row.values[str(column["name"])] for row in rows]
     places = [0] * len(rows)
     for group in {row.together for row in rows}:

@@ -1,4 +1,4 @@
-"""Tables drawn: for the terminal, in Markdown, LaTeX and HTML; and rows as CSV."""
+"""Render tables for the terminal, as Markdown, LaTeX and HTML, and rows as CSV."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _BOLD_GREEN, _UNDERLINED, _DIM, _PLAIN = "\x1b[1;32m", "\x1b[4m", "\x1b[2m", "\x
 
 
 def print_grids(tables: Sequence[Grid], console: Console | None = None) -> None:
-    """Print the tables, in one write: there may be thousands of rows."""
+    """Print the tables in one write: there may be thousands of rows."""
     console = console or Console()
     color = console.is_terminal and not console.no_color
     console.file.write("".join(_text(grid, color, console.width) for grid in tables))
@@ -102,14 +102,14 @@ _MARKDOWN = {"\\": "\\\\", "|": "\\|", "*": "\\*", "`": "\\`", "<": "&lt;", ">":
 
 
 def markdown_text(text: str) -> str:
-    """Escape text so that it makes no HTML, links, pictures or bold type."""
+    """Escape text so that it contains no markup."""
     entities = re.sub(r"&(?=#|\w+;)", "&amp;", text)
     escaped = "".join(_MARKDOWN.get(letter, letter) for letter in entities)
     return re.sub(r"\](?=[(:\[])", r"]\\", escaped)
 
 
 def to_latex(tables: Sequence[Grid]) -> str:
-    """Tables that need the package booktabs and an engine that reads UTF-8, as all do today."""
+    """LaTeX tables; they need the package booktabs and an engine that reads UTF-8."""
     return "% needs \\usepackage{booktabs}\n" + "\n".join(_latex(grid) for grid in tables)
 
 
@@ -186,7 +186,7 @@ p {{ color: #555; margin: .1em 0; font-size: 13px }}
 
 
 def to_html(tables: Sequence[Grid]) -> str:
-    """A complete page that loads nothing."""
+    """A complete HTML page that loads nothing."""
     return _PAGE.format(tables="\n".join(_html(grid) for grid in tables))
 
 
@@ -228,7 +228,7 @@ def write(tables: Sequence[Grid], form: str, console: Console) -> None:
 
 
 def to_csv(rows: Sequence[Mapping[str, object]]) -> str:
-    """One table with a column for each name that any row has, in the order of first mention."""
+    """A table with a column for each key of any row, in order of first appearance."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -238,7 +238,7 @@ def to_csv(rows: Sequence[Mapping[str, object]]) -> str:
 
 
 def _csv_cell(value: object) -> object:
-    """Numbers as they are; text that a spreadsheet would run as a formula begins with a quote."""
+    """Prefix text that a spreadsheet would run as a formula with a quote."""
     if not isinstance(value, str):
         return value
     text = printable(value)

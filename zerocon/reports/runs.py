@@ -1,4 +1,4 @@
-"""The runs that a report is about: found on disk, named, and their settings."""
+"""A report's runs: finding them on disk, their labels, and their settings."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from zerocon.ledger.run_directory import ORIGIN as FILE
 from zerocon.ledger.run_directory import RunDirectory
 from zerocon.reports.summary import Column
 
-NO_VALUE = "–"  # of a field that the run's config does not have
-_PNG_HEAD = 24  # bytes up to a PNG's width and height
+NO_VALUE = "–"  # for a field that the run's config lacks
+_PNG_HEAD = 24  # bytes of a PNG up to its width and height
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run's directory. Its config is read on first use."""
+    """A run's directory. Its config is read on first use."""
 
     directory: Path
-    label: str  # the directory's name, longer where two runs share it
+    label: str  # the directory's name, with parents if needed to be unique
     origin: Origin
 
     @cached_property
@@ -45,38 +45,38 @@ class Run:
         except (OSError, yaml.YAMLError) as error:
             raise ConfigError(f"{file} can't be read as a run's config: {error}") from error
         if not isinstance(config, dict):
-            raise ConfigError(f"{file} is no run's config")
+            raise ConfigError(f"{file} is not a run's config")
         return cast("dict[str, Any]", config)
 
     @cached_property
     def fields(self) -> dict[str, Any]:
-        """Every setting by its dotted name; a group's own name stands for its class."""
+        """Every setting by its dotted name; the group's name maps to its class."""
         return dict(_flat(self.config))
 
     def field(self, name: str) -> str:
         return shown(self.fields.get(self.stored_name(name), NO_VALUE))
 
     def stored_name(self, name: str) -> str:
-        """Of a setting that can be given by a shorter name."""
+        """The stored name of a setting that has a short form."""
         return name if name in self.fields else SHORT_NAMES.get(name, name)
 
     @cached_property
     def resolution(self) -> str:
-        """Of the pictures that were measured, as "512" or "768×512"; "" where there are none."""
+        """Size of the measured pictures, as "512" or "768×512"; "" without pictures."""
         return _resolution(self.directory / IMAGES)
 
     @cached_property
     def legacy_jpeg(self) -> bool:
-        """Whether edited pictures were recompressed before they were measured.
+        """Whether edited pictures were recompressed before measuring.
 
-        Only `zerocon score` does that, whose runs have no backbone.
+        Only `zerocon score` does that; its runs have no backbone.
         """
         scored = self.origin.backbone.get("name") == "unknown"
         return scored and self.fields.get("scored.legacy_jpeg") is True
 
 
 def _resolution(folder: Path) -> str:
-    """Of the first picture found; all pictures of a run have the same size."""
+    """Size of the first picture found; all pictures of a run have the same size."""
     try:
         with os.scandir(folder) as entries:
             pictures = (e for e in entries if e.name.endswith(".png"))
@@ -96,7 +96,7 @@ def _head(file: str) -> bytes:
 
 
 def find_runs(patterns: Sequence[str | Path]) -> list[Run]:
-    """The runs at each pattern: a run's directory, a folder of runs, or a glob (outputs/**)."""
+    """Find the runs of each pattern: a run's directory, a folder, or a glob (outputs/**)."""
     named = [d for pattern in patterns for d in _directories(str(pattern))]
     directories = _once(named)
     labels = _labels(directories)
@@ -104,15 +104,15 @@ def find_runs(patterns: Sequence[str | Path]) -> list[Run]:
 
 
 def _directories(pattern: str) -> list[Path]:
-    """The runs' directories that a pattern matches, without a look into the runs themselves."""
-    top = re.sub(r"/\*\*(/\*)?$", "", pattern)  # all below is looked through anyway
+    """The run directories that a pattern matches, without reading the runs."""
+    top = re.sub(r"/\*\*(/\*)?$", "", pattern)  # folders are searched recursively anyway
     matches = sorted(glob.glob(top))  # noqa: PTH207 - a Path's glob takes no absolute pattern
     named = [Path(top)] if Path(top).exists() else [Path(match) for match in matches]
     if not named:
         raise ConfigError(f"there is nothing at {pattern}")
     found = [run for path in named for run in _below(path)]
     if not found:
-        raise ConfigError(f"{pattern} is no run's directory and has none below: no {FILE} there")
+        raise ConfigError(f"{pattern} is not a run's directory and contains none (no {FILE} there)")
     return sorted(found, key=lambda path: natural(str(path)))
 
 
@@ -124,7 +124,7 @@ def _below(path: Path) -> Iterator[Path]:
 
 
 def _once(paths: Iterable[Path]) -> list[Path]:
-    """Each directory once, though several patterns may match it."""
+    """Drop duplicates: several patterns may match a directory."""
     known: dict[Path, Path] = {}
     for path in paths:
         known.setdefault(path.resolve(), path)
@@ -132,7 +132,7 @@ def _once(paths: Iterable[Path]) -> list[Path]:
 
 
 def _labels(directories: Sequence[Path]) -> dict[Path, str]:
-    """The last part of each path, or as many parts as make it unique."""
+    """The shortest unique end of each path."""
     labels: dict[Path, str] = {}
     parts = {path: path.resolve().parts for path in directories}
     for count in range(1, max(map(len, parts.values())) + 1):
@@ -143,7 +143,7 @@ def _labels(directories: Sequence[Path]) -> dict[Path, str]:
 
 
 def columns_of(runs: Sequence[Run], only: Sequence[str] = ()) -> list[Column]:
-    """What the runs measured, in the order it was first named; `only` chooses."""
+    """The runs' metrics in order of first appearance, or those in `only`."""
     columns: dict[str, Column] = {}
     for run in runs:
         for column in run.origin.columns:
@@ -151,7 +151,7 @@ def columns_of(runs: Sequence[Run], only: Sequence[str] = ()) -> list[Column]:
             if known["unit"] != column["unit"]:
                 raise ConfigError(
                     f"{column['name']} is in {known['unit'] or 'no unit'} in one run and in "
-                    f"{column['unit'] or 'no unit'} in {run.label}: they can't stand in one column"
+                    f"{column['unit'] or 'no unit'} in {run.label}: they can't share a column"
                 )
     unknown = [name for name in only if name not in columns]
     if unknown:
@@ -160,14 +160,14 @@ def columns_of(runs: Sequence[Run], only: Sequence[str] = ()) -> list[Column]:
 
 
 def check_field(runs: Sequence[Run], name: str) -> None:
-    """Refuse a field that no run has."""
+    """Raise if no run has the field."""
     known = {field for run in runs for field in run.fields}
     if not {run.stored_name(name) for run in runs} & known:
         raise ConfigError(f"no run's config has a field {name!r}; there is: {', '.join(known)}")
 
 
 def varying(runs: Sequence[Run]) -> dict[str, list[str]]:
-    """The settings that change numbers and in which the runs differ, with their values."""
+    """The settings that affect results and differ between the runs, with their values."""
     if len(runs) < 2:
         return {}
     names = dict.fromkeys(name for run in runs for name in run.fields if _counts(name))
@@ -194,7 +194,7 @@ def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]
 
 
 def shown(value: object) -> str:
-    """A setting spelled as in YAML, without control characters."""
+    """A setting's value as YAML, without control characters."""
     if value is None:
         return "null"
     return printable(str(value).lower() if isinstance(value, bool) else value)
@@ -210,7 +210,7 @@ def natural(text: str) -> list[tuple[int, float, str]]:
 
 
 def short_names(settings: Sequence[str]) -> dict[str, str]:
-    """The last part of each name where that is unique, else the whole name."""
+    """The last part of each name if it is unique, else the whole name."""
     last = [name.rpartition(".")[2] for name in settings]
     return {
         name: short if last.count(short) == 1 else name

@@ -1,7 +1,7 @@
 """Statistics of paired differences: bootstrap, Wilcoxon, Holm, effect size.
 
-Everything works on many samples at once: `differences` are [case, sample], nan where a pair
-is missing, and a sample is one metric (or one simulated experiment).
+All functions take many samples at once: `differences` are [case, sample], nan where a pair is
+missing. A sample is one metric (or one simulated experiment).
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from zerocon.reports.summary import LEVEL, RESAMPLES
 
 Floats = NDArray[np.float64]
 
-_ROUNDING = 1e-9  # of the spread: less apart is the same number
-_MOST_ENUMERATED = 13  # pairs with ties whose patterns of signs are all looked at
-_FEWEST_STUDENTISED = 10  # cases; of fewer, a resample's own spread says too little
-_AT_ONCE = 4_000_000  # numbers of the resampling weights in memory at a time
+_ROUNDING = 1e-9  # numbers closer than this share of the spread are equal
+_MOST_ENUMERATED = 13  # up to this many pairs with ties are tested exactly
+_FEWEST_STUDENTISED = 10  # cases; with fewer, a resample's spread is too unreliable
+_AT_ONCE = 4_000_000  # resampling weights in memory at a time
 
 
 @dataclass(frozen=True)
 class Paired:
-    """What one sample of paired differences says. nan where there are too few pairs.
+    """Statistics of one sample of paired differences; nan with too few pairs.
 
-    Where some differences are infinite there is no interval and no standard deviation of their
-    mean. Interval and effect are then those of the differences' signed ranks, which are finite.
+    If some differences are infinite, their mean has no interval and no standard deviation.
+    Interval and effect are then computed from the differences' signed ranks, which are finite.
     """
 
     n: int
     mean: float
     low: float
     high: float
-    p: float  # of the Wilcoxon signed-rank test, two-sided, not yet corrected
+    p: float  # two-sided Wilcoxon signed-rank test, uncorrected
     effect: float  # Cohen's d of paired samples: mean / standard deviation of the differences
     by_ranks: bool = False
 
@@ -44,11 +44,11 @@ class Paired:
 def paired(
     differences: Floats, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
 ) -> list[Paired]:
-    """One `Paired` for each sample, a column of `differences`."""
+    """Compute the statistics of each sample, a column of `differences`."""
     results: dict[int, Paired] = {}
     present = ~np.isnan(differences)
     counts = present.sum(0)
-    for n in np.unique(counts):  # samples of one size share their resamples
+    for n in np.unique(counts):  # samples of equal size share resamples
         which = np.flatnonzero(counts == n)
         together = differences.T[which][present.T[which]].reshape(len(which), n).T
         results |= dict(
@@ -74,7 +74,7 @@ def _same_size(differences: Floats, resamples: int, level: float, seed: int) -> 
 
 
 def mean_of(values: Floats) -> float:
-    """Their mean; nan where there are none, or infinite ones of both signs."""
+    """The mean; nan without values or with infinities of both signs."""
     if not len(values) or {np.inf, -np.inf} <= set(values[np.isinf(values)].tolist()):
         return float("nan")
     return float(values.mean())
@@ -85,11 +85,11 @@ def bootstrap_means(
 ) -> tuple[Floats, Floats]:
     """Confidence interval of each column's mean, [sample] each.
 
-    Two intervals are computed from the same resamples and each end is the outer one of the two.
-    Bias-corrected percentiles (see `interval`) hold where single cases are far out, but are too
-    short on the long side of skewed values. The studentised bootstrap (Hall 1988) reaches further
-    there. It is left out for fewer than 10 cases and where resamples often have no spread, as
-    those of rare successes.
+    Two intervals are computed from the same resamples; the result is the outer of the two at each
+    end. Bias-corrected percentiles (see `interval`) are robust to outliers, but too short on the
+    long side of skewed values. The studentised bootstrap (Hall 1988) reaches further there. It is
+    not used for fewer than 10 cases, nor if resamples often have no spread, as with rare
+    successes.
     """
     n, center = len(values), values.mean(0)
     apart = values - center
@@ -112,7 +112,9 @@ def _studentised(shifts: Floats, spreads: Floats, spread: Floats, level: float) 
     flat = spreads <= _ROUNDING * spread
     t = np.divide(shifts, spreads, out=np.full_like(shifts, np.nan), where=~flat)
     tail = (1 - level) / 2
-    t[:, flat.mean(0) > tail / 10] = np.nan  # too many without a spread: the tail is not known
+    t[:, flat.mean(0) > tail / 10] = (
+        np.nan
+    )  # too many resamples without spread to estimate the tail
     t[np.isnan(t) & ~np.isnan(t).all(0)] = 0.0
     ordered = np.sort(np.ascontiguousarray(t.T), axis=1)
     shares = np.full(len(ordered), tail)
@@ -133,11 +135,11 @@ def resampling(n: int, resamples: int, seed: int) -> Iterator[Floats]:
 def interval(resampled: Floats, estimate: Floats, n: int, level: float) -> tuple[Floats, Floats]:
     """Bias-corrected percentiles (Efron 1981) of each column of `resampled`, [resample, sample].
 
-    The percentiles are those of a t distribution, widened because resampling underestimates the
-    spread by (n-1)/n (Hesterberg 2015); without that the interval covers too little for few cases.
-    BCa covered less in simulations with outliers.
+    The percentiles are taken from a t distribution and widened, because resampling underestimates
+    the spread by (n-1)/n (Hesterberg 2015); without that, coverage is too low for few cases. BCa
+    had lower coverage in simulations with outliers.
     """
-    slack = _ROUNDING * resampled.std(0)  # sums of the same numbers, added up in another order
+    slack = _ROUNDING * resampled.std(0)  # rounding of sums in different order
     equal = np.abs(resampled - estimate) <= slack
     below = (resampled < estimate - slack).mean(0) + 0.5 * equal.mean(0)
     edge = 0.5 / len(resampled)
@@ -146,10 +148,10 @@ def interval(resampled: Floats, estimate: Floats, n: int, level: float) -> tuple
 
 
 def percentiles(resampled: Floats, n: int, level: float) -> tuple[Floats, Floats]:
-    """As `interval`, without correction for bias.
+    """As `interval`, without bias correction.
 
-    For numbers that end at a bound, such as shares: there most resamples are on one side of the
-    estimate, whatever its bias.
+    For bounded numbers such as shares: near a bound, most resamples are on one side of the
+    estimate even without bias.
     """
     return _percentiles(resampled, np.zeros(resampled.shape[1]), n, level)
 
@@ -162,7 +164,7 @@ def _percentiles(resampled: Floats, bias: Floats, n: int, level: float) -> tuple
 
 
 def _quantiles(ordered: Floats, shares: Floats) -> Floats:
-    """For each row of sorted numbers, the quantile at its own share."""
+    """The quantile of each row of sorted numbers at that row's share."""
     place = np.clip(shares, 0, 1) * (ordered.shape[1] - 1)
     down = np.floor(place).astype(int)
     up = np.minimum(down + 1, ordered.shape[1] - 1)
@@ -171,12 +173,12 @@ def _quantiles(ordered: Floats, shares: Floats) -> Floats:
 
 
 def wilcoxon(differences: Floats) -> Floats:
-    """Two-sided p of each column's signed-rank test; 1 where all pairs are equal, [sample].
+    """Two-sided p value of each column's signed-rank test; 1 if all pairs are equal, [sample].
 
-    Zeros are ranked and then left out (Pratt 1959): leaving them out first would let a few pairs
-    speak for all where most are ties. Infinite differences rank highest. Each column is tested
-    as if it were alone: exactly without ties and zeros, up to 50 pairs, and with them up to 13;
-    otherwise by the normal approximation.
+    Zeros are ranked and then dropped (Pratt 1959); dropping them first would let a few pairs
+    decide if most are ties. Infinite differences rank highest. Each column is tested separately:
+    exactly for up to 50 pairs without ties and zeros, or 13 with them; otherwise by the normal
+    approximation.
     """
     ranks = signed_ranks(differences)
     tied, some = _has_ties(ranks), (ranks != 0).any(0)
@@ -189,16 +191,16 @@ def wilcoxon(differences: Floats) -> Floats:
 
 
 def _by_scipy(ranks: Floats) -> Floats:
-    """SciPy chooses one test for all columns of a call: they must be of one kind."""
+    """p values by SciPy, which uses one test per call: the columns must be of one kind."""
     tested: Any = stats.wilcoxon(ranks, zero_method="pratt", axis=0)
     return tested.pvalue
 
 
 def _enumerated(ranks: Floats) -> Floats:
-    """p from all patterns of signs that the differences could have had."""
+    """Exact p values, by enumerating all patterns of signs."""
     n = len(ranks)
     signs = (np.arange(2**n)[:, None] >> np.arange(n)) & 1  # [pattern, case]
-    sums, seen = signs @ np.abs(ranks), np.maximum(ranks, 0).sum(0)  # of the positive ranks
+    sums, seen = signs @ np.abs(ranks), np.maximum(ranks, 0).sum(0)  # sums of the positive ranks
     as_low, as_high = (sums <= seen).mean(0), (sums >= seen).mean(0)
     return np.minimum(1, 2 * np.minimum(as_low, as_high))
 
@@ -206,19 +208,19 @@ def _enumerated(ranks: Floats) -> Floats:
 def signed_ranks(differences: Floats) -> Floats:
     """The rank of each difference's size within its column, with the difference's sign.
 
-    Differences that are equal share their mean rank; an infinite one is larger than any other.
+    Equal differences share their mean rank; an infinite one is larger than any finite one.
     """
     return np.sign(differences) * stats.rankdata(np.abs(differences), axis=0)
 
 
 def _has_ties(ranks: Floats) -> NDArray[np.bool_]:
-    """Whether each column has equal sizes or zeros, [sample]."""
+    """Whether each column has ties or zeros, [sample]."""
     ordered = np.sort(np.abs(ranks), axis=0)
     return (np.diff(ordered, axis=0) == 0).any(0) | (ordered[0] == 0)
 
 
 def effect(differences: Floats) -> Floats:
-    """Mean over standard deviation of the differences; 0 where all are equal and 0, [sample]."""
+    """Mean over standard deviation of the differences; 0 if all are 0, [sample]."""
     spread = differences.std(0, ddof=1)
     mean = differences.mean(0)
     unclear = np.where(mean == 0, 0.0, np.copysign(np.inf, mean))
@@ -226,7 +228,7 @@ def effect(differences: Floats) -> Floats:
 
 
 def holm(p: Floats) -> Floats:
-    """p values corrected for multiple tests (Holm 1979); nan stays nan and is not counted."""
+    """Correct p values for multiple tests (Holm 1979); nan stays nan and is not counted."""
     corrected = np.full(len(p), np.nan)
     known = np.flatnonzero(~np.isnan(p))
     order = known[np.argsort(p[known], kind="stable")]

@@ -1,7 +1,7 @@
-"""The records of many runs as one table in DuckDB, and what is asked of it.
+"""The records of many runs as one DuckDB table, and queries on it.
 
-DuckDB reads the lines itself, as many as there are. What it can't take, or what breaks a rule
-of the records' format, is read again by `records.read_records`, whose error names the line.
+DuckDB reads the lines. Files that it can't read, or that violate the records' format, are read
+again by `records.read_records`, whose error names the line.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from zerocon.ledger.records import FILE_NAME, read_records
 from zerocon.reports.runs import Run, natural
 from zerocon.reports.summary import Column, Group, Statistic, Summary
 
-MOST_THREADS = 4  # more would read no faster, and each takes memory
+MOST_THREADS = 4  # more are not faster, and each takes memory
 
-# The parts of a record that reports look at, beside its metrics.
+# The fields of a record that reports read, besides its metrics.
 _FIELDS = {
     "schema": "INTEGER",
     "case": "VARCHAR",
@@ -43,7 +43,7 @@ _PROMPTS = ("source_prompt", "target_prompt")
 
 @dataclass(frozen=True)
 class Cells:
-    """What was measured, by run and case. Arrays are [run, case], nan where there is nothing."""
+    """Measured values by run and case. Arrays are [run, case], nan where missing."""
 
     cases: list[str]
     edit_types: list[str]  # of each case
@@ -57,8 +57,7 @@ class Store:
     """The last record of each case of each run.
 
     Table `cells`: run (its position in `runs`), case, edit_type, edit_name, seconds, ok, and
-    a column for each metric, m0, m1, …: null where there is nothing to measure or the case
-    failed.
+    a column for each metric, m0, m1, …: null if the case failed or the metric does not apply.
     """
 
     def __init__(
@@ -75,10 +74,10 @@ class Store:
         self._infinite = self._any_of("isinf")
 
     def summaries(self, rows: Sequence[int], *, per_type: bool) -> list[Summary]:
-        """A summary for each row; `rows` says to which one each run belongs.
+        """Summarize each row; `rows` gives the row that each run belongs to.
 
-        Where a row gathers several runs, a case's values are first averaged over them: n and
-        the standard error are over cases, which repeating them does not make more.
+        If a row has several runs, each case's values are first averaged over them, so that n and
+        the standard error count cases, not repetitions.
         """
         count = max(rows, default=-1) + 1
         self._name_rows(rows)
@@ -96,12 +95,12 @@ class Store:
         ]
 
     def recorded(self) -> list[int]:
-        """How many cases of each run have a record."""
+        """Number of cases with a record, per run."""
         counts = dict(self._rows("SELECT run, count(*) FROM cells GROUP BY run"))
         return [counts.get(run, 0) for run in range(len(self.runs))]
 
     def cells(self) -> Cells:
-        """Every metric's values as arrays, for what is computed case by case."""
+        """All metrics' values as arrays, for statistics over cases."""
         types = dict(self._rows('SELECT "case", min(edit_type) FROM cells GROUP BY ALL'))
         names = dict(self._rows("SELECT edit_type, min(edit_name) FROM cells GROUP BY ALL"))
         cases = self._in_order(types)
@@ -123,7 +122,7 @@ class Store:
         )
 
     def cases_of_two_meanings(self) -> list[str]:
-        """Cases whose prompts are not the same in all runs; the store needs its prompts."""
+        """Cases whose prompts differ between runs; needs a store with prompts."""
         differ = " OR ".join(
             f"count(DISTINCT {name}) FILTER ({name} <> '') > 1" for name in _PROMPTS
         )
@@ -131,7 +130,7 @@ class Store:
         return [case for (case,) in self._rows(query)]
 
     def _in_order(self, cases: Mapping[str, Any]) -> list[str]:
-        """The cases in the order of the runs' datasets; those not listed there come last."""
+        """The cases in the datasets' order; unlisted ones come last."""
         listed = dict.fromkeys(case for run in self.runs for case in run.origin.case_ids)
         return [case for case in listed if case in cases] + sorted(cases.keys() - listed.keys())
 
@@ -148,7 +147,7 @@ class Store:
         self._db.execute("ALTER TABLE cells DROP COLUMN fine")
 
     def _create(self, files: Mapping[str, int]) -> str:
-        """Reads every file; the run's position comes from a table of file names."""
+        """SQL that reads all files; a table of file names gives each run's position."""
         pairs = ", ".join(f"({_text(name)}, {run})" for name, run in files.items())
         statuses = ", ".join(map(_text, STATUSES))
         kept = ", ".join(f'"{name}"' for name in self._kept)
@@ -181,20 +180,20 @@ class Store:
         )
 
     def _explain(self, error: Exception | None) -> NoReturn:
-        """Raise the error of `read_records`, which names the damaged line."""
+        """Raise `read_records`' error, which names the damaged line."""
         for run in self.runs:
             if (run.directory / FILE_NAME).exists():
                 read_records(run.directory)
         raise RecordError(f"the records can't be read: {error or 'a metric is not a number'}")
 
     def _keep_last(self) -> None:
-        """A case that was tried again has several lines; rows are in the order of the lines."""
+        """Keep each case's last line: repeated attempts have several, in order."""
         lines = 'SELECT max(rowid) AS last, count(*) AS n FROM cells GROUP BY run, "case"'
         if self._one(f"SELECT count(*) FROM ({lines}) WHERE n > 1"):
             self._db.execute(f"DELETE FROM cells WHERE rowid NOT IN (SELECT last FROM ({lines}))")
 
     def _any_of(self, test: str) -> frozenset[str]:
-        """The metrics' columns that have such a value."""
+        """The metrics' columns with a value for which `test` is true."""
         shorts = list(self._metrics.values())
         asked = "".join(f", coalesce(bool_or({test}({short})), false)" for short in shorts)
         _, *row = self._rows(f"SELECT count(*){asked} FROM cells")[0]
@@ -207,7 +206,7 @@ class Store:
         )
 
     def _groups(self, gathers: bool, *, by_type: bool) -> Iterator[tuple[int, str, Group]]:
-        """(row, edit type, its cases) of each group of cases that there is."""
+        """Yield (row, edit type, group) for each existing group of cases."""
         kind = "edit_type" if by_type else "''"
         chosen = "WHERE edit_type <> ''" if by_type else ""
         source = self._per_case() if gathers else self._per_record()
@@ -283,23 +282,23 @@ def _spread(
 
 
 def _floats(values: NDArray[Any]) -> NDArray[np.float64]:
-    """DuckDB masks what is null."""
+    """Null values, which DuckDB masks, as nan."""
     return np.ma.filled(np.ma.asarray(values, dtype=np.float64), np.nan)
 
 
 @contextmanager
 def _whole_files(runs: Sequence[Run]) -> Generator[dict[str, int]]:
-    """The runs' files of records -> the run's position.
+    """Yield the runs' record files -> the run's position.
 
-    A file that ends in a torn line, of a run that is being written or was killed, is copied
-    without it.
+    A file that ends in an incomplete line (the run is in progress or was killed) is copied
+    without that line.
     """
     with tempfile.TemporaryDirectory(prefix="zerocon-records-") as folder:
         files: dict[str, int] = {}
         for position, run in enumerate(runs):
             path = run.directory / FILE_NAME
             if not path.exists():
-                continue  # the run has only just begun
+                continue  # the run has no records yet
             if not _ends_whole(path):
                 lines = b"".join(record.to_line() for record in read_records(run.directory))
                 path = Path(folder) / f"{position}.jsonl"
@@ -324,5 +323,5 @@ def _name(name: str) -> str:
 
 
 def _no_pattern(path: str) -> str:
-    """DuckDB would take these letters of a path as a pattern of many."""
+    """Escape the characters that DuckDB would read as a glob."""
     return re.sub(r"([*?\[])", r"[\1]", path)

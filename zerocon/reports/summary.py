@@ -14,22 +14,22 @@ from zerocon.core.records import Record
 from zerocon.ledger.atomic import write_atomic
 
 FILE_NAME = "summary.json"
-LEVEL = 0.95  # of every interval
-RESAMPLES = 10_000  # of the cases, that an interval is made of
+LEVEL = 0.95  # confidence level of every interval
+RESAMPLES = 10_000  # of the cases, per interval
 
 Column = Mapping[str, Any]  # {"name", "unit", "better": "higher" | "lower" | "", "digits"}
 
 
 @dataclass(frozen=True)
 class Statistic:
-    """One measure over the cases that have it; `nan` and `infinite` were left out."""
+    """A metric over the cases that have it; `nan` and `infinite` count the values left out."""
 
     mean: float | None
-    stderr: float | None  # needs two cases
+    stderr: float | None  # None for fewer than two cases
     n: int
     nan: int = 0
     infinite: int = 0
-    interval: tuple[float, float] | None = None  # of the mean, where it was asked for
+    interval: tuple[float, float] | None = None  # of the mean, if requested
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Group:
 @dataclass(frozen=True)
 class Summary:
     overall: Group
-    edit_types: Mapping[str, Group]  # by the dataset's own id of the type, in its order
+    edit_types: Mapping[str, Group]  # by the dataset's id of the type, in its order
 
 
 def summarize(records: Sequence[Record], columns: Sequence[Column]) -> Summary:
@@ -60,7 +60,7 @@ def summarize(records: Sequence[Record], columns: Sequence[Column]) -> Summary:
 
 
 def statistic(values: Sequence[float]) -> Statistic:
-    """Mean and standard error of the finite values; an infinity would swallow the others."""
+    """Mean and standard error of the finite values; infinite ones are only counted."""
     finite = [value for value in values if math.isfinite(value)]
     n, nan = len(finite), sum(map(math.isnan, values))
     mean = math.fsum(finite) / n if n else None
@@ -93,7 +93,7 @@ def _natural(text: str) -> list[tuple[bool, int, str]]:
 
 
 def _without_intervals(fields: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """Without intervals: these are resampled when a table is made, not stored."""
+    """Drop intervals: they are computed when a table is made, not stored."""
     return {name: value for name, value in fields if name != "interval"}
 
 

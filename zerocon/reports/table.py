@@ -1,4 +1,4 @@
-"""`zerocon table`: measured runs as tables, from their records alone."""
+"""`zerocon table`: tables of measured runs, from their records."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from zerocon.reports.summary import Column, Group, Statistic, Summary
 
 TERMINAL, CSV = "terminal", "csv"
 CHOICES = (TERMINAL, *FORMATS, CSV)
-_MOST_NAMED = 5  # what a note lists by name
+_MOST_NAMED = 5  # names that a note lists
 
 
 @dataclass(frozen=True)
 class Line:
-    """One row: the runs it gathers and what they say together."""
+    """One row: its runs and their joint summary."""
 
     runs: Sequence[Run]
     summary: Summary
@@ -41,7 +41,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Block:
-    """Rows with one evaluation: their numbers may be compared."""
+    """Rows with the same evaluation, whose numbers are comparable."""
 
     evaluation: Evaluation
     keys: Label
@@ -72,7 +72,7 @@ def print_table(
     published: str | None = None,
     form: str = TERMINAL,
 ) -> None:
-    """Runs, or the values of settings, side by side; a table for each evaluation."""
+    """Print runs, or values of settings, side by side; one table per evaluation."""
     one_of("--format", form, CHOICES)
     if published is not None:
         one_of("--published", published, sorted(SETS))
@@ -97,7 +97,7 @@ def measured(
 ) -> list[Block]:
     for field in rows:
         check_field(runs, field)
-    columns_of(runs, metrics)  # a metric that no run has
+    columns_of(runs, metrics)  # raises if no run has a metric
     return [
         _block(evaluation, several, rows, metrics, per_type, intervals)
         for evaluation, several in evaluations(runs, metrics or None).items()
@@ -120,7 +120,7 @@ def tables_of(
     if len(blocks) > 1:
         why = differences(block.evaluation for block in blocks)
         tables = _with_notes(
-            tables, [f"{len(blocks)} tables and not one: the runs differ in {why}"]
+            tables, [f"{len(blocks)} separate tables, because the runs differ in {why}"]
         )
     if published is not None:
         tables += published_grids(published, _all_columns(blocks), width)
@@ -191,12 +191,12 @@ def _naturally(item: tuple[Label, list[Run]]) -> list[list[tuple[int, float, str
 
 
 def _gathering_notes(gathered: Mapping[Label, Sequence[Run]]) -> list[str]:
-    """Say in which settings the runs of one row differ, over which the row averages."""
+    """Note the settings in which the runs of a row differ, over which it averages."""
     differ = dict.fromkeys(name for runs in gathered.values() for name in varying(runs))
     if not any(len(runs) > 1 for runs in gathered.values()):
         return []
     what = f" over {_named(list(differ))}" if differ else ""
-    return [f"a row of several runs averages each case{what} first; n counts cases"]
+    return [f"where a row has several runs, each case is first averaged{what}; n counts cases"]
 
 
 def _unfinished(runs: Sequence[Run], recorded: Sequence[int]) -> list[str]:
@@ -228,7 +228,7 @@ def _named(names: Sequence[str]) -> str:
 
 
 def csv_rows(block: Block) -> list[dict[str, object]]:
-    """In full precision: mean, standard error and n of each metric; intervals if asked for."""
+    """Mean, standard error and n of each metric at full precision; intervals if requested."""
     return [
         {**_csv_start(block, label, line, kind, group), **_csv_numbers(group, block)}
         for label, line in block.lines.items()
@@ -259,7 +259,7 @@ def _csv_start(
 
 
 def _yes_or_no(said: bool | None) -> str:
-    return {True: "yes", False: "no", None: "not said"}[said]
+    return {True: "yes", False: "no", None: "unknown"}[said]
 
 
 def _csv_numbers(group: Group, block: Block) -> dict[str, object]:
@@ -274,7 +274,7 @@ def _csv_numbers(group: Group, block: Block) -> dict[str, object]:
 
 
 def _csv_statistic(stat: Statistic, column: Column) -> dict[str, object]:
-    """With infinite values the mean is infinite; the mean of the others has its own columns."""
+    """With infinite values, the mean is infinite; the finite values' mean has separate columns."""
     name = column["name"]
     mean, error, count = _in_unit(column), _in_unit(column, "s.e."), f"{name} n"
     if not stat.infinite:

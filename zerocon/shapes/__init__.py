@@ -1,1 +1,1 @@
-"""The shapes world."""
+"""The shapes world: drawn scenes, their grammar, benchmark, and models."""

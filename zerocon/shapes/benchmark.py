@@ -1,7 +1,7 @@
-"""ShapesPIE: edits with a known right answer, in PIE-Bench's file format.
+"""ShapesPIE: edits with ground truths, in PIE-Bench's file format.
 
-An edit is a pure function of (split, edit type, number), so a smaller benchmark is a part of
-a bigger one: its cases have the same ids, prompts and bytes.
+An edit is a pure function of (split, edit type, number), so smaller benchmarks are subsets of
+larger ones: equal cases have equal ids, prompts and bytes.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ from zerocon.shapes.scene import (
 Mask = NDArray[np.bool_]
 
 SIDE = 512
-REACH = 8  # how far a mask reaches beyond what changes: one pixel of a 64-pixel picture
-# Round the things a new background must not touch, less: a small hollow thing's wall is only
-# 18 pixels thick. 5 is the least that keeps every mixed pixel of the 64-pixel picture masked.
+REACH = 8  # margin of a mask around the change: one pixel of a 64-pixel picture
+# Smaller margin around things that a new background must not touch: a small hollow thing's wall
+# is only 18 pixels thick. 5 is the least that masks every mixed pixel of the 64-pixel picture.
 BACKGROUND_REACH = 5
 SPLITS = ("test", "validation")
 
-# The folders of PIE-Bench; a folder's place in the list is its edit type's id.
+# PIE-Bench's folders; the index is the edit type's id.
 FOLDERS = (
     "0_random_140",
     "1_change_object_80",
@@ -59,7 +59,7 @@ FOLDERS = (
     "8_change_background_80",
     "9_change_style_80",
 )
-# Cases of each type. 100 is 700 in proportion (largest remainders); 20 has every type.
+# Cases of each type. 100 has 700's proportions (largest remainders); 20 has all types.
 COUNTS = {
     700: (140, 80, 80, 80, 40, 40, 40, 40, 80, 80),
     100: (20, 12, 11, 11, 6, 6, 6, 6, 11, 11),
@@ -69,7 +69,7 @@ COUNTS = {
 
 @dataclass(frozen=True)
 class Edit:
-    """One case, as scenes and words."""
+    """One case: scenes, prompts and instruction."""
 
     id: str
     edit_type: int
@@ -90,7 +90,7 @@ class _Change:
 
 
 class _UnsuitableError(Exception):
-    """The drawn scene can't be edited this way; draw another."""
+    """The drawn scene does not admit this edit; draw another one."""
 
 
 def edits(size: int, split: str) -> list[Edit]:
@@ -107,7 +107,7 @@ def edit(split: str, edit_type: int, number: int) -> Edit:
     rng = Random(f"ShapesPIE {split} {edit_type} {number}")
     change = _drawn(rng, edit_type)
     wording = Wording.draw(rng)
-    # A thing keeps its size word when another one appears to the left of it.
+    # A thing keeps its size word if another one appears to its left.
     wording.sizes = (wording.sizes[0], wording.sizes[0])
     return Edit(
         id=f"{111 * edit_type:03d}{number:09d}",
@@ -122,7 +122,7 @@ def edit(split: str, edit_type: int, number: int) -> Edit:
 
 
 def write_benchmark(root: Path, size: int, split: str) -> None:
-    """Write the benchmark's folder atomically. A complete one is left unchanged."""
+    """Write the benchmark's folder atomically, unless it is complete."""
     if (root / "mapping_file.json").exists():
         return
     root.parent.mkdir(parents=True, exist_ok=True)
@@ -136,7 +136,7 @@ def write_benchmark(root: Path, size: int, split: str) -> None:
 
 
 def bracketed(text: str, other: str) -> str:
-    """`text` with square brackets round the words that `other` does not have there."""
+    """`text` with square brackets around the words that differ from `other`."""
     words = text.split()
     matcher = difflib.SequenceMatcher(None, words, other.split(), autojunk=False)
     parts = [(tag, " ".join(words[i:j])) for tag, i, j, _, _ in matcher.get_opcodes() if i < j]
@@ -152,7 +152,7 @@ def encode_rle(mask: Mask) -> list[int]:
 
 
 def edit_mask(source: Scene, target: Scene) -> Mask:
-    """The region that may change, [512, 512]: a little more than what differs."""
+    """The region that may change, [512, 512]: the difference with a margin."""
     if source.style != target.style:
         return np.ones((SIDE, SIDE), dtype=np.bool_)
     if source.background != target.background:
@@ -211,23 +211,23 @@ def _publish(draft: Path, root: Path) -> None:
     try:
         draft.rename(root)
     except OSError as error:
-        # Somebody else may have written the same benchmark meanwhile.
+        # Another process may have written the same benchmark meanwhile.
         if not (root / "mapping_file.json").exists():
-            raise FileExistsError(f"{root} is in the way: it is no complete benchmark") from error
+            raise FileExistsError(f"{root} exists but is not a complete benchmark") from error
 
 
 def _drawn(rng: Random, edit_type: int) -> _Change:
     while True:
         try:
             change = _CHANGES[edit_type](rng)
-        except (_UnsuitableError, ValueError):  # ValueError: a scene that can't be
+        except (_UnsuitableError, ValueError):  # ValueError: impossible scene
             continue
         if _plain_to_name(change.source) and _plain_to_name(change.target):
             return change
 
 
 def _plain_to_name(scene: Scene) -> bool:
-    """Things are named by their shape, so there must not be two of a shape."""
+    """Whether shapes are unique, as instructions name things by their shape."""
     shapes = [thing.shape for thing in scene.things]
     return len(set(shapes)) == len(shapes)
 
@@ -272,7 +272,7 @@ def _delete_object(rng: Random) -> _Change:
 
 
 def _attribute(rng: Random, name: str, values: tuple[str, ...], verb: str) -> _Change:
-    """One attribute of one thing; `verb` is the instruction's pattern."""
+    """Change one attribute of one thing; `verb` is the instruction's template."""
     scene, index, thing = _picked(rng)
     old = getattr(thing, name)
     new = _other(rng, values, old)
@@ -312,7 +312,7 @@ def _change_background(rng: Random) -> _Change:
 
 
 def _place_word(background: str) -> str:
-    """The one word that both phrasings of the place have."""
+    """The word that both phrasings of the place share."""
     first, second = (phrase.split() for phrase in PLACE_WORDS[background])
     return next(word for word in first if word in second and word == background)
 
@@ -362,7 +362,7 @@ def _change_color_and_background(rng: Random) -> _Change:
 
 
 def _change_everything_of_one(rng: Random) -> _Change:
-    """Another thing altogether in the same place."""
+    """Replace a thing by an entirely different one."""
     scene, index, thing = _picked(rng)
     other = random_thing(rng, thing.x, thing.y)
     if other.shape == thing.shape or other.color == thing.color:

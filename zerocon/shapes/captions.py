@@ -1,8 +1,7 @@
-"""A small grammar: many ways to say what a scene shows, and one way back.
+"""A small grammar that turns scenes into captions, in several phrasings, and back.
 
-Defaults go unsaid (a plain solid upright thing, the style `photo`); all else a caption
-says, in one of several phrasings, so that prompts differ the way people's do.
-`parse(caption(scene, rng))` gives back `scene.described()`.
+Captions omit defaults (a plain solid upright thing, the style `photo`) and state everything else.
+`parse(caption(scene, rng))` equals `scene.described()`.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ STYLE_PREFIXES = {
     "night": ("a night picture of", "a dark night photo of"),
     "sepia": ("a sepia picture of", "an old sepia photo of"),
 }
-# The first thing named is always the one on the left, but for "to the right of".
+# The first named thing is on the left, except with "to the right of".
 RELATIONS = ("to the left of", "next to", "and", "to the right of")
 
 _VALUES = {
@@ -53,7 +52,7 @@ class CaptionError(ValueError):
 
 
 def thing_phrase(thing: Thing, size_word: int = 0) -> str:
-    """'a big tilted red striped house'."""
+    """Describe a thing, such as 'a big tilted red striped house'."""
     words = (
         SIZE_WORDS[thing.size][size_word],
         POSE_WORDS[thing.pose],
@@ -72,7 +71,7 @@ def caption(scene: Scene, rng: Random | None = None) -> str:
 
 
 class Wording:
-    """The choices among phrasings; the same wording for two scenes differs only where they do."""
+    """A choice of phrasings. Captions of two scenes in one wording differ only where scenes do."""
 
     def __init__(self, sizes: tuple[int, int], relation: str, place: int, prefix: int) -> None:
         self.sizes, self.relation, self.place, self.prefix = sizes, relation, place, prefix
@@ -97,7 +96,7 @@ class Wording:
 
 
 def parse(text: str) -> Description:
-    """What a caption says, as `Scene.described` says it; CaptionError when it is not one."""
+    """Parse a caption to the form of `Scene.described`; CaptionError if that fails."""
     rest = text.strip().lower().rstrip(".")
     style, rest = _strip_prefix(rest)
     background, rest = _strip_place(rest, text)
@@ -110,7 +109,7 @@ def parse(text: str) -> Description:
 
 
 def vocabulary() -> list[str]:
-    """Every word a caption can hold, sorted."""
+    """All words of the grammar, sorted."""
     phrases: Iterator[str] = itertools.chain(
         _VALUES, RELATIONS, ("a",), *PLACE_WORDS.values(), *STYLE_PREFIXES.values()
     )
@@ -130,7 +129,7 @@ def _strip_place(rest: str, text: str) -> tuple[str, str]:
         for place in PLACE_WORDS[background]:
             if rest.endswith(" " + place):
                 return background, rest[: -len(place) - 1]
-    raise CaptionError(f"no background that the grammar knows ends the caption {text!r}")
+    raise CaptionError(f"the caption {text!r} does not end with a background of the grammar")
 
 
 def _parse_thing(phrase: str, text: str) -> tuple[str, ...]:

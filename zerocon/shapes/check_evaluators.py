@@ -1,4 +1,4 @@
-"""How good the captioner and the evaluators are, on scenes that no training saw."""
+"""Measure the captioner and the evaluators on held-out scenes."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from zerocon.shapes.train.perceptual import order_kept_on
 
 SPLIT = "heldout"
 
-CaptionPictures = Callable[[Tensor], list[str]]  # of pictures in 0..1, a caption for each
+CaptionPictures = Callable[[Tensor], list[str]]  # pictures in 0..1 -> captions
 
 
 def distinct_scenes(count: int) -> list[Scene]:
-    """Held-out scenes no two of which have the same description."""
+    """Held-out scenes with distinct descriptions."""
     found: dict[object, Scene] = {}
     index = 0
     while len(found) < count:
@@ -36,13 +36,13 @@ def distinct_scenes(count: int) -> list[Scene]:
 
 
 def pictures_of(scenes: list[Scene]) -> Tensor:
-    """In 0..1, [scene, 3, 64, 64]."""
+    """The scenes' pictures in 0..1, [scene, 3, 64, 64]."""
     levels = torch.stack([torch.from_numpy(render(scene)) for scene in scenes])
     return levels.permute(0, 3, 1, 2).float() / 255
 
 
 def caption_exact(captioner: CaptionPictures, count: int = 500) -> float:
-    """How often a generated caption says exactly what the scene shows."""
+    """How often a generated caption describes the scene exactly."""
     scenes = distinct_scenes(count)
     said = [s for part in pictures_of(scenes).split(100) for s in captioner(part)]
     return sum(map(_says, said, scenes)) / count
@@ -56,7 +56,7 @@ def _says(sentence: str, scene: Scene) -> bool:
 
 
 def clip_retrieval(count: int = 1000, clip: ShapesClip | None = None) -> float:
-    """How often a picture's own caption is the nearest of `count` that all differ."""
+    """How often a picture's own caption is the nearest of `count` distinct ones."""
     clip = clip or load_clip()
     scenes = distinct_scenes(count)
     sentences = [caption(scene, Random(f"retrieval-{i}")) for i, scene in enumerate(scenes)]
@@ -67,7 +67,7 @@ def clip_retrieval(count: int = 1000, clip: ShapesClip | None = None) -> float:
 
 @torch.no_grad()
 def structure_order(count: int = 300) -> float:
-    """How often a change of colour moves the structure less than a change of shape does."""
+    """How often a change of colour has a smaller structure distance than a change of shape."""
     vit = load_structure()
     triples = [_recolored_and_reshaped(scene) for scene in distinct_scenes(count)]
     keys = [
@@ -96,7 +96,7 @@ def _other(value: str) -> str:
 
 
 def lpips_order(count: int = 960, model: LPIPS | None = None) -> float:
-    """How often the stronger of two distortions is the further one."""
+    """How often the stronger of two distortions has the larger distance."""
     pictures = 2 * pictures_of(distinct_scenes(count)) - 1
     return order_kept_on(model or load_lpips(), pictures)
 

@@ -1,4 +1,4 @@
-"""Writing weights that come with the package: half precision on disk, float32 in use."""
+"""Write the packaged weights: half precision on disk, float32 in use."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Write a PNG file: the same bytes on every machine.
+"""Write PNG files with the same bytes on every machine.
 
-A PNG's bytes depend on the deflate library's build, so this one is our own: filtered rows
-(PNG 1.2, section 6), literals and runs of one byte, the fixed Huffman code (RFC 1951,
-3.2.6). Checksums come from zlib, whose CRC-32 and Adler-32 are fixed functions.
+The output of deflate libraries depends on their build, hence our own encoder: filtered rows (PNG
+1.2, section 6), literals and runs of one byte, the fixed Huffman code (RFC 1951, 3.2.6).
+Checksums come from zlib, whose CRC-32 and Adler-32 are fixed functions.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Bytes = NDArray[np.uint8]
-Codes = tuple[NDArray[np.uint32], NDArray[np.uint32]]  # (bits, first bit lowest; how many)
+Codes = tuple[NDArray[np.uint32], NDArray[np.uint32]]  # (bits, first bit lowest; number of bits)
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-LONGEST = 258  # the longest run one length code can say
+LONGEST = 258  # the longest run of one length code
 SHORTEST = 3
 STORED_BLOCK = 65535
 SUB, UP = 1, 2  # PNG's filter types
@@ -39,7 +39,7 @@ def _chunk(name: bytes, data: bytes) -> bytes:
 
 
 def _filtered(pixels: Bytes) -> Bytes:
-    """Each row against its left or its upper neighbours, whichever leaves less."""
+    """Filter each row by its left or upper neighbours, whichever leaves smaller values."""
     left, above = np.zeros_like(pixels), np.zeros_like(pixels)
     left[:, 1:], above[1:] = pixels[:, :-1], pixels[:-1]
     sub, up = (_rows(pixels - neighbour) for neighbour in (left, above))
@@ -94,7 +94,7 @@ def _symbols(data: Bytes) -> NDArray[np.int64]:
     full, rest = np.divmod(repeats, LONGEST)
     short = rest < SHORTEST
     ones = np.ones_like(full)
-    # A run is: its byte, whole runs, then one shorter run or up to two literals.
+    # A run is its byte, full-length runs, then one shorter run or up to two literals.
     kinds = np.stack([values, ones * (256 + LONGEST), np.where(short, values, 256 + rest)], 1)
     times = np.stack([ones, full, np.where(short, rest, 1)], 1)
     return np.repeat(kinds.ravel(), times.ravel())
@@ -102,7 +102,7 @@ def _symbols(data: Bytes) -> NDArray[np.int64]:
 
 @functools.cache
 def _code() -> Codes:
-    """The fixed code of every symbol of `_symbols`; runs include their distance, 1."""
+    """The fixed code of each symbol of `_symbols`; runs include their distance, 1."""
     entries = [_literal(v) for v in range(256)] + [(0, 0)] * SHORTEST
     entries += [_run(n) for n in range(SHORTEST, LONGEST + 1)]
     bits, counts = zip(*entries, strict=True)
@@ -123,7 +123,7 @@ def _run(length: int) -> tuple[int, int]:
 
 
 def _length_symbol(length: int) -> tuple[int, int, int]:
-    """RFC 1951, 3.2.5: (symbol, how many extra bits, their value)."""
+    """RFC 1951, 3.2.5: (symbol, number of extra bits, their value)."""
     if length == LONGEST:
         return 285, 0, 0
     offset = length - SHORTEST

@@ -1,9 +1,9 @@
-"""Read a scene back from its picture, by drawing: the scene whose picture comes closest.
+"""Read a scene from its picture by analysis by synthesis: find the scene that renders closest.
 
-No network is involved. First the background and the style, with the things as outliers; then
-one thing at a time, over every look and every place at once (correlations by FFT); then each
-number and each word in turn, as long as the picture gets closer. What a drawn picture does not
-explain is looked at once more: a painted dot or stripe need not lie where the renderer puts it.
+No network is involved. First the background and the style are fitted, with things as outliers;
+then one thing at a time, over all looks and places at once (correlations by FFT); then each
+attribute and position in turn while the error falls. If the renderer can't explain the picture,
+it is searched again with free positions of dots and stripes, as in generated pictures.
 """
 
 from __future__ import annotations
@@ -51,18 +51,18 @@ Look = tuple[str, str, str, str, str]  # shape, pose, fill, material, size
 SIDE = 64
 PIXEL = 1 / SIDE
 LAYOUTS = tuple((i + 0.5) / 26 for i in range(26))  # about one pixel apart
-OUTLIER = 3 * 35.0**2  # what one pixel of a thing counts when only the background is fitted
-FEW = 8  # so many outliers are noise, not a thing
-NEARLY = 1.3  # backgrounds this close to the best one are tried as well
-THING_COST = 20_000.0  # squared error that one more thing must save
-EXPLAINED = 0.1  # … and which share of what it would save in a perfect picture
-PART = 0.35  # a thing beside its neighbour that would save less than this share is part of it
-NEIGHBOURS = 0.44  # the least distance between two things in the world
-APART = 0.28  # the least distance between two things that are looked for
-LOW, HIGH = 14, 50  # the pixels that a thing's centre can lie in
-SAME_PLACE = 0.12  # how far a thing may move and still be the one that was to be edited
+OUTLIER = 3 * 35.0**2  # largest error of a pixel while only the background is fitted
+FEW = 8  # up to this many outliers are noise, not a thing
+NEARLY = 1.3  # backgrounds with an error up to this factor of the best are also tried
+THING_COST = 20_000.0  # reduction of the squared error that an additional thing needs
+EXPLAINED = 0.1  # … and as a share of its reduction in a perfect picture
+PART = 0.35  # a thing next to another with less than this share is part of the other
+NEIGHBOURS = 0.44  # minimum distance between two things in the world
+APART = 0.28  # minimum distance between two things in the search
+LOW, HIGH = 14, 50  # range of a thing's centre, in pixels
+SAME_PLACE = 0.12  # how far an edited thing may move
 CANDIDATES = 4
-LIKELY = 12  # so many outlines are moved to where they fit best
+LIKELY = 12  # number of outlines whose position is optimised
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,10 @@ class _Style:
 
 
 def read(image: NDArray[np.uint8], hints: Sequence[Scene] = ()) -> Scene:
-    """The scene that `image`, uint8 [64, 64, 3], shows best. Hints are further guesses."""
+    """The scene that fits `image` best, uint8 [64, 64, 3]. Hints are additional guesses."""
     pixels = _checked(image)
     fits = [_improved(pixels, hint) for hint in hints]
-    # Searching the whole picture takes longest; a hint that leaves nothing open saves it.
+    # Searching the whole picture is slow; a hint that explains everything avoids it.
     if not fits or _unexplained(pixels, _best(fits)) > FEW:
         fits += [_improved(pixels, _guess(pixels, *b)) for b in _backgrounds(pixels)]
     best = _best(fits)
@@ -90,9 +90,9 @@ def read(image: NDArray[np.uint8], hints: Sequence[Scene] = ()) -> Scene:
 
 
 def edit_success(image: NDArray[np.uint8], source: Scene, target: Scene) -> bool:
-    """Did the picture get what differs between source and target, about where it should be?
+    """Whether the picture has the target's differences from the source, at about the right place.
 
-    What should have stayed is not looked at: that is for the measures of preservation.
+    What should stay is not checked; other metrics measure preservation.
     """
     found = read(image, (source, target))
     for name in ("background", "style"):
@@ -107,7 +107,7 @@ def edit_success(image: NDArray[np.uint8], source: Scene, target: Scene) -> bool
 
 
 def attributes(found: Scene, wanted: Scene) -> dict[str, bool]:
-    """Which attributes of a picture's scene are those its caption asked for."""
+    """Which attributes of a picture's scene are those of its caption."""
     checks = {name: getattr(found, name) == getattr(wanted, name) for name in _SCENE_NAMES}
     same = len(found.things) == len(wanted.things)
     pairs = list(zip(found.things, wanted.things, strict=False))
@@ -120,7 +120,7 @@ _SCENE_NAMES = ("background", "style")
 
 
 def _things_changed(found: Scene, source: Scene, target: Scene) -> bool:
-    """Things are matched left to right; only asked-for differences count."""
+    """Compare things left to right; only the requested differences count."""
     if len(source.things) < len(target.things):
         old = {_place(t) for t in source.things}
         news = zip(found.things, target.things, strict=True)
@@ -165,7 +165,7 @@ def _tidy(scene: Scene) -> Scene:
     return replace(scene, things=placed, layout=round(scene.layout, 4))
 
 
-# Backgrounds and styles: the things are outliers.
+# Backgrounds and styles, with things as outliers.
 
 
 @functools.cache
@@ -181,13 +181,13 @@ def _styles() -> dict[str, _Style]:
     }
 
 
-@functools.lru_cache(256)  # the same few are asked for again and again while one picture is read
+@functools.lru_cache(256)  # reading a picture needs the same few many times
 def _backdrop(background: str, style: str, layout: float) -> Array:
     return _fixed(_styles()[style](_background(background, layout, *_ticks(), SIDE)))
 
 
 def _fixed(array: Array) -> Array:
-    """Many hold it: nobody may write into it."""
+    """Make a shared array read-only."""
     array.setflags(write=False)
     return array
 
@@ -199,7 +199,7 @@ def _ticks() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 @functools.cache
 def _backdrops() -> tuple[list[tuple[str, str, float]], Array]:
-    """Every background in every style and layout, at every second pixel: [backdrop, pixel]."""
+    """All backgrounds in all styles and layouts, at every second pixel: [backdrop, pixel]."""
     names: list[tuple[str, str, float]] = []
     for background, style in itertools.product(BACKGROUNDS, STYLES):
         layouts = (0.5,) if background in ("gray", "white", "black") else LAYOUTS
@@ -208,7 +208,7 @@ def _backdrops() -> tuple[list[tuple[str, str, float]], Array]:
 
 
 def _backgrounds(pixels: Array) -> list[tuple[str, str, float]]:
-    """The best (background, style, layout), and a second one when it is nearly as good."""
+    """The best (background, style, layout), and the second best if it is nearly as good."""
     names, bank = _backdrops()
     errors = np.minimum(((bank - pixels[::2, 1::2]) ** 2).sum(-1), OUTLIER).sum((1, 2))
     best: dict[tuple[str, str], tuple[float, float]] = {}
@@ -223,7 +223,7 @@ def _backgrounds(pixels: Array) -> list[tuple[str, str, float]]:
 
 
 def _layout(pixels: Array, background: str, style: str, layout: float) -> float:
-    """The layout to a fraction of a pixel, with the things as outliers."""
+    """Fit the layout to a fraction of a pixel, with things as outliers."""
     if background in ("gray", "white", "black"):
         return layout
 
@@ -243,12 +243,12 @@ def _minimum(error: Callable[[float], float], value: float, steps: Sequence[floa
     return value
 
 
-# One thing: where, and which look?
+# Search for one thing: its place and look.
 
 
 @dataclass(frozen=True)
 class _Patch:
-    """What a thing draws: coverage and unstyled colours in a window of the picture."""
+    """A rendered thing: coverage and unstyled colours in a window of the picture."""
 
     window: tuple[slice, slice]
     alpha: Array  # [height, width, 1]
@@ -261,7 +261,7 @@ class _Patch:
 
 @functools.lru_cache(1024)
 def _patch(thing: Thing, origin: Place | None = None) -> _Patch:
-    """`origin` is where its stripes or dots begin; without it, at the thing's centre."""
+    """`origin` is where stripes or dots begin; default: the thing's centre."""
     radius = RADIUS[thing.size]
     reach = int(1.2 * radius * SIDE) + 2
     column, row = int(thing.x * SIDE), int(thing.y * SIDE)
@@ -280,7 +280,7 @@ def _patch(thing: Thing, origin: Place | None = None) -> _Patch:
 def _change_in_error(
     pixels: Array, base: Array, thing: Thing, style: _Style, origin: Place | None = None
 ) -> float:
-    """How the squared error changes when the thing is drawn on `base`: below 0 is better."""
+    """The change of the squared error if the thing is drawn on `base`; negative is better."""
     patch = _patch(thing, origin)
     wanted = pixels[patch.window]
     with_it = wanted - patch.over(base, style)
@@ -290,9 +290,9 @@ def _change_in_error(
 
 @dataclass(frozen=True)
 class _Templates:
-    """Every look, centred on pixel (0, 0), as spectra [look, SIDE, SIDE // 2 + 1].
+    """All looks, centred on pixel (0, 0), as spectra [look, SIDE, SIDE // 2 + 1].
 
-    `shade` is how bright the thing's colour is at each pixel, 1 where it is plain.
+    `shade` is the brightness of the thing's colour at each pixel, 1 if plain.
     """
 
     looks: list[Look]
@@ -339,7 +339,7 @@ def _thing(look: Look, color: str, x: float, y: float) -> Thing:
 
 
 def _search(pixels: Array, base: Array, style: _Style, taken: Sequence[Thing]) -> list[Thing]:
-    """The best few things that one could draw on `base`, to the pixel.
+    """The best few things to draw on `base`, to the pixel.
 
     With R = pixels - base, a thing of coverage a and colours u·m + b (m its shade, b the
     style's offset) changes the squared error by Σ a²|um + b - base|² - 2 Σ a R·(um + b - base):
@@ -366,14 +366,14 @@ def _spectrum(picture: Array) -> Spectra:
 
 
 def _inner(spectra: NDArray[np.complexfloating[Any, Any]]) -> Array:
-    """The correlations where a thing's centre can lie: […, place]."""
+    """The correlations at possible centres: […, place]."""
     full = np.fft.irfft2(spectra, s=(SIDE, SIDE)).astype(np.float32)
     inner = full[..., LOW:HIGH, LOW:HIGH]
     return inner.reshape(*inner.shape[:-2], -1)
 
 
 def _places() -> tuple[Array, Array]:
-    """x and y of the places of `_inner`."""
+    """x and y of `_inner`'s places."""
     x, y = (ticks[LOW:HIGH, LOW:HIGH].astype(np.float32).ravel() for ticks in _ticks())
     return x, y
 
@@ -400,11 +400,11 @@ def _best_things(change: Array) -> list[Thing]:
     return things
 
 
-# From a guess to the nearest minimum.
+# From a guess to the nearest local minimum.
 
 
 def _guess(pixels: Array, background: str, style_name: str, layout: float) -> Scene:
-    """Things added one by one, each the one that explains most."""
+    """Add things greedily, each with the largest reduction of the error."""
     style = _styles()[style_name]
     base = _backdrop(background, style_name, layout)
     things: list[Thing] = []
@@ -441,7 +441,7 @@ def _placed(
     steps: Sequence[float] = (0.5, 0.25),
     origin: Place | None = None,
 ) -> tuple[float, Thing]:
-    """The thing moved to where it fits best: (change in error, thing)."""
+    """Move the thing to where it fits best: (change in error, thing)."""
     least = _change_in_error(pixels, base, thing, style, origin)
     for step in steps:
         moved = True
@@ -460,7 +460,7 @@ def _kept(position: float) -> float:
 
 
 def _improved(pixels: Array, scene: Scene, rounds: int = 4) -> tuple[float, Scene]:
-    """Every attribute and position in turn until nothing helps: (error, scene)."""
+    """Improve each attribute and position in turn until the error stays: (error, scene)."""
     error = np.inf
     for _ in range(rounds):
         before = scene
@@ -478,7 +478,7 @@ def _best(fits: Sequence[tuple[float, Scene]]) -> Scene:
 
 
 def _unexplained(pixels: Array, scene: Scene) -> int:
-    """How many pixels are far from what the scene's picture has there."""
+    """Number of pixels that differ much from the scene's picture."""
     away = ((pixels - _picture(scene)) ** 2).sum(-1)
     return int((away > OUTLIER).sum())
 
@@ -528,7 +528,7 @@ def _with_better_thing(pixels: Array, scene: Scene, index: int) -> Scene:
 
 
 def _variants(thing: Thing) -> Iterator[Thing]:
-    """The thing with one attribute changed (with those that depend on it)."""
+    """The thing with one attribute changed, and attributes that depend on it."""
     look = (thing.shape, thing.pose, thing.fill, thing.material, thing.size)
     for other in _templates().looks:
         same = (other[:2] == look[:2], other[2:4] == look[2:4], other[4] == look[4])
@@ -538,20 +538,20 @@ def _variants(thing: Thing) -> Iterator[Thing]:
         yield replace(thing, color=color)
 
 
-# Painted things: their dots and stripes need not lie where the renderer puts them.
+# Generated things, whose dots and stripes may lie elsewhere than the renderer's.
 
 
 @dataclass(frozen=True)
 class _Painted:
     thing: Thing
-    origin: Place  # of its stripes or dots, wherever its outline is
+    origin: Place  # of its stripes or dots, independent of its outline
 
     def on(self, base: Array, style: _Style) -> Array:
         return _drawn(base, self.thing, style, self.origin)
 
 
 def _repainted(pixels: Array, scene: Scene) -> Scene:
-    """The scene with each thing's look chosen anew; two things that are one badly drawn, as one."""
+    """Choose each thing's look again; merge two things that are one badly drawn thing."""
     style = _styles()[scene.style]
     base = _backdrop(scene.background, scene.style, scene.layout)
     things = _all_repainted(pixels, base, [_Painted(t, _place(t)) for t in scene.things], style)
@@ -579,7 +579,7 @@ def _all_repainted(
 
 
 def _best_painted(pixels: Array, base: Array, painted: _Painted, style: _Style) -> _Painted:
-    """The surface that fits the outline, then the outline that fits the surface, and again."""
+    """Fit surface and outline alternately."""
 
     def error(other: _Painted) -> float:
         return _change_in_error(pixels, base, other.thing, style, other.origin)

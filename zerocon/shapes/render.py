@@ -1,8 +1,7 @@
-"""Draw a scene. The same scene gives the same bytes on every machine.
+"""Render a scene, with the same bytes on every machine.
 
-Arrays only ever meet operations that IEEE 754 rounds exactly (+, -, *, /, sqrt, min, max,
-floor); sines and cosines are literals. Vector units differ between processors, so a
-`np.sin` may not.
+Only operations that IEEE 754 rounds exactly are used (+, -, *, /, sqrt, min, max, floor); sines
+and cosines are literals, because `np.sin` differs between processors.
 """
 
 from __future__ import annotations
@@ -33,10 +32,10 @@ BRICK, MORTAR = (165, 95, 75), (210, 195, 180)
 COS_TILT, SIN_TILT = 0.8090169943749475, 0.5877852522924731  # 36 degrees
 HALF_SQRT3 = 0.8660254037844386
 HALF_SQRT2 = 0.7071067811865476
-WALL = 0.26  # how thick a hollow thing's outline is, in radii
+WALL = 0.26  # thickness of a hollow thing's outline, in radii
 STRIPE = 0.11  # period of the stripes, in picture sides
 DOT_SPACING, DOT_RADIUS = 0.11, 0.034
-DARK = 0.3  # stripes and dots are the thing's colour, this bright
+DARK = 0.3  # brightness of stripes and dots relative to the thing's colour
 
 
 def render(scene: Scene, size: int = 64) -> Image:
@@ -50,7 +49,7 @@ def render(scene: Scene, size: int = 64) -> Image:
 
 
 def coverage(thing: Thing, size: int = 64) -> Array:
-    """How much of each pixel the thing covers, 0..1, [size, size]."""
+    """The share of each pixel that the thing covers, [size, size]."""
     x, y = _grid(size)
     radius = RADIUS[thing.size]
     distance = thing_distance(thing, (x - thing.x) / radius, (y - thing.y) / radius)
@@ -58,7 +57,7 @@ def coverage(thing: Thing, size: int = 64) -> Array:
 
 
 def thing_distance(thing: Thing, u: Array, v: Array) -> Array:
-    """Signed distance to the thing's edge in radii, negative inside; `v` grows downwards."""
+    """Signed distance to the thing's edge in radii, negative inside; `v` points down."""
     if thing.pose == "tilted":
         u, v = COS_TILT * u + SIN_TILT * v, COS_TILT * v - SIN_TILT * u
     distance = _shape_distance(thing.shape, u, v)
@@ -83,7 +82,7 @@ def _shape_distance(shape: str, u: Array, v: Array) -> Array:
         lobe_u, lobe_v = au - 0.424, v + 0.324
         lobe = np.sqrt(lobe_u * lobe_u + lobe_v * lobe_v) - 0.6
         return np.minimum(diamond, lobe)
-    # A house: walls and a roof that is wider than they are.
+    # A house: walls and a wider roof.
     walls = np.maximum(np.maximum(au - 0.58, v - 0.85), -0.05 - v)
     roof = np.maximum(HALF_SQRT2 * (au - v) - 0.68, v - 0.02)
     return np.minimum(walls, roof)

@@ -1,8 +1,8 @@
-"""Scenes of the shapes world as data: what is in a picture, before any pixel is drawn.
+"""Scenes of the shapes world as data.
 
-A scene says everything its picture shows. Attributes that have words in the grammar
-(`captions.py`) are strings from the tuples below; positions and the background's layout
-are numbers without words: an edit has to keep them, and nobody tells it to.
+A scene determines its picture. Attributes with words in the grammar (`captions.py`) are strings
+from the tuples below. Positions and the background's layout are numbers that captions do not
+mention; an edit has to preserve them.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ class Thing:
 class Scene:
     """One or two things, left to right, before a background, in a style.
 
-    `layout` (0..1) is the background's unnamed part: the height of the horizon, or where
-    the bricks begin.
+    `layout` (0..1) is a property of the background without a word: the height of the horizon, or
+    where the bricks begin.
     """
 
     things: tuple[Thing, ...]
@@ -83,7 +83,7 @@ class Scene:
             raise ValueError(f"a scene holds one or two things, not {len(self.things)}")
 
     def described(self) -> tuple[object, ...]:
-        """What a caption can say of the scene: everything but positions and layout."""
+        """What a caption can state: everything except positions and layout."""
         things = tuple(tuple(getattr(t, a) for a in THING_ATTRIBUTES) for t in self.things)
         return (things, self.background, self.style)
 
@@ -112,9 +112,9 @@ def random_thing(rng: Random, x: float, y: float) -> Thing:
 
 
 def random_place(rng: Random, side: str) -> tuple[float, float]:
-    """A centre on the `left`, on the `right` or `any`where; things on two sides never touch."""
+    """A centre on the `left`, on the `right` or `any`where; things on both sides never touch."""
     low, high = {"left": (0.24, 0.28), "right": (0.72, 0.76), "any": (0.24, 0.76)}[side]
-    # Rounded, so that the number in a JSON file is the number that was drawn.
+    # Rounded, so that the number in a JSON file is exact.
     return round(rng.uniform(low, high), 3), round(rng.uniform(0.27, 0.73), 3)
 
 

@@ -1,4 +1,4 @@
-"""Tokenizers whose vocabulary is the grammar's words, in the classes the real models use."""
+"""Tokenizers for the grammar's words, in the classes of the published models."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def byte_alphabet() -> list[str]:
 
 
 def clip_vocabulary() -> tuple[dict[str, int], list[str]]:
-    """(token → id, merges). Every word of the grammar is one token; anything else spells out.
+    """(token → id, merges). Each word of the grammar is one token; others are spelled in bytes.
 
     The end token has the highest id: `CLIPTextModel` pools there when `eos_token_id` is 2.
     """
@@ -31,8 +31,8 @@ def clip_vocabulary() -> tuple[dict[str, int], list[str]]:
     merges: dict[tuple[str, str], int] = {}
     for word in vocabulary():
         parts = _split([*word[:-1], word[-1] + "</w>"], merges)
-        # What the merges so far leave apart, new ones of lower rank join: they can't
-        # change how an earlier word is put together.
+        # New merges have lower rank than earlier ones, so they can't change how earlier words
+        # are merged.
         while len(parts) > 1:
             merges[parts[0], parts[1]] = len(merges)
             parts[:2] = [parts[0] + parts[1]]
@@ -42,7 +42,7 @@ def clip_vocabulary() -> tuple[dict[str, int], list[str]]:
 
 
 def _split(parts: list[str], merges: dict[tuple[str, str], int]) -> list[str]:
-    """Byte-pair encoding: join the pair of the lowest rank until none is left."""
+    """Byte-pair encoding: merge the pair of the lowest rank until none is left."""
     while ranked := [(merges[p], i) for i, p in enumerate(pairwise(parts)) if p in merges]:
         i = min(ranked)[1]
         parts = [*parts[:i], parts[i] + parts[i + 1], *parts[i + 2 :]]

@@ -1,4 +1,4 @@
-"""Mirrors of a run outside of its directory."""
+"""Trackers: copies of a run's data outside of its directory."""
 
 from __future__ import annotations
 

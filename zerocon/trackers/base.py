@@ -1,4 +1,4 @@
-"""Mirrors of a run. The records are the truth; no run ever depends on its tracker."""
+"""The interface of trackers. No run depends on its tracker; the records are authoritative."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from zerocon.core.records import Record
 
 log = logging.getLogger(__name__)
 
-Images = Mapping[str, Image.Image]  # "source", "edited", "truth": what there is of them
+Images = Mapping[str, Image.Image]  # those of "source", "edited" and "truth" that exist
 
 
 class Tracker(Protocol):
-    """Gets the events of a run in this order: start, each case, then finish or fail."""
+    """Receives a run's events in this order: start, each case, then finish or fail."""
 
     def start(self, config: Mapping[str, Any], name: str, group: str) -> None: ...
 
@@ -28,7 +28,7 @@ class Tracker(Protocol):
 
 
 class NoTracker:
-    """Nothing outside the run's directory."""
+    """Does nothing."""
 
     def start(self, config: Mapping[str, Any], name: str, group: str) -> None:
         pass
@@ -44,7 +44,7 @@ class NoTracker:
 
 
 class Guarded:
-    """A tracker whose errors never reach the run: it warns once and is left out from then on."""
+    """Wraps a tracker: its first error is logged as a warning, then it is no longer called."""
 
     def __init__(self, tracker: Tracker) -> None:
         self._tracker: Tracker = tracker
@@ -64,12 +64,12 @@ class Guarded:
     def _try(self, action: Callable[[], None]) -> None:
         try:
             action()
-        except Exception as error:  # noqa: BLE001 (whatever it is, the run goes on)
+        except Exception as error:  # noqa: BLE001 (the run continues in any case)
             name = type(self._tracker).__name__
             reason = (str(error) or type(error).__name__).splitlines()[0]
-            log.warning("%s stopped; the run goes on without it: %s", name, reason)
+            log.warning("%s stopped; the run continues without it: %s", name, reason)
             self._tracker = NoTracker()
 
 
 class TrackerError(Exception):
-    """The tracker can't be used as asked. The message says what to do."""
+    """The tracker can't be used with these settings. The message says what to do."""

@@ -1,4 +1,4 @@
-"""TensorBoard as a mirror of a run."""
+"""TensorBoard as a tracker."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from zerocon.trackers.base import Images, TrackerError
 
 
 class TensorBoardTracker:
-    """Each case's numbers and pictures, and the summary, in `dir`/tensorboard/<run>."""
+    """Writes each case's numbers and pictures, and the summary, to `dir`/tensorboard/<run>."""
 
     def __init__(self, dir: str = "outputs") -> None:  # noqa: A002 (the same word as for W&B)
         self.directory = Path(dir) / "tensorboard"

@@ -1,4 +1,4 @@
-"""Weights & Biases as a mirror of a run."""
+"""Weights & Biases as a tracker."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from zerocon.trackers.base import Images, TrackerError
 
 Mode = Literal["offline", "online", "disabled"]
 
-SCRATCH = "zerocon-wandb-"  # then the process that the folder belongs to
-_LINUX = sys.platform.startswith("linux")  # where /proc tells which processes there are
+SCRATCH = "zerocon-wandb-"  # followed by the id of the folder's process
+_LINUX = sys.platform.startswith("linux")  # has /proc, which lists the processes
 
 PICTURES = ("source", "edited", "truth")
 TEXTS = ("case", "status", "error", "edit_name", "source_prompt", "target_prompt", "instruction")
 
 
 class WandbTracker:
-    """Weights & Biases: config, numbers of each case, a table with pictures, summary.
+    """Logs config, numbers of each case, a table with pictures, and the summary.
 
-    Offline, everything goes to `dir`/wandb and can be sent from there by `wandb sync` at any
-    time (but not after the folder was moved: wandb notes where the table's pictures are).
-    `patience` limits, in seconds, each wait for a server that does not answer; what was not
-    sent by then stays in `dir`/wandb as well.
+    Offline, everything is written to `dir`/wandb, from where `wandb sync` can upload it at any
+    time, unless the folder was moved (wandb stores the paths of the table's pictures).
+    `patience` limits each wait for a server that does not answer, in seconds; data not sent by
+    then stays in `dir`/wandb, too.
     """
 
     def __init__(
         self,
         project: str = "zerocon",
         mode: Mode = "offline",
-        dir: str = "outputs",  # noqa: A002 (wandb's own word for it)
+        dir: str = "outputs",  # noqa: A002 (wandb's name for it)
         patience: float = 20.0,
     ) -> None:
         self.check_settings({"patience": patience})
@@ -53,7 +53,7 @@ class WandbTracker:
 
     @classmethod
     def check_settings(cls, settings: Mapping[str, Any]) -> None:
-        """Before there is any tracker."""
+        """Check settings without creating a tracker."""
         if "patience" in settings:
             in_range("tracker.patience", settings["patience"], 1)
 
@@ -61,7 +61,7 @@ class WandbTracker:
         import wandb
 
         self.directory.mkdir(parents=True, exist_ok=True)
-        # The table's pictures wait there for the sync; wandb's own choice is the user's home.
+        # The table's pictures stay there until synced; wandb's default is the user's home.
         os.environ.setdefault("WANDB_DATA_DIR", str((self.directory / "wandb").resolve()))
         wandb.setup(settings=_settings(self.patience))
         if self.mode == "online":
@@ -97,14 +97,14 @@ class WandbTracker:
         self._end(1)
 
     def _end(self, exit_code: int) -> None:
-        """With the table of all that was done, whatever the end."""
+        """End the run, with the table of all finished cases."""
         if self._rows:
             self._run.log({"cases/table": self._as_table()})
         self._run.finish(exit_code=exit_code)
         self._scratch.cleanup()
 
     def _picture(self, image: Image.Image | None) -> Any:
-        """Kept on the disk until the table is sent: a long run's pictures would fill the memory."""
+        """Store the picture on disk until the table is sent, to save memory in long runs."""
         import wandb
 
         if image is None:
@@ -122,7 +122,7 @@ class WandbTracker:
 
 
 def _clear_scratch_of_killed(folder: Path) -> None:
-    """Remove the pictures that trackers of processes left behind that are not there any more."""
+    """Remove pictures left behind by trackers of processes that no longer exist."""
     for scratch in folder.glob(f"{SCRATCH}*"):
         process = scratch.name.removeprefix(SCRATCH).partition("-")[0]
         if _LINUX and process.isdigit() and not Path(f"/proc/{process}").exists():
@@ -130,7 +130,7 @@ def _clear_scratch_of_killed(folder: Path) -> None:
 
 
 def _settings(patience: float) -> Any:
-    """Quiet, and without long waits: wandb's defaults try again for hours."""
+    """Quiet and with short timeouts: wandb's defaults retry for hours."""
     import wandb
 
     return wandb.Settings(
@@ -145,7 +145,7 @@ def _settings(patience: float) -> Any:
 
 
 def _log_in(patience: float) -> None:
-    """Without a key wandb would stop and ask for one."""
+    """Log in, or raise if there is no key, for which wandb would prompt."""
     import wandb
 
     if not wandb.login(prompt=False, verify=False, timeout=int(patience)):

@@ -1,1 +1,1 @@
-"""Methods as curves over their strength: computed, printed and drawn."""
+"""Trade-off curves of methods over a strength setting: computed, printed and drawn."""

@@ -1,10 +1,10 @@
-"""Methods as curves over their strength, not as one point each.
+"""Trade-off curves: each method over the values of one setting.
 
 A point is the mean of two metrics over the same cases: how well the edit succeeds, and how
-much is preserved. A curve is a method with one setting swept. What a curve dominates is its
-hypervolume: the share of the box between the worst and the best observed values for which
-some point of the curve is at least as good in both metrics. A resampled curve may leave the box;
-what it dominates outside of it does not count, so that no share is above 1.
+much is preserved. A curve is a method with one setting swept. Its hypervolume is the share of
+the box between the worst and the best observed values that it dominates: where some point of
+the curve is at least as good in both metrics. A resampled curve may leave the box; only what it
+dominates inside counts, so no share is above 1.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from zerocon.reports.statistics import Floats, mean_of_runs, percentiles, resamp
 from zerocon.reports.store import Cells
 from zerocon.reports.summary import LEVEL, RESAMPLES, Column
 
-MARGIN = 0.1  # how far beyond the worst point the box reaches, in parts of its side
+MARGIN = 0.1  # the box extends beyond the worst point by this share of its side
 
 Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Strand:
-    """The runs of one curve: for each value of what is swept, the positions of its runs."""
+class CurveRuns:
+    """The runs of one curve: for each swept value, the positions of its runs."""
 
     name: str
     setting: str
@@ -39,7 +39,7 @@ class Strand:
 
 @dataclass(frozen=True)
 class Points:
-    """All points of all curves, in order. Values are [point, case], nan where there is nothing."""
+    """All points of all curves, in order. Values are [point, case], nan where missing."""
 
     x: Floats
     y: Floats
@@ -51,7 +51,7 @@ class Points:
         return np.stack([_sign(c) * _weighted(values, weights) for values, c in metrics], axis=-1)
 
     def counts(self) -> NDArray[np.int64]:
-        """Over how many cases each mean is, [point, 2]."""
+        """Number of cases of each mean, [point, 2]."""
         return np.stack([np.isfinite(self.x).sum(1), np.isfinite(self.y).sum(1)], axis=-1)
 
     def errors(self) -> Floats:
@@ -79,9 +79,9 @@ def _standard_errors(values: Floats) -> Floats:
 
 
 def hypervolume(gains: Floats, reference: Floats, ideal: Floats | None = None) -> Floats:
-    """Area dominated by points [..., point, 2] and better than `reference`, [...].
+    """Area dominated by points [..., point, 2], bounded by `reference`; shape [...].
 
-    With `ideal` only the area up to it: that of the box between the two.
+    With `ideal`, only the area inside the box between the two.
     """
     inside = gains if ideal is None else np.minimum(gains, ideal)
     above = np.maximum(inside - reference, 0.0)
@@ -93,7 +93,7 @@ def hypervolume(gains: Floats, reference: Floats, ideal: Floats | None = None) -
 
 
 def pareto(gains: Floats) -> Flags:
-    """Which points [point, 2] are not dominated: none is as good in both and better in one."""
+    """Return which points [point, 2] no other point dominates (as good in both, better in one)."""
     as_good = (gains[:, None] >= gains[None]).all(-1)  # [a, b]: a is as good as b in both
     better = (gains[:, None] > gains[None]).any(-1)
     return np.asarray(~(as_good & better).any(0))
@@ -101,7 +101,7 @@ def pareto(gains: Floats) -> Flags:
 
 @dataclass(frozen=True)
 class Volume:
-    """A curve's hypervolume as a share of the box, and how far it is behind the largest."""
+    """A curve's hypervolume as a share of the box, and its distance to the largest one."""
 
     share: float
     low: float
@@ -114,7 +114,7 @@ class Volume:
 def volumes(
     points: Points, members: Sequence[Sequence[int]], *, resamples: int, seed: int
 ) -> list[Volume]:
-    """The volume of each curve, given the positions of its points; intervals are over the cases."""
+    """The volume of each curve, given its points' positions; intervals are over the cases."""
     cases = points.x.shape[1]
     gains = points.means(np.full((1, cases), 1 / cases))[0]  # [point, 2]
     reference, ideal = box(gains)
@@ -126,7 +126,7 @@ def volumes(
             for means in map(points.means, resampling(cases, resamples, seed))
         ]
     )  # [resample, curve]
-    drawn = np.minimum(drawn, 1.0)  # sums round
+    drawn = np.minimum(drawn, 1.0)  # sums may round to above 1
     best = int(shares.argmax())
     low, high = _interval(drawn, shares, cases)
     behind = shares[best] - shares
@@ -136,7 +136,7 @@ def volumes(
 
 
 def _interval(drawn: Floats, estimate: Floats, cases: int) -> tuple[Floats, Floats]:
-    """Percentiles of what was drawn, widened to hold the estimate."""
+    """Percentiles of the resampled values, widened to include the estimate."""
     if cases < 2:
         return np.full_like(estimate, np.nan), np.full_like(estimate, np.nan)
     low, high = percentiles(drawn, cases, LEVEL)
@@ -144,21 +144,21 @@ def _interval(drawn: Floats, estimate: Floats, cases: int) -> tuple[Floats, Floa
 
 
 def box(gains: Floats) -> tuple[Floats, Floats]:
-    """The corners of the box: a little worse than the worst of all points, and the best."""
+    """The box's corners: slightly worse than the worst values, and the best values."""
     worst, ideal = gains.min(0), gains.max(0)
     side = np.where(ideal > worst, ideal - worst, 1.0)
     return worst - MARGIN * side, ideal
 
 
-def strands(
+def curve_runs(
     runs: Sequence[Run],
     by: Sequence[str],
     along: Sequence[str],
     curve_of: Mapping[str, str] | None = None,
-) -> list[Strand]:
-    """The runs as curves; without `by` and `along`, by what varies between the runs.
+) -> list[CurveRuns]:
+    """Group runs into curves; without `by` and `along`, by the settings that vary.
 
-    `curve_of` tells the curve of a run by the run's name instead.
+    `curve_of` maps run names to curves instead.
     """
     for name in (*by, *along):
         check_field(runs, name)
@@ -169,7 +169,7 @@ def strands(
         label = (curve_of[values[0]],) if curve_of else values
         curves.setdefault(label, []).append(position)
     ordered = sorted(curves.items(), key=_naturally)
-    return [_strand(_name(keys, label), runs, members, along) for label, members in ordered]
+    return [_curve_runs(_name(keys, label), runs, members, along) for label, members in ordered]
 
 
 def _naturally(item: tuple[tuple[str, ...], list[int]]) -> list[list[tuple[int, float, str]]]:
@@ -177,7 +177,7 @@ def _naturally(item: tuple[tuple[str, ...], list[int]]) -> list[list[tuple[int, 
 
 
 def _words(runs: Sequence[Run]) -> list[str]:
-    """Settings that are not numbers and vary between runs of one method; they separate curves."""
+    """Non-numeric settings that vary between runs of one method; they separate curves."""
     methods: dict[str, list[Run]] = {}
     for run in runs:
         methods.setdefault(run.field("method"), []).append(run)
@@ -196,32 +196,36 @@ def is_number(text: str) -> bool:
 
 
 def _name(keys: Sequence[str], label: Sequence[str]) -> str:
-    """The first value alone, the others with their setting's name."""
+    """The first value without, the others with their setting's name."""
     others = [
         f"{key.rpartition('.')[2]} {part}" for key, part in zip(keys[1:], label[1:], strict=True)
     ]
     return ", ".join([label[0], *others])
 
 
-def _strand(name: str, runs: Sequence[Run], members: Sequence[int], along: Sequence[str]) -> Strand:
+def _curve_runs(
+    name: str, runs: Sequence[Run], members: Sequence[int], along: Sequence[str]
+) -> CurveRuns:
     swept = varying([runs[position] for position in members])
     swept.pop("seed", None)
     chosen = [setting for setting in along if setting in swept] or list(swept)
     if not along and len(swept) > 1:
         raise ConfigError(
-            f"the runs of {name} differ in {', '.join(swept)}: say with --along which of them is "
-            "the curve's setting, or part the runs with --by"
+            f"the runs of {name} differ in {', '.join(swept)}: choose the curve's setting with "
+            "--along, or separate the runs with --by"
         )
     if not chosen:
-        return Strand(name, "", {"": list(members)})
+        return CurveRuns(name, "", {"": list(members)})
     points: dict[str, list[int]] = {}
     for position in members:
         points.setdefault(runs[position].field(chosen[0]), []).append(position)
-    return Strand(name, chosen[0], dict(sorted(points.items(), key=lambda item: natural(item[0]))))
+    return CurveRuns(
+        name, chosen[0], dict(sorted(points.items(), key=lambda item: natural(item[0])))
+    )
 
 
-def points_of(curves: Sequence[Strand], cells: Cells, columns: tuple[Column, Column]) -> Points:
-    """Every point's values; where it has several runs, each case's mean over them."""
+def points_of(curves: Sequence[CurveRuns], cells: Cells, columns: tuple[Column, Column]) -> Points:
+    """Return each point's values: each case's mean over the point's runs."""
     values = [cells.values[str(column["name"])] for column in columns]
     positions = [members for curve in curves for members in curve.points.values()]
     x, y = (np.stack([mean_of_runs(v[members]) for members in positions]) for v in values)
@@ -230,22 +234,22 @@ def points_of(curves: Sequence[Strand], cells: Cells, columns: tuple[Column, Col
 
 @dataclass(frozen=True)
 class Frontier:
-    """All that is shown of some curves."""
+    """Everything shown about a set of curves."""
 
     curves: Sequence[Curve]
     columns: tuple[Column, Column]
     volumes: Sequence[Volume]
     on_front: Flags  # [point]
-    corners: tuple[Floats, Floats]  # of the box, in the metrics' own units
-    counts: NDArray[np.int64]  # cases of each mean, [point, 2]
-    infinite: NDArray[np.int64]  # values that were left out of each mean, [point, 2]
+    corners: tuple[Floats, Floats]  # of the box, in the metrics' units
+    counts: NDArray[np.int64]  # number of cases of each mean, [point, 2]
+    infinite: NDArray[np.int64]  # number of infinite values left out of each mean, [point, 2]
 
 
 def frontier_of(
     runs: Sequence[Run],
     columns: tuple[Column, Column],
     cells: Cells,
-    curves: Sequence[Strand],
+    curves: Sequence[CurveRuns],
     *,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -258,7 +262,7 @@ def frontier_of(
         names = [f"{c.name} {value}".strip() for c in curves for value in c.points]
         raise ConfigError(
             f"{names[at]} has no case in which {columns[0]['name']} and {columns[1]['name']} "
-            "could be measured: it has no place in the frontier"
+            "could both be measured, so it can't be placed on the frontier"
         )
     ends = np.cumsum([0, *(len(curve.points) for curve in curves)])
     members = [range(a, b) for a, b in pairwise(ends)]
@@ -275,16 +279,16 @@ def frontier_of(
 
 
 def _infinite(
-    curves: Sequence[Strand], cells: Cells, columns: tuple[Column, Column]
+    curves: Sequence[CurveRuns], cells: Cells, columns: tuple[Column, Column]
 ) -> NDArray[np.int64]:
-    """How many values of each point's runs are infinite, [point, 2]."""
+    """Number of infinite values among each point's runs, [point, 2]."""
     found = [np.isinf(cells.values[str(column["name"])]).sum(1) for column in columns]
     positions = [members for curve in curves for members in curve.points.values()]
     return np.array([[int(of_runs[members].sum()) for of_runs in found] for members in positions])
 
 
-def _curve(strand: Strand, means: Floats, errors: Floats) -> Curve:
+def _curve(swept: CurveRuns, means: Floats, errors: Floats) -> Curve:
     return Curve(
-        strand.name, strand.setting, list(strand.points),
+        swept.name, swept.setting, list(swept.points),
         means[:, 0], means[:, 1], errors[:, 0], errors[:, 1],
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Curves of methods over their strength, as a picture."""
+"""Plot of trade-off curves."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from zerocon.reports.summary import Column
 
 Floats = NDArray[np.float64]
 
-# Okabe and Ito's colours, which nearly everybody can tell apart; markers help the others.
+# Okabe and Ito's colour-blind safe colours, with different markers in addition.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One method over its setting, in the metrics' own units. All arrays are [point]."""
+    """One method over the swept setting, in the metrics' units. All arrays are [point]."""
 
     name: str
-    setting: str  # what is swept; "" for points that no line joins
+    setting: str  # the swept setting; "" for unconnected points
     values: Sequence[str]
     x: Floats
     y: Floats
@@ -36,9 +36,9 @@ class Curve:
 
 
 def draw(path: Path, curves: Sequence[Curve], x: Column, y: Column, front: Floats) -> None:
-    """Better is up and to the right. `front` are the points on the common front, [point, 2]."""
+    """Draw with better up and to the right. `front`: the points on the common front, [point, 2]."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with rc_context({"text.parse_math": False}):  # a name may have dollar signs
+    with rc_context({"text.parse_math": False}):  # names may contain dollar signs
         _figure(curves, x, y, front).savefig(path)
 
 
@@ -48,7 +48,7 @@ def _figure(curves: Sequence[Curve], x: Column, y: Column, front: Floats) -> Fig
     axes = figure.subplots()
     axes.margins(0.08)
     for position, curve in enumerate(curves):
-        again, place = divmod(position, len(COLORS))  # a colour's second time has another marker
+        again, place = divmod(position, len(COLORS))  # a colour used again gets another marker
         _curve(axes, curve, COLORS[place], MARKERS[(place + again) % len(MARKERS)])
     _front(axes, front, x, y)
     for axis, column, turn in (
@@ -61,7 +61,7 @@ def _figure(curves: Sequence[Curve], x: Column, y: Column, front: Floats) -> Fig
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    if len(curves) > len(COLORS):  # too many to be clear of the points
+    if len(curves) > len(COLORS):  # a legend inside would cover points
         figure.legend(frameon=False, fontsize=9, loc="outside right upper")
     else:
         axes.legend(frameon=False, fontsize=9, loc="best")
@@ -83,7 +83,7 @@ def _curve(axes: Axes, curve: Curve, color: str, marker: str) -> None:
 
 
 def _front(axes: Axes, front: Floats, x: Column, y: Column) -> None:
-    """A step line along the points that no other one beats in both metrics."""
+    """Draw a step line along the points that no other point dominates."""
     order = front[np.argsort(front[:, 0] * (1 if x["better"] == "higher" else -1))]
     axes.plot(
         order[:, 0], order[:, 1], drawstyle="steps-pre", color="#888888", linestyle="--",

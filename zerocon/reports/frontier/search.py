@@ -1,4 +1,4 @@
-"""What a search found: the trials that no other one beats, and all of them drawn."""
+"""Results of a search: a table of the trials on the Pareto front, and a plot of all trials."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from zerocon.ledger.records import read_records
 from zerocon.ledger.run_directory import ORIGIN as FILE
 from zerocon.reports.comparison import same_cases
 from zerocon.reports.evaluation import evaluation_of
-from zerocon.reports.frontier.curves import Strand, frontier_of
+from zerocon.reports.frontier.curves import CurveRuns, frontier_of
 from zerocon.reports.frontier.plot import draw
 from zerocon.reports.frontier.table import chosen, front_of
 from zerocon.reports.layout import UNLIMITED, Cell, Grid, label, listed, ranks_of, value, wrapped
@@ -25,11 +25,11 @@ from zerocon.reports.runs import Run, columns_of, find_runs, short_names
 from zerocon.reports.summary import Column, Group, summarize
 from zerocon.reports.table import TERMINAL
 
-RESAMPLES = 100  # of intervals that are not shown here
+RESAMPLES = 100  # few: the intervals are not shown here
 
 
 class Trial(Protocol):
-    """Settings that a search tried, and what came of it."""
+    """Settings that a search tried, and the outcome."""
 
     @property
     def number(self) -> int: ...
@@ -41,12 +41,12 @@ class Trial(Protocol):
     def error(self) -> str: ...
     @property
     def run(self) -> str:
-        """The name of its run's directory; "" where there is none."""
+        """The name of its run's directory; "" without one."""
         ...
 
 
 class Found(Protocol):
-    """All that a search knows."""
+    """A search's trials and folders."""
 
     @property
     def root(self) -> Path: ...
@@ -59,7 +59,7 @@ class Found(Protocol):
 
 
 def describe(experiment: Experiment, found: Found, plot: Path, form: str = TERMINAL) -> None:
-    """How the trials ended, a row for each one on the front, and where all are drawn."""
+    """Print how the trials ended, a row per trial on the front, and the plot's path."""
     search = experiment.search
     assert search is not None
     console = Console(soft_wrap=True)
@@ -67,7 +67,7 @@ def describe(experiment: Experiment, found: Found, plot: Path, form: str = TERMI
     for said in map(text, _counts(found)):
         console.print(said, highlight=False, markup=False)
     if not _places(found, found.front):
-        console.print("There is no front: no trial came to an end.")
+        console.print("There is no front: no trial finished.")
         return
     if form != TERMINAL:
         console.print()  # between a paragraph and a table
@@ -76,7 +76,9 @@ def describe(experiment: Experiment, found: Found, plot: Path, form: str = TERMI
     if len(search.objectives) == 2:
         _draw(found, search, plot)
         console.print(
-            f"\n{text(f'All trials, by their numbers: {plot}')}", highlight=False, markup=False
+            f"\n{text(f'All trials with their numbers: {plot}')}",
+            highlight=False,
+            markup=False,
         )
 
 
@@ -88,7 +90,7 @@ def _counts(found: Found) -> list[str]:
     said += [f"trial {t.number + 1} failed: {t.error}" for t in found.trials if t.error]
     gone = [str(t.number + 1) for t in found.trials if t.run and not _is_there(found, t)]
     if gone:
-        said.append(f"The runs of trials {', '.join(gone)} are gone; what follows is without them.")
+        said.append(f"The runs of trials {', '.join(gone)} are missing and left out below.")
     return said
 
 
@@ -97,13 +99,13 @@ def _is_there(found: Found, trial: Trial) -> bool:
 
 
 def _places(found: Found, trials: Sequence[Trial]) -> list[Path]:
-    """The directories of their runs, each once."""
+    """The directories of the trials' runs, without duplicates."""
     there = [trial for trial in trials if trial.run and _is_there(found, trial)]
     return list(dict.fromkeys(found.root / trial.run for trial in there))
 
 
 def _front(found: Found, search: Search, names: Sequence[str], width: int) -> list[Grid]:
-    """The trials on the front with settings and results, ordered by the first objective."""
+    """A table of the trials on the front, ordered by the first objective."""
     runs = find_runs(_places(found, found.front))
     columns = columns_of(runs, list(dict.fromkeys([*search.objectives, *names])))
     known = [(run, summarize(read_records(run.directory), columns).overall) for run in runs]
@@ -120,7 +122,7 @@ def _front(found: Found, search: Search, names: Sequence[str], width: int) -> li
 
 
 def _how_many(groups: Sequence[Group], columns: Sequence[Column]) -> list[str]:
-    """Over how many cases the means are; of each column where that is not all of them."""
+    """Note the means' numbers of cases, for each column that lacks some."""
     cases = [group.cases for group in groups]
     said = [f"means ± standard error over cases: n = {listed(cases)}"]
     for column in columns:
@@ -150,13 +152,13 @@ def _draw(found: Found, search: Search, plot: Path) -> None:
     for place, run in enumerate(runs):
         points = front if run.directory.name in best else others
         points[_numbers(found, run)] = [place]
-    kinds = {"other trials": others, "trials on the front": front}  # drawn last, on top
-    groups = [Strand(kind, "", points) for kind, points in kinds.items() if points]
+    kinds = {"other trials": others, "trials on the front": front}  # the last kind is drawn on top
+    groups = [CurveRuns(kind, "", points) for kind, points in kinds.items() if points]
     made = frontier_of(runs, (x, y), cells, groups, resamples=RESAMPLES)
     draw(plot, made.curves, x, y, front_of(made))
 
 
 def _numbers(found: Found, run: Run) -> str:
-    """Trials of the same settings are one row and one point."""
+    """Numbers of the run's trials: trials with equal settings share a row and a point."""
     own = [trial for trial in found.trials if trial.run == run.directory.name]
     return ", ".join(str(trial.number + 1) for trial in own)

@@ -1,4 +1,4 @@
-"""`zerocon frontier`: the curves of some runs, printed and drawn."""
+"""`zerocon frontier`: runs' trade-off curves, printed and drawn."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.console import Console
 from zerocon.core.checks import ConfigError, one_of
 from zerocon.reports.comparison import same_cases
 from zerocon.reports.evaluation import evaluation_of
-from zerocon.reports.frontier.curves import Frontier, Strand, frontier_of, strands
+from zerocon.reports.frontier.curves import CurveRuns, Frontier, curve_runs, frontier_of
 from zerocon.reports.frontier.plot import Curve, draw
 from zerocon.reports.layout import NOTHING, Cell, Grid, label, listed
 from zerocon.reports.render import to_csv, write
@@ -39,11 +39,11 @@ def frontier(
     plot: Path | None = None,
     form: str = TERMINAL,
 ) -> None:
-    """Print the curves and what they dominate; draw them."""
+    """Print the curves and their hypervolumes, and draw the curves."""
     one_of("--format", form, CHOICES)
     runs = find_runs(patterns)
     columns = chosen(runs, x, PRESERVATION, "--x"), chosen(runs, y, SUCCESS, "--y")
-    curves = strands(runs, by, along, curve_of)
+    curves = curve_runs(runs, by, along, curve_of)
     cells, notes = same_cases(runs, columns, intersection=intersection)
     made = frontier_of(runs, columns, cells, curves, resamples=resamples, seed=seed)
     if plot is not None:
@@ -65,7 +65,7 @@ def chosen(runs: Sequence[Run], name: str | None, usual: Sequence[str], option: 
         raise ConfigError(f"{asked}; choose with {option} from: {', '.join(known)}")
     column = known[names[0]]
     if not column["better"]:
-        raise ConfigError(f"of {names[0]} neither more nor less is better: it makes no frontier")
+        raise ConfigError(f"{names[0]} has no better direction, so it can't make a frontier")
     return column
 
 
@@ -74,12 +74,12 @@ def front_of(made: Frontier) -> Floats:
     return all_points[made.on_front]
 
 
-def _gathered(runs: Sequence[Run], curves: Sequence[Strand]) -> list[str]:
+def _gathered(runs: Sequence[Run], curves: Sequence[CurveRuns]) -> list[str]:
     several = [[runs[i] for i in members] for c in curves for members in c.points.values()]
     differ = dict.fromkeys(name for point in several for name in varying(point))
     if not differ:
         return []
-    return [f"a point of several runs averages each case over {', '.join(differ)} first"]
+    return [f"where a point has several runs, each case is first averaged over {', '.join(differ)}"]
 
 
 def frontier_grids(made: Frontier, resamples: int, seed: int, notes: Sequence[str]) -> list[Grid]:
@@ -105,14 +105,14 @@ def frontier_grids(made: Frontier, resamples: int, seed: int, notes: Sequence[st
 
 
 def _how_many(made: Frontier) -> list[str]:
-    """Over how many cases the means are, and what was left out of them."""
+    """Note the means' numbers of cases, and the values left out."""
     named = list(zip(made.columns, made.counts.T, made.infinite.T, strict=True))[::-1]
     ns = [f"{listed(n.tolist())} for {column['name']}" for column, n, _ in named]
     alike = made.counts.min() == made.counts.max()
     over = f"n = {made.counts.max()}" if alike else f"n = {', '.join(ns)}"
     infinite = [
-        f"{column['name']}: {int(left.sum())} infinite values are not in the means, which are "
-        "therefore too low"
+        f"{column['name']}: {int(left.sum())} infinite values are left out of the means, which "
+        "are therefore too low"
         for column, _, left in named
         if left.any()
     ]

@@ -1,1 +1,1 @@
-"""A run to look at: a page that sorts and filters, and a contact sheet."""
+"""A run's pictures: a page that sorts and filters, and a contact sheet."""

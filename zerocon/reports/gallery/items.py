@@ -1,4 +1,4 @@
-"""A case's pictures, made ready to be shown."""
+"""Prepare a case's pictures for display."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from PIL import Image, ImageChops, ImageFilter
 from zerocon.core.records import Record
 
 OUTLINE = (255, 0, 150)
-_LARGEST = 256  # bigger pictures are shown smaller: a gallery holds thousands
-_LOSSLESS = 128  # up to here every pixel is meant to be seen
+_LARGEST = 256  # larger pictures are scaled down: a gallery holds thousands
+_LOSSLESS = 128  # pictures up to this size keep every pixel
 
 _MOST_COMPARED = 250_000  # pairs of words of two prompts
 _TO_BLACK_AND_WHITE = [0] * 128 + [255] * 128
@@ -26,14 +26,14 @@ Picture = Image.Image | bytes  # bytes: an encoded picture file
 
 @dataclass(frozen=True, eq=False)
 class GalleryItem:
-    """One case and what there is to see of it."""
+    """One case's record and pictures."""
 
     record: Record
     source: Picture | None = None
     edited: Picture | None = None
     ground_truth: Picture | None = None
     mask: Picture | None = None  # white = region to edit
-    later: Callable[[], GalleryItem] | None = None  # reads the pictures when they are looked at
+    later: Callable[[], GalleryItem] | None = None  # reads the pictures when they are needed
 
 
 def shown(item: GalleryItem) -> dict[str, Image.Image]:
@@ -50,7 +50,7 @@ def shown(item: GalleryItem) -> dict[str, Image.Image]:
 
 
 def _opened(picture: Picture | None) -> Image.Image | None:
-    """None also for a broken file, which may be the reason why the case failed."""
+    """Return None also for a broken file, which may be why the case failed."""
     try:
         if isinstance(picture, bytes):
             picture = Image.open(io.BytesIO(picture))
@@ -60,7 +60,7 @@ def _opened(picture: Picture | None) -> Image.Image | None:
 
 
 def reduced(picture: Image.Image) -> Picture:
-    """A large picture, made smaller and encoded, so that those of a whole run fit in memory."""
+    """Scale down and encode a large picture, so that a whole run's pictures fit in memory."""
     if max(picture.size) <= _LARGEST:
         return picture
     small = picture.convert("RGB")
@@ -102,7 +102,7 @@ def is_small(picture: Image.Image) -> bool:
 
 
 def enlarged(picture: Image.Image, side: int) -> Image.Image:
-    """At most `side` pixels; a whole number of times, pixel by pixel, when it is enlarged."""
+    """Scale to at most `side` pixels; enlarge only by whole factors, without interpolation."""
     times = side // max(picture.size)
     if times >= 1:
         size = (picture.width * times, picture.height * times)
@@ -113,7 +113,7 @@ def enlarged(picture: Image.Image, side: int) -> Image.Image:
 
 
 def changed_words(source: str, target: str) -> tuple[Pieces, Pieces]:
-    """Both prompts in pieces, each with whether the other prompt lacks it."""
+    """Split both prompts into pieces, each with whether the other prompt lacks it."""
     a, b = source.split(), target.split()
     if len(a) * len(b) > _MOST_COMPARED:
         return _ends_alike(a, b)
@@ -125,14 +125,14 @@ def changed_words(source: str, target: str) -> tuple[Pieces, Pieces]:
 
 
 def _ends_alike(a: Sequence[str], b: Sequence[str]) -> tuple[Pieces, Pieces]:
-    """For very long prompts: mark all between the common first and last words as changed."""
+    """For very long prompts: mark everything between the common first and last words."""
     start = _alike(a, b)
     end = _alike(a[start:][::-1], b[start:][::-1])
     return _middle(a, start, len(a) - end), _middle(b, start, len(b) - end)
 
 
 def _alike(a: Sequence[str], b: Sequence[str]) -> int:
-    """How many words at the start are the same in both."""
+    """Count the equal words at the start of both."""
     same = (x == y for x, y in zip(a, b, strict=False))
     return sum(1 for _ in takewhile(bool, same))
 
@@ -142,7 +142,7 @@ def _middle(words: Sequence[str], start: int, end: int) -> Pieces:
 
 
 def _pieces(runs: Sequence[tuple[Sequence[str], bool]]) -> Pieces:
-    """Words joined again; the blanks between the pieces belong to neither."""
+    """Join words to pieces; the spaces between pieces belong to neither."""
     pieces: Pieces = []
     for words, changed in runs:
         if words:

@@ -1,7 +1,7 @@
-"""A run to look at: a contact sheet, and a page that sorts, filters and opens offline.
+"""A run's gallery: a contact sheet, and a page that sorts, filters and opens offline.
 
-The page holds everything it shows. It is whole without its script (which sorts and
-filters), and it forbids itself every request by its own content security policy.
+The page contains everything it shows. It is complete without its script (which sorts and
+filters), and its content security policy forbids every request.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from zerocon.reports.summary import Column
 
 __all__ = ["GalleryItem", "write_gallery"]
 
-_CARDS = "<!-- cards -->"  # no title or name has this: they are escaped
+_CARDS = "<!-- cards -->"  # titles and names can't contain this: they are escaped
 _CRISP = ' class="small"'
 WORDS = {"higher": "higher is better", "lower": "lower is better", "": ""}
 
@@ -37,9 +37,9 @@ def write_gallery(
     png_cases: int = 40,
     html_cases: int = 1000,
 ) -> None:
-    """Write `gallery.png` and `gallery.html`, of the first cases when there are more.
+    """Write `gallery.png` and `gallery.html`, at most of the first cases.
 
-    Columns that no case has a value of are left out: what needs a ground truth where there is none.
+    Columns without any value are left out, such as those that need a missing ground truth.
     """
     columns = [column for column in columns if _has_values(items, str(column["name"]))]
     write_atomic(directory / "gallery.png", contact_sheet(items[:png_cases], title))
@@ -58,7 +58,7 @@ def gallery_page(items: Sequence[GalleryItem], columns: Sequence[Column], title:
 def _page_in_pieces(
     items: Sequence[GalleryItem], columns: Sequence[Column], title: str, total: int | None = None
 ) -> Iterator[str]:
-    """The page, case by case: with all pictures it is too large to be held in memory."""
+    """Yield the page case by case: with all pictures it does not fit in memory."""
     template = Template((files("zerocon.reports.gallery") / "page.html").read_text("utf-8"))
     frame = template.substitute(
         title=escape(title),
@@ -110,7 +110,7 @@ def _card(item: GalleryItem, index: int, columns: Sequence[Column]) -> str:
 
 
 def _sortable(metrics: Mapping[str, float]) -> str:
-    """Numbers for the script; JSON has no infinity, and 1e999 reads as one."""
+    """Numbers for the script. JSON has no infinity, but 1e999 is read as infinity."""
     known = {name: value for name, value in metrics.items() if not math.isnan(value)}
     return "{" + ",".join(f"{json.dumps(k)}:{literal(v)}" for k, v in known.items()) + "}"
 

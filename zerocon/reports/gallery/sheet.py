@@ -1,4 +1,4 @@
-"""The contact sheet: one PNG to look at first."""
+"""The contact sheet: one PNG with all cases."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from zerocon.reports.gallery.items import GalleryItem, changed_words, enlarged, shown
 
-SIDE = 144  # of a picture; whatever is smaller is enlarged a whole number of times
+SIDE = 144  # of a picture; smaller pictures are enlarged by whole factors
 GAP = 6
-BLOCK_GAP = 26  # between cases that stand side by side
+BLOCK_GAP = 26  # between neighbouring cases
 LINE = 17
 TEXT = 13
 INK, PALE, PAPER, CHANGED, FAILED = "#1c1c1e", "#75757a", "#ffffff", "#0a58ca", "#c0261c"
@@ -123,7 +123,7 @@ def _write(
     pieces: Sequence[tuple[str, str]],
     width: int,
 ) -> None:
-    """One line of pieces in their colours, cut where the room ends."""
+    """Write one line of coloured pieces, cut at `width`."""
     font, (x, y) = _font(TEXT), corner
     right = x + width
     for text, color in pieces:
@@ -135,7 +135,7 @@ def _write(
 
 
 def _clipped(draw: ImageDraw.ImageDraw, text: str, font: Font, room: float) -> str:
-    """As much of the text as fits. Only a little more than that is ever measured."""
+    """Return as much of the text as fits, without measuring much more than that."""
 
     def fits(count: int) -> bool:
         mark = "…" if count < len(text) else ""

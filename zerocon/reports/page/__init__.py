@@ -1,1 +1,1 @@
-"""`zerocon report`: one page about several runs."""
+"""`zerocon report`: a page about several runs."""

@@ -1,4 +1,4 @@
-"""Pictures for a page of limited size: as many as fit, and as large as fits."""
+"""Choose and encode as many pictures, as large, as a page of limited size can hold."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import TypeVar
 from PIL import Image
 
 Open = Callable[[], Image.Image | None]
-Shots = Mapping[Hashable, Mapping[Hashable, Open]]  # case -> key of a picture -> it
+Shots = Mapping[Hashable, Mapping[Hashable, Open]]  # case -> key of a picture -> opener
 Thing = TypeVar("Thing")
 
-_IN_AN_ADDRESS = 4 / 3  # base64
-_SAFELY = 0.92  # a sample says how large all will be, about
+_IN_AN_ADDRESS = 4 / 3  # size of base64 text relative to its bytes
+_SAFELY = 0.92  # margin: the total size is estimated from a sample
 _SAMPLE = 48
 
 
 @dataclass(frozen=True)
 class Level:
-    """How a picture is kept: its longer side, and its quality; None keeps every pixel."""
+    """A picture's maximum side and WebP quality; None is lossless."""
 
     side: int
     quality: int | None
@@ -41,7 +41,7 @@ class Level:
 
 
 LEVELS = (
-    Level(128, None),  # for pictures that are no larger
+    Level(128, None),  # only for pictures of at most this size
     Level(256, 85),
     Level(192, 80),
     Level(128, 78),
@@ -52,18 +52,18 @@ LEVELS = (
 
 @dataclass(frozen=True)
 class Album:
-    """Encoded pictures by their keys; `cases` is how many cases have any."""
+    """Encoded pictures by their keys; `cases` is the number of cases with pictures."""
 
     pictures: Mapping[Hashable, bytes]
     level: Level
     cases: int
-    pixels: bool  # are they so small that every pixel is meant to be seen?
+    pixels: bool  # whether pictures are so small that pixels should stay sharp when enlarged
 
 
 def album(shots: Shots, room: float) -> Album:
-    """The pictures of each case, at the best level at which they take at most `room` bytes.
+    """Encode each case's pictures at the best level that takes at most `room` bytes.
 
-    Where even the smallest are too many, evenly spread cases have pictures and others none.
+    If even the lowest level takes more, only evenly spaced cases have pictures.
     """
     free = room / _IN_AN_ADDRESS
     sample = _sample(shots)

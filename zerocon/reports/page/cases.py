@@ -1,4 +1,4 @@
-"""The report's gallery: what each variant made of the same case, side by side."""
+"""The report's gallery: the edits of all variants for each case, side by side."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from zerocon.reports.summary import Column
 
 MOST_VARIANTS = 24  # side by side
 MOST_CASES = 1000
-MOST_ACROSS = 4  # variants of one setting that share a line
+MOST_ACROSS = 4  # most values of one setting in a line
 NO_RUN = -1
 _ASKED = {"source": "source", "ground truth": "truth", "mask": "mask"}  # shown as -> named
 
-Lookup = Callable[[str], Mapping[str, Image.Image]]  # a case's source, truth and mask
+Lookup = Callable[[str], Mapping[str, Image.Image]]  # case -> its source, truth and mask
 
 
 @dataclass(frozen=True)
 class Shown:
-    """One case, with the record of each variant that has it, by the variant's position."""
+    """One case, with the records of the variants that have it, by the variants' positions."""
 
     dataset: str
     case: str
@@ -50,7 +50,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Choice:
-    """A group of check boxes: a variant is shown if its value is ticked."""
+    """A group of checkboxes: a variant is shown if its value is ticked."""
 
     name: str
     values: Sequence[str]
@@ -58,7 +58,7 @@ class Choice:
 
 
 def cases_of(runs: Sequence[Run], records: Sequence[Sequence[Record]]) -> list[Shown]:
-    """All cases in the datasets' order. Cases are the same only if the dataset's content is."""
+    """All cases in the datasets' order. Equal names are one case only in equal datasets."""
     found: dict[tuple[str, str], dict[int, Record]] = {}
     for position, (run, of_run) in enumerate(zip(runs, records, strict=True)):
         place = {case: i for i, case in enumerate(run.origin.case_ids)}
@@ -78,7 +78,7 @@ def cards(
     lookups: Mapping[str, Lookup],
     room: float,
 ) -> str:
-    """Controls and a card for each case. `room` is what the pictures may take, in bytes."""
+    """Controls, and a card per case. The pictures take at most `room` bytes."""
     some = variants.part(variants.runs[:MOST_VARIANTS])
     every = cases_of(some.runs, records[:MOST_VARIANTS])
     cases = every[:MOST_CASES]
@@ -96,18 +96,18 @@ def cards(
 
 
 def _limits(variants: Variants, every: int, shown: int, kept: Album) -> list[str]:
-    said = [f"pictures are {kept.level.words()}"] if kept.pictures else ["there are no pictures"]
+    said = [f"pictures are {kept.level.words()}"] if kept.pictures else ["no pictures"]
     if len(variants.runs) > MOST_VARIANTS:
         said.append(f"the first {MOST_VARIANTS} of {len(variants.runs)} variants")
     if every > shown:
         said.append(f"the first {shown} of {every} cases")
     if kept.cases < shown:
-        said.append(f"to keep the page small, {kept.cases} of {shown} cases have their pictures")
+        said.append(f"to limit the page's size, {kept.cases} of {shown} cases have pictures")
     return ["; ".join(said)]
 
 
 def _shots(variants: Variants, one: Shown, lookup: Lookup | None) -> dict[Hashable, Open]:
-    """How to open each picture of a case. Source, truth and mask are shared by all variants."""
+    """Functions that open a case's pictures. All variants share source, truth and mask."""
     shots: dict[Hashable, Open] = {}
     if lookup is not None:
         item, names = _request(one, lookup(one.case))
@@ -131,14 +131,14 @@ def _part(item: GalleryItem, name: str) -> Image.Image | None:
 
 
 def _edited(file: Path, record: Record) -> Image.Image | None:
-    """None where the file is gone or broken: the report shows what there is."""
+    """Return None for a missing or broken file: the report shows the other pictures."""
     if not file.exists():
         return None
     return seen(GalleryItem(record, edited=file.read_bytes())).get("edited")
 
 
 class Layout:
-    """How a card is laid out: two swept settings make rows and columns."""
+    """A card's layout: with two swept settings, rows and columns."""
 
     def __init__(self, variants: Variants, columns: Sequence[Column], kept: Album) -> None:
         self._variants, self._columns, self._kept = variants, columns, kept
@@ -232,12 +232,12 @@ def _choices(variants: Variants) -> list[Choice]:
 
 
 def _order(choices: Sequence[Choice], runs: int) -> tuple[list[int | None], bool]:
-    """The variants row by row, None for a combination not run; and whether they form a grid."""
+    """The variants row by row, None for a missing combination; and whether they form a grid."""
     at: dict[tuple[str, ...], list[int]] = {}
     for position in range(runs):
         at.setdefault(tuple(c.of_run[position] for c in choices), []).append(position)
     if any(len(several) > 1 for several in at.values()):
-        return list(range(runs)), False  # several runs of one combination, as over seeds
+        return list(range(runs)), False  # several runs of one combination, such as seeds
     points = product(*(c.values for c in choices))
     return [at[point][0] if point in at else None for point in points], len(choices) == 2
 

@@ -1,5 +1,4 @@
-"""What a report says about its runs beside their numbers: what was asked, what it cost, where
-the numbers come from, and what failed."""
+"""A report's sections beside the results: settings, costs, provenance, failures."""
 
 from __future__ import annotations
 
@@ -20,7 +19,7 @@ _MIB = 2**20
 
 
 def asked(variants: Variants) -> str:
-    """The settings that differ, with their values, and those that all runs share."""
+    """The settings that differ, with their values, and the common settings."""
     apart = {name: ", ".join(values) for name, values in variants.differ.items()}
     first = variants.runs[0]
     shared = {
@@ -43,7 +42,7 @@ def asked(variants: Variants) -> str:
 
 
 def _progress(variants: Variants) -> str:
-    """Name the runs that are unfinished or still running."""
+    """List the runs that are unfinished or still running."""
     states = [(label, RunDirectory(r.directory).status()) for label, r in _named(variants)]
     return notes(
         [f"{label} is {s.words()}" for label, s in states if s.left or s.state == "running"]
@@ -55,7 +54,7 @@ def _named(variants: Variants) -> list[tuple[str, Run]]:
 
 
 def failures(variants: Variants, records: Sequence[Sequence[Record]]) -> str:
-    """Every failed case and why; of a case that was tried again, the last attempt counts."""
+    """Every failed case with its error; of repeated attempts the last counts."""
     found = [
         (label, record)
         for label, of_run in zip(variants.labels, records, strict=True)
@@ -64,7 +63,7 @@ def failures(variants: Variants, records: Sequence[Sequence[Record]]) -> str:
     ]
     if not found:
         return notes(["no case failed"])
-    header = [head(name, key=True) for name in ("variant", "case", "edit type", "what happened")]
+    header = [head(name, key=True) for name in ("variant", "case", "edit type", "error")]
     rows = [
         [
             cell(text, key=True)
@@ -82,8 +81,8 @@ _COSTS = (
     "seconds, inversion",
     "seconds, editing",
     "U-Net forward",
-    "of it inversion",
-    "of it the source beside the edit",
+    "of these, inversion",
+    "of these, source branch",
     "U-Net backward",
     "forward per case",
     "peak memory (MiB)",
@@ -99,8 +98,8 @@ def cost(variants: Variants, records: Sequence[Sequence[Record]]) -> str:
     header = [head("variant", key=True), *(head(name, better="lower") for name in _COSTS)]
     said = [
         (
-            "seconds: of the sessions' work where it was recorded, else of the cases; U-Net: rows, "
-            "one case once through. An inversion that another run had left in the cache costs "
+            "seconds: of the recorded sessions, or else of the cases; U-Net: rows, that is "
+            "single-case evaluations. An inversion that another run left in the cache costs "
             "nothing"
         )
     ]
@@ -138,7 +137,7 @@ def _sum(sessions: Sequence[Mapping[str, Any]], what: str, stage: str | None = N
 
 
 def provenance(variants: Variants) -> str:
-    """What all runs share once, and a table of what they don't."""
+    """A list of what all runs share, and a table of the differences."""
     known = [_origin(run) for run in variants.runs]
     names = list(dict.fromkeys(name for one in known for name in one))
     apart = [name for name in names if len({one.get(name, NOTHING) for one in known}) > 1]
@@ -153,7 +152,7 @@ def provenance(variants: Variants) -> str:
 
 
 def _answer(said: bool | None) -> str:
-    return "not said" if said is None else "yes" if said else "no"
+    return "unknown" if said is None else "yes" if said else "no"
 
 
 def _origin(run: Run) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Pieces of the report's page."""
+"""HTML elements of the report's page."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def section(name: str, title: str, *parts: str) -> str:
 def table(
     header: Sequence[str], rows: Sequence[Sequence[str]], *, name: str = "", keys: int = 1
 ) -> str:
-    """`header` and `rows` are whole cells, as `head` and `cell` make them."""
+    """`header` and `rows` hold complete cells, made by `head` and `cell`."""
     body = "\n".join(f"<tr>{''.join(row)}</tr>" for row in rows)
     sortable = f' id="{name}" class="sortable"' if name else ""
     return (
@@ -42,7 +42,7 @@ def head_of(column: Column) -> str:
 def cell(
     text: str, *, key: bool = False, value: float | None = None, rank: int = 0, under: str = ""
 ) -> str:
-    """`value` is what the column sorts by, where that is not the text; `under` stands below."""
+    """`value`: sort key, if not the text; `under`: a second line."""
     inner = (escape(text), f"<b>{escape(text)}</b>", f"<u>{escape(text)}</u>")[rank]
     small = f"<small>{escape(under)}</small>" if under else ""
     sorts = f' data-v="{number(value)}"' if value is not None else ""
@@ -68,7 +68,7 @@ def details(summary: str, body: str) -> str:
 
 
 def pairs(named: Mapping[str, str]) -> str:
-    """Names and values, as a list that wraps."""
+    """Names and values as a list that wraps."""
     items = "".join(
         f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>"
         for name, value in named.items()
@@ -77,7 +77,7 @@ def pairs(named: Mapping[str, str]) -> str:
 
 
 def number(value: float) -> str:
-    """For the script: JSON has no infinity, but reads 1e999 as one; nan is null."""
+    """A number for the script. JSON has no infinity, but reads 1e999 as infinity; nan is null."""
     if math.isnan(value):
         return "null"
     if math.isinf(value):
@@ -98,6 +98,6 @@ def uri(data: bytes, kind: str) -> str:
 
 
 def plot(svg: bytes, said: str, name: str = "") -> str:
-    """A drawing as a data URI, so that ids of different drawings don't clash."""
+    """A drawing as a data URI, so that ids of several drawings do not clash."""
     image = f'<img src="{uri(svg, "svg+xml")}" alt="{escape(said)}">'
     return f'<figure class="plot" data-metric="{escape(name)}">{image}</figure>'

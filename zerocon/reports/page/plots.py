@@ -1,4 +1,4 @@
-"""Ablation plots: a metric against what was swept, with the intervals of its means."""
+"""Ablation plots: a metric over the swept settings, with intervals of its means."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from zerocon.reports.runs import short_names
 from zerocon.reports.statistics import Floats
 from zerocon.reports.summary import Column
 
-Point = tuple[str, ...]  # a value of each swept setting
+Point = tuple[str, ...]  # one value per swept setting
 SIZE = (4.2, 3.1)  # inches
-_FAR_APART = 100.0  # values this many times each other stand on a logarithmic axis
-_DARK = 0.5  # of the colours below, those that need white letters
-# How it is drawn: the same bytes each time, and letters stay letters.
+_FAR_APART = 100.0  # largest/smallest ratio from which the axis is logarithmic
+_DARK = 0.5  # brightness below which a cell has white text
+# Reproducible bytes; text stays text.
 SVG: dict[Any, Any] = {
     "svg.fonttype": "none", "svg.hashsalt": "zerocon", "font.size": 9, "text.parse_math": False,
 }  # fmt: skip
@@ -33,7 +33,7 @@ SVG: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Sweep:
-    """The swept settings and, for each combination of their values, the runs that have it."""
+    """The swept settings and the runs of each combination of their values."""
 
     settings: Sequence[str]
     values: Sequence[Sequence[str]]  # of each setting
@@ -49,13 +49,13 @@ def sweep_of(variants: Variants) -> Sweep:
 
 
 def sweep_estimates(sweep: Sweep, values: Floats) -> dict[Point, Estimate]:
-    """Estimates of one metric, given as [run, case], at each point that has runs."""
+    """Estimates of one metric, given as [run, case], for each point with runs."""
     found = estimates(gathered(values, sweep.runs.values()))
     return dict(zip(sweep.runs, found, strict=True))
 
 
 def curves(sweep: Sweep, found: Mapping[Point, Estimate], column: Column) -> bytes:
-    """The metric against the first setting; the second, if there is one, makes the curves."""
+    """Plot the metric over the first setting, with a curve per value of the second, if any."""
     short = short_names(sweep.settings)
     first, rest = sweep.settings[0], sweep.settings[1:]
     figure, axes = _figure()
@@ -74,12 +74,12 @@ def curves(sweep: Sweep, found: Mapping[Point, Estimate], column: Column) -> byt
 
 
 def _others(sweep: Sweep) -> list[Point]:
-    """A curve for each value of the second setting; without one, a single curve."""
+    """The second setting's values, one per curve; without one, a single curve."""
     return [(value,) for value in sweep.values[1]] if len(sweep.settings) > 1 else [()]
 
 
 def _places(axes: Axes, values: Sequence[str]) -> dict[str, float]:
-    """The position of each value on the axis: numbers to scale, words at equal distances."""
+    """Each value's position on the axis: numbers to scale, words at equal distances."""
     if not numeric(values):
         axes.set_xticks(range(len(values)), list(values))
         axes.margins(x=0.15)
@@ -96,7 +96,7 @@ def _places(axes: Axes, values: Sequence[str]) -> dict[str, float]:
 def _curve(
     axes: Axes, points: Sequence[tuple[float, Estimate]], number: int, name: str, joined: bool
 ) -> None:
-    """A line with a band; where the values are words, points with error bars."""
+    """Draw a line with a band or, if the values are words, points with error bars."""
     color, marker = COLORS[number % len(COLORS)], MARKERS[number % len(MARKERS)]
     x = np.array([place for place, _ in points])
     mean = np.array([one.mean for _, one in points])
@@ -110,7 +110,7 @@ def _curve(
 
 
 def heat_map(sweep: Sweep, found: Mapping[Point, Estimate], column: Column) -> bytes:
-    """The metric's mean for each pair of two settings' values; brighter is better."""
+    """Draw the metric's mean for each pair of two settings' values; brighter is better."""
     down, across = sweep.values
     means = np.array(
         [[found[a, b].mean if (a, b) in found else np.nan for b in across] for a in down]
@@ -131,12 +131,12 @@ def heat_map(sweep: Sweep, found: Mapping[Point, Estimate], column: Column) -> b
     axes.set_ylabel(short[sweep.settings[0]])
     axes.set_title(label(column), fontsize=10)
     axes.grid(visible=False)
-    axes.invert_yaxis()  # as the gallery has them
+    axes.invert_yaxis()  # the gallery's order
     return _svg(figure)
 
 
 def dots(labels: Sequence[str], found: Sequence[Estimate], column: Column) -> bytes:
-    """A row for each variant, for runs that are not a sweep."""
+    """Plot a row per variant, for runs that are not a sweep."""
     known = [(name, one) for name, one in zip(labels, found, strict=True) if one.n]
     figure, axes = _figure((SIZE[0], 1.1 + 0.27 * len(known)))
     mean = np.array([one.mean for _, one in known])

@@ -1,4 +1,4 @@
-"""`zerocon report`: all that is known about some runs, on one page that opens offline."""
+"""`zerocon report`: one page about several runs that opens offline."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from zerocon.ledger.atomic import write_atomic
 from zerocon.ledger.records import FILE_NAME, read_records
 from zerocon.reports.comparison import same_cases
 from zerocon.reports.evaluation import Evaluation, differences, evaluations
-from zerocon.reports.frontier.curves import frontier_of, strands
+from zerocon.reports.frontier.curves import curve_runs, frontier_of
 from zerocon.reports.frontier.plot import draw
 from zerocon.reports.frontier.table import (
     PRESERVATION,
@@ -38,14 +38,14 @@ from zerocon.reports.summary import LEVEL, RESAMPLES, Column
 from zerocon.reports.table import measured
 
 MEGABYTES = 5.0
-OPEN_PLOTS = 4  # metrics whose plots are seen at once; the others unfold
+OPEN_PLOTS = 4  # metrics whose plots are visible at first; the others are folded
 _MOST_NAMED = 3  # runs, in the title
-_MARGIN = 20_000  # bytes, for what is only known once the pictures are
+_MARGIN = 20_000  # bytes reserved for text that depends on the chosen pictures
 
 
 @dataclass(frozen=True)
 class Part:
-    """Runs with one evaluation: their numbers may stand in one column."""
+    """Runs with the same evaluation, whose numbers may share a column."""
 
     name: str
     evaluation: Evaluation
@@ -70,8 +70,8 @@ def write_report(
 ) -> int:
     """Write the page and return its size in bytes.
 
-    `lookups` finds the requests' pictures of a dataset (its name and fingerprint); `said` is
-    what should stand above the gallery.
+    `lookups` finds a dataset's pictures, by the dataset's name and fingerprint; `said` are notes
+    above the gallery.
     """
     in_range("--megabytes", megabytes, 0.5)
     page = report_page(
@@ -104,7 +104,7 @@ def report_page(
     parts = parts_of(variants, metrics, along)
     with rc_context(plots.SVG):
         before = [
-            section("asked", "What was asked", facts.asked(variants)),
+            section("asked", "Settings", facts.asked(variants)),
             section("results", "Results", *_apart(parts), *map(_results, parts)),
             section("ablation", "Ablation", *map(_ablation, parts)),
             section("frontier", "Frontier", *map(_frontier, parts)),
@@ -123,7 +123,7 @@ def report_page(
 
 
 def _records(run: Run) -> list[Record]:
-    """The records of the cases that belong to the run."""
+    """The records of the run's own cases."""
     if not (run.directory / FILE_NAME).exists():
         return []
     wanted = set(run.origin.case_ids)
@@ -131,7 +131,7 @@ def _records(run: Run) -> list[Record]:
 
 
 def parts_of(variants: Variants, metrics: Sequence[str], along: Sequence[str] = ()) -> list[Part]:
-    columns_of(variants.runs, metrics)  # a metric that no run has
+    columns_of(variants.runs, metrics)  # raises if no run has a metric
     parts: list[Part] = []
     found = evaluations(variants.runs)
     blocks = {block.evaluation: block for block in measured(variants.runs)}
@@ -150,11 +150,11 @@ def parts_of(variants: Variants, metrics: Sequence[str], along: Sequence[str] = 
 
 
 def _apart(parts: Sequence[Part]) -> list[str]:
-    """Why there are several tables."""
+    """A note on why there are several tables."""
     if len(parts) < 2:
         return []
     why = differences(part.evaluation for part in parts)
-    return [notes([f"{len(parts)} tables and not one: the runs differ in {why}"])]
+    return [notes([f"{len(parts)} separate tables, because the runs differ in {why}"])]
 
 
 def _results(part: Part) -> str:
@@ -167,7 +167,7 @@ def _titled(part: Part, body: str) -> str:
 
 
 def _ablation(part: Part) -> str:
-    """Curves and heat maps of a sweep; dots for other runs."""
+    """Curves and heat maps for a sweep; dots for other runs."""
     if len(part.variants.runs) < 2:
         return ""
     columns = _judged_first(part.results.columns)
@@ -189,11 +189,13 @@ def _gathered(part: Part) -> str:
         return ""
     sweep = plots.sweep_of(part.variants)
     several = any(len(group) > 1 for group in sweep.runs.values())
-    return "; each case is averaged over the runs of a point first" if several else ""
+    return (
+        "; where a point has several runs, each case is first averaged over them" if several else ""
+    )
 
 
 def _judged_first(columns: Sequence[Column]) -> list[Column]:
-    """One metric of success and one of preservation first, then the others."""
+    """Order columns: one metric of success, one of preservation, then the others."""
     names = [str(column["name"]) for column in columns]
     first = [next((n for n in several if n in names), "") for several in (SUCCESS, PRESERVATION)]
     order = [*first, *names]
@@ -217,7 +219,7 @@ def _plots(part: Part, column: Column) -> str:
 
 
 def _frontier(part: Part) -> str:
-    """Success against preservation, where both were measured in two runs or more."""
+    """Success against preservation, if two runs or more measured both."""
     runs = part.variants.runs
     if len(runs) < 2:
         return ""
@@ -230,8 +232,8 @@ def _frontier(part: Part) -> str:
 def _curves(part: Part, runs: Sequence[Run]) -> str:
     columns = chosen(runs, None, PRESERVATION, "--x"), chosen(runs, None, SUCCESS, "--y")
     if any(column not in part.columns for column in columns):
-        return ""  # other metrics were asked for
-    curves = strands(runs, *_by_and_along(part.variants))
+        return ""  # not among the requested metrics
+    curves = curve_runs(runs, *_by_and_along(part.variants))
     cells, said = same_cases(runs, columns, intersection=True)
     made = frontier_of(runs, columns, cells, curves)
     with tempfile.TemporaryDirectory(prefix="zerocon-report-") as folder:
@@ -241,12 +243,12 @@ def _curves(part: Part, runs: Sequence[Run]) -> str:
     grids = frontier_grids(made, RESAMPLES, 0, said)
     drawn = plot(svg, f"{columns[1]['name']} against {columns[0]['name']}")
     return f'<div class="frontier">{drawn}</div>' + details(
-        "the curves in numbers", "".join(map(grid_table, grids))
+        "the curves as a table", "".join(map(grid_table, grids))
     )
 
 
 def _by_and_along(variants: Variants) -> tuple[list[str], list[str]]:
-    """The settings that separate curves, and the swept number that each curve runs over."""
+    """The settings that separate curves, and the swept number along each curve."""
     along = [s for s in variants.swept if numeric(variants.values(s))][:1]
     if not along:
         return [], []

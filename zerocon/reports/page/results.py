@@ -1,4 +1,4 @@
-"""Means with intervals, of runs and of the values of settings."""
+"""Means with intervals, per run and per value of a setting."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from zerocon.reports.summary import LEVEL, RESAMPLES, Column
 
 @dataclass(frozen=True)
 class Results:
-    """Each metric's estimate for each run."""
+    """Each metric's estimates for all runs."""
 
     columns: Sequence[Column]
     runs: Mapping[str, list[Estimate]]  # metric -> by run
 
 
 def results_of(columns: Sequence[Column], cells: Cells) -> Results:
-    """Metrics that no run could measure are left out."""
+    """Estimate every metric that some run could measure."""
     found = {str(c["name"]): estimates(cells.values[str(c["name"])]) for c in columns}
     known = {
         name: runs for name, runs in found.items() if any(one.n or one.infinite for one in runs)
@@ -66,7 +66,7 @@ def _metric_cells(found: Sequence[Estimate], column: Column) -> list[str]:
 
 
 def _worded(one: Estimate, column: Column) -> tuple[str, str]:
-    """The mean, and its interval. With infinite values it is infinite; the others' follows."""
+    """The mean and its interval; with infinite values, their count and the others' mean."""
     if not one.n:
         return ("∞", "") if one.infinite else (worded(None, column), "")
     mean = worded(one.mean, column)
@@ -78,15 +78,15 @@ def _how() -> list[str]:
     return [
         (
             f"mean over cases; below it the {LEVEL:.0%} interval from {RESAMPLES:,} resamples of "
-            "the cases. It says how sure a mean is; whether two variants differ says zerocon "
-            "compare, case by case"
+            "the cases. It is the uncertainty of one mean; zerocon compare tests whether two "
+            "variants differ, case by case"
         ),
-        "bold: best, underlined: second best; a click on a column's name sorts by it",
+        "bold: best, underlined: second best; click on a column's name to sort by it",
     ]
 
 
 def _left_out(results: Results, cells: Cells) -> list[str]:
-    """Name the metrics whose mean is over fewer cases than succeeded."""
+    """Note the metrics whose means cover fewer cases than succeeded."""
     fine = cells.ok.sum(1).tolist()
     said: list[str] = []
     for name, found in results.runs.items():
@@ -94,6 +94,6 @@ def _left_out(results: Results, cells: Cells) -> list[str]:
         if fewer:
             least, most = min(fewer), max(fewer)
             said.append(f"{name}: n = {least}" + (f" to {most}" if most > least else ""))
-    return [f"means over fewer cases, where others have no finite value: {'; '.join(said)}"] * bool(
-        said
-    )
+    return [
+        f"means over fewer cases, because the others have no finite value: {'; '.join(said)}"
+    ] * bool(said)

@@ -1,4 +1,4 @@
-"""What a report's runs are variants of: in which settings they differ, and what they are called."""
+"""A report's runs as variants: the settings in which they differ, and their labels."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from zerocon.reports.frontier.curves import is_number
 from zerocon.reports.runs import NO_VALUE, Run, check_field, natural, short_names, varying
 
 SEED, METHOD = "seed", "method"
-MOST_SWEPT = 2  # settings that a plot can show
-MOST_IN_A_NAME = 3  # settings that a variant is called by
+MOST_SWEPT = 2  # swept settings that a plot can show
+MOST_IN_A_NAME = 3  # settings in a variant's label
 
 
 @dataclass(frozen=True)
 class Variants:
-    """Runs side by side. Settings that always change together count as one, the first."""
+    """Runs side by side. Of settings that always change together, the first represents all."""
 
     runs: Sequence[Run]
-    labels: Sequence[str]  # of each run; short, no two the same
+    labels: Sequence[str]  # one per run; short and unique
     differ: Mapping[str, list[str]]  # every setting that differs -> its values
-    told: Sequence[str]  # of these, the ones that tell the runs apart
-    swept: Sequence[str]  # those that make plots, at most two; none where it is no sweep
+    told: Sequence[str]  # of these, the settings that distinguish the runs
+    swept: Sequence[str]  # at most two settings to plot over; none if the runs are no sweep
 
     def values(self, setting: str) -> list[str]:
-        """The values that these runs have, in order."""
+        """These runs' values of the setting, in order."""
         return sorted({run.field(setting) for run in self.runs}, key=natural)
 
     def part(self, runs: Sequence[Run], swept: Sequence[str] | None = None) -> Variants:
-        """Some of the runs under the same names; they may have other swept settings."""
+        """A subset of the runs with the same labels; its swept settings may differ."""
         named = dict(zip((id(run) for run in self.runs), self.labels, strict=True))
         return Variants(
             runs,
@@ -41,14 +41,14 @@ class Variants:
 
 
 def variants_of(runs: Sequence[Run], along: Sequence[str] = ()) -> Variants:
-    """`along` chooses the swept settings; by default they are those that differ, if at most two."""
+    """`along` chooses the swept settings; by default those that differ, if at most two."""
     for setting in along:
         check_field(runs, setting)
     differ = varying(runs)
     names = [name for name in differ if name != SEED]
     alone = independent(runs, sorted(names, key=lambda name: name != METHOD))
     swept = list(along[:MOST_SWEPT]) or (alone if len(alone) <= MOST_SWEPT else [])
-    if not along:  # a number makes the better axis
+    if not along:  # numbers first, for the axis
         swept = sorted(swept, key=lambda name: not numeric(differ[name]))
     told = [*dict.fromkeys([*swept, *alone]), *([SEED] if SEED in differ else [])]
     ordered = sorted(runs, key=lambda run: [natural(run.field(name)) for name in swept])
@@ -56,7 +56,7 @@ def variants_of(runs: Sequence[Run], along: Sequence[str] = ()) -> Variants:
 
 
 def independent(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
-    """Leave out settings that change together with an earlier one."""
+    """Drop settings that always change together with an earlier one."""
     kept: dict[tuple[int, ...], str] = {}
     for name in names:
         places: dict[str, int] = {}
@@ -66,7 +66,7 @@ def independent(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
 
 
 def _labels(runs: Sequence[Run], settings: Sequence[str]) -> list[str]:
-    """Name runs by the settings that differ; if too many or not unique, by run or directory."""
+    """Label runs by the settings that differ; if too many or not unique, by name or directory."""
     by_settings = [_by_settings(run, settings) for run in runs]
     choices = [[printable(run.origin.name) for run in runs], [run.label for run in runs]]
     if 0 < len(settings) <= MOST_IN_A_NAME:

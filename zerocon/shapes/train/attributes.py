@@ -1,4 +1,4 @@
-"""What a picture shows, as classes: the supervision of the evaluators' backbones."""
+"""A scene's attributes as classes, for training the evaluators' backbones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from zerocon.shapes.scene import SCENE_ATTRIBUTES, THING_ATTRIBUTES, Scene, Thin
 
 IGNORED = -100
 SLOTS = ("left", "right")
-# The first class of a shape says that there is no second thing.
+# A shape's first class means that there is no second thing.
 CLASSES = {
     f"{slot} {name}": len(values) + (name == "shape")
     for slot in SLOTS
@@ -24,7 +24,7 @@ PATCH_CLASSES = {"shape": 7, "fill": 3, "pose": 3}
 
 
 def scene_labels(scenes: Sequence[Scene]) -> dict[str, Tensor]:
-    """For each head of `CLASSES`, the class of each scene, [scene]."""
+    """Each scene's class for each head of `CLASSES`, [scene]."""
     rows = [_scene_row(scene) for scene in scenes]
     return {name: torch.tensor([row[name] for row in rows]) for name in CLASSES}
 
@@ -44,7 +44,7 @@ def _thing_class(thing: Thing | None, name: str) -> int:
 
 
 class AttributeHead(nn.Module):
-    """One linear layer whose outputs are the classes of all attributes, side by side."""
+    """A linear layer with the concatenated classes of all attributes as outputs."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class AttributeHead(nn.Module):
 
 
 def attribute_loss(logits: dict[str, Tensor], labels: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """(the mean cross entropy, for each scene whether every attribute is right)."""
+    """(mean cross entropy; for each scene, whether all attributes are right)."""
     losses = [F.cross_entropy(logits[n], labels[n], ignore_index=IGNORED) for n in CLASSES]
     right = [(logits[n].argmax(1) == labels[n]) | (labels[n] == IGNORED) for n in CLASSES]
     return torch.stack(losses).mean(), torch.stack(right).all(0)

@@ -1,4 +1,4 @@
-"""The captioner: BLIP, from pixels to the first phrasing of what a scene shows."""
+"""The captioner: BLIP, trained to caption scenes in the grammar's first phrasing."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ WIDTH = 128
 
 
 def wordpieces() -> list[str]:
-    """The grammar's words, and letters to spell any other word with."""
+    """The grammar's words, and letters to spell all others."""
     letters = [chr(c) for c in range(ord("a"), ord("z") + 1)] + [str(d) for d in range(10)]
     pieces = [*SPECIAL, *vocabulary(), *letters, *("##" + c for c in letters), ".", ",", "'", "-"]
     return list(dict.fromkeys(pieces))
 
 
 def write_processor(folder: Path) -> BlipProcessor:
-    """A processor saved to `folder`, and read back from there."""
+    """Save a processor to `folder` and load it from there."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.txt").write_text("\n".join(wordpieces()) + "\n")
     pieces = {piece: i for i, piece in enumerate(wordpieces())}
@@ -58,8 +58,8 @@ def build() -> BlipForConditionalGeneration:
         patch_size=8,
         initializer_range=0.02,
     )
-    # BLIP's decoder begins at `bos_token_id` and ends at `sep_token_id`: BERT's own two,
-    # so that what the tokenizer writes is what the decoder was trained on.
+    # BLIP's decoder starts with `bos_token_id` and ends with `sep_token_id`. Use BERT's two, as
+    # the tokenizer does.
     text = BlipTextConfig(
         vocab_size=len(wordpieces()),
         hidden_size=WIDTH,
@@ -78,7 +78,7 @@ def build() -> BlipForConditionalGeneration:
 
 
 def token_ids(sentences: list[str]) -> Tensor:
-    """[CLS] … [SEP], padded: the tokenizer's ids for sentences of the grammar, without its cost."""
+    """Padded [CLS] … [SEP] ids; equal to the tokenizer's for the grammar, but faster."""
     ids = {piece: i for i, piece in enumerate(wordpieces())}
     rows = [[START, *(ids[word] for word in s.split()), END] for s in sentences]
     longest = max(map(len, rows))

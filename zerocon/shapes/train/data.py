@@ -1,7 +1,7 @@
-"""The training scenes: drawn once, kept as one array of pixels, the same for every stage.
+"""Training scenes and their pictures, rendered once and shared by all stages.
 
-Scenes come in pairs: the second differs from the first in one named attribute. Batches
-of whole pairs hand a contrastive loss its hard negatives.
+Scenes come in pairs that differ in one named attribute. Batches of whole pairs give a contrastive
+loss hard negatives.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ class SceneData:
         return picked.permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
     def captions(self, rows: Tensor, seed: str) -> list[str]:
-        """A freshly worded caption for each row; the same for the same seed."""
+        """A random caption for each row, determined by the seed."""
         return [caption(self.scenes[i], Random(f"{seed}-{i}")) for i in rows.tolist()]
 
     def drawn(
         self, odds: Tensor, count: int, seed: str, generator: torch.Generator
     ) -> tuple[Tensor, list[str]]:
-        """A denoiser's batch: its rows, drawn by their odds, and their captions, some empty."""
+        """A denoiser's batch: rows drawn by their odds, and captions, some replaced by ""."""
         rows = torch.multinomial(odds, count, generator=generator)
         captions = self.captions(rows, seed)
         dropped = torch.rand(count, generator=generator) < DROPPED
@@ -88,7 +88,7 @@ def changed_somewhere(scene: Scene, rng: Random) -> Scene:
 def _changed_thing(thing: Thing, name: str, value: str) -> Thing | None:
     try:
         return dataclasses.replace(thing, **{name: value})
-    except ValueError:  # a combination that the world does not have
+    except ValueError:  # an impossible combination
         return None
 
 
@@ -98,7 +98,7 @@ def scenes_of(split: str, count: int) -> list[Scene]:
 
 
 def load_scenes(split: str, count: int, cache: Path) -> SceneData:
-    """The split's scenes and pictures, drawn on first use and kept under `cache`."""
+    """The split's scenes and pictures, rendered on first use and cached in `cache`."""
     scenes = scenes_of(split, count)
     file = cache / f"{split}-{count}.npy"
     if not file.exists():

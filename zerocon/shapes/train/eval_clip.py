@@ -1,7 +1,7 @@
-"""The evaluator's CLIP: an open_clip model that shares nothing with the generator.
+"""The evaluator's CLIP: an open_clip model, independent of the generator.
 
-Its image tower is CLIP's ModifiedResNet, its text tower open_clip's transformer; the
-generator's text encoder learned beside a plain convolutional network, from another seed.
+Its image tower is CLIP's ModifiedResNet, its text tower open_clip's transformer. The generator's
+text encoder was trained with a plain convolutional network and another seed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ CONFIG_FILE = "open_clip_config.json"
 
 
 def model_config() -> dict[str, Any]:
-    """What open_clip keeps in its JSON configs."""
+    """The model's config in open_clip's format."""
     return {
         "embed_dim": 128,
         "vision_cfg": {
@@ -55,7 +55,7 @@ def build() -> CLIP:
 
 
 def tokens_of(tokenizer: CLIPTokenizer, sentences: list[str]) -> Tensor:
-    """[sentence, CONTEXT]; too long a sentence is cut and keeps its end token."""
+    """[sentence, CONTEXT]; sentences cut for length keep their end token."""
     tokens = tokenizer(
         sentences,
         padding="max_length",
@@ -82,7 +82,7 @@ def train_eval_clip(data: SceneData, folder: Path, budget: Budget, recipe: Recip
 
 
 def export(model: CLIP, folder: Path) -> None:
-    """The layout that `open_clip.create_model_and_transforms("local-dir:…")` reads."""
+    """Save in the layout that `open_clip.create_model_and_transforms("local-dir:…")` reads."""
     save_half(model, folder / WEIGHTS_FILE)
     write_clip_tokenizer(folder)
     preprocess = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic"}

@@ -1,7 +1,7 @@
-"""The flow transformer: Stable Diffusion 3's, block for block, only smaller.
+"""The flow transformer: Stable Diffusion 3's architecture, only smaller.
 
-Esser et al. 2024. It is told of a caption by two text encoders; the third, T5, is left out, as
-Stable Diffusion 3's own pipeline allows.
+Esser et al. 2024. It has two text encoders; the third, T5, is left out, as Stable Diffusion 3's
+pipeline allows.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
 from torch import Tensor, nn
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
+from zerocon.shapes.train.auxiliary import PositionClasses, WithHeads
 from zerocon.shapes.train.data import SceneData
-from zerocon.shapes.train.lessons import Asked, Lessons
 from zerocon.shapes.train.loop import Budget, Log, Recipe, train
 from zerocon.shapes.train.text import WIDTH
 
@@ -27,11 +27,11 @@ RECIPE = Recipe(
     "flow", steps=9000, batch=48, lr=2e-3, seed=31, warmup=200, ema=0.999, muon=True, settle=0.2
 )
 CONTEXT = 32  # tokens of a caption; the grammar's longest has 29
-ZEROS = 256  # tokens that stand for T5's, all zero: what the pipeline puts there
+ZEROS = 256  # zero tokens in the place of T5's, as in the pipeline
 LAYERS, HEADS, HEAD_WIDTH, PATCH = 8, 6, 32, 2
-ASKED = (3, 5)  # the blocks whose features the heads read
-LESSONS = 0.05  # how much the heads' questions count at first; nothing at the end
-PLACED = 0.78  # below this time a noisy picture shows where things are
+AUXILIARY_BLOCKS = (3, 5)  # the blocks whose features the heads read
+AUXILIARY_WEIGHT = 0.05  # initial weight of the heads' loss; it falls linearly to 0
+VISIBLE = 0.78  # below this time the noisy picture shows where things are
 
 
 def build() -> Any:
@@ -49,12 +49,12 @@ def build() -> Any:
         pos_embed_max_size=16,
         qk_norm="rms_norm",
     )
-    silence(model)
+    zero_gates(model)
     return model
 
 
-def silence(model: Any) -> None:
-    """Every block changes nothing at first (Peebles & Xie 2023): its gates are zero."""
+def zero_gates(model: Any) -> None:
+    """Start every block as the identity, with gates of zero (Peebles & Xie 2023)."""
     norms = [n for b in model.transformer_blocks for n in (b.norm1, b.norm1_context)]
     for linear in (*(norm.linear for norm in norms), model.norm_out.linear, model.proj_out):
         nn.init.zeros_(linear.weight)
@@ -66,10 +66,10 @@ def scheduler() -> FlowMatchEulerDiscreteScheduler:
 
 
 class OneZero:
-    """Joint attention to the text's tokens and one more, which counts as `ZEROS` equal ones.
+    """Joint attention in which the last text token counts as `ZEROS` equal tokens.
 
-    The tokens in T5's place are all the same and have no position, so attention to all of them
-    is attention to one whose score is larger by the logarithm of their number.
+    The tokens in T5's place are equal and have no position, so attention to all of them is
+    attention to one with a score larger by the logarithm of their number.
     """
 
     def __call__(
@@ -96,7 +96,7 @@ class OneZero:
 
 
 class Texts:
-    """Both encoders' view of captions, as `StableDiffusion3Pipeline.encode_prompt` joins them."""
+    """Captions encoded by both encoders, joined as in `StableDiffusion3Pipeline.encode_prompt`."""
 
     def __init__(
         self, tokenizer: CLIPTokenizer, encoders: Sequence[CLIPTextModelWithProjection]
@@ -105,7 +105,7 @@ class Texts:
 
     @torch.no_grad()
     def __call__(self, captions: list[str]) -> tuple[Tensor, Tensor]:
-        """(tokens with one zero token behind, [row, CONTEXT + 1, width]; pooled, [row, width])."""
+        """(tokens and one zero token, [row, CONTEXT + 1, width]; pooled, [row, width])."""
         ids = self.tokenizer(
             captions, padding="max_length", max_length=CONTEXT, truncation=True, return_tensors="pt"
         ).input_ids
@@ -116,9 +116,9 @@ class Texts:
 
 
 def times(count: int, generator: torch.Generator) -> Tensor:
-    """Of a flow, 0..1: two thirds logit-normal, as published, a third uniform.
+    """Training times in 0..1: two thirds logit-normal, as published, a third uniform.
 
-    Inversion and editing ask at the ends, too, where the logit-normal hardly ever looks.
+    Inversion and editing also need the ends, which the logit-normal hardly samples.
     """
     u, v = torch.rand(2, count, generator=generator)
     middle = torch.randn(count, generator=generator).sigmoid()
@@ -138,9 +138,9 @@ def train_flow(
     model = start or build()
     processor = model.transformer_blocks[0].attn.processor
     model.set_attn_processor(OneZero())
-    blocks = [(model.transformer_blocks[k], HEADS * HEAD_WIDTH) for k in ASKED]
-    asked, lessons = Asked(model, blocks, _image_map), Lessons(data.scenes)
-    odds = lessons.odds()
+    blocks = [(model.transformer_blocks[k], HEADS * HEAD_WIDTH) for k in AUXILIARY_BLOCKS]
+    with_heads, classes = WithHeads(model, blocks, _image_map), PositionClasses(data.scenes)
+    odds = classes.odds()
 
     def loss_of(step: int, generator: torch.Generator) -> tuple[Tensor, Log]:
         rows, captions = data.drawn(odds, recipe.batch, f"flow-{step}", generator)
@@ -149,25 +149,25 @@ def train_flow(
         noise = torch.randn(clean.shape, generator=generator)
         t = times(recipe.batch, generator)
         mixed = t[:, None, None, None]
-        velocity = asked(
+        velocity = with_heads(
             hidden_states=(1 - mixed) * clean + mixed * noise,
             timestep=t * 1000,
             encoder_hidden_states=tokens,
             pooled_projections=pooled,
         ).float()
         squared = (velocity - (noise - clean)).square()
-        error = lessons.error(squared, rows, t < PLACED)
-        wrong = asked.wrong(lessons, rows)
-        asking = LESSONS * max(0.0, 1 - step / recipe.steps)
-        return error.mean() + asking * wrong, {
+        error = classes.error(squared, rows, t < VISIBLE)
+        auxiliary = with_heads.loss(classes, rows)
+        share = AUXILIARY_WEIGHT * max(0.0, 1 - step / recipe.steps)
+        return error.mean() + share * auxiliary, {
             "error": error.mean().item(),
-            "wrong": wrong.item(),
+            "wrong": auxiliary.item(),
             "noisy": error[t >= 0.7].mean().item(),
             "middle": error[(t >= 0.3) & (t < 0.7)].mean().item(),
             "clean": error[t < 0.3].mean().item(),
         }
 
-    trained, _ = train(asked, loss_of, recipe, folder, budget)
+    trained, _ = train(with_heads, loss_of, recipe, folder, budget)
     whole = trained.without_heads()
     whole.set_attn_processor(processor)
     return whole
@@ -181,7 +181,7 @@ def _image_map(output: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def write_model_index(folder: Path) -> None:
-    """What `StableDiffusion3Pipeline.from_pretrained` reads first."""
+    """Write the index that `StableDiffusion3Pipeline.from_pretrained` reads."""
     index = {
         "_class_name": "StableDiffusion3Pipeline",
         "_diffusers_version": diffusers.__version__,

@@ -1,4 +1,4 @@
-"""One training loop for every stage: seeded, resumable after a kill, logging its curves."""
+"""The training loop of all stages: seeded, resumable, with logged curves."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ M = TypeVar("M", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one stage is trained."""
+    """Hyperparameters of one stage."""
 
     name: str
     steps: int
@@ -31,16 +31,16 @@ class Recipe:
     seed: int
     warmup: int = 100
     weight_decay: float = 0.0
-    ema: float = 0.0  # 0: none; else the longest averaging, as a decay per step
+    ema: float = 0.0  # decay per step of the weights' average; 0: no averaging
     clip: float = 1.0
-    bf16: bool = True  # where the processor is fast at it
-    settle: float = 1.0  # the last share of the steps, in which the learning rate comes down
+    bf16: bool = True  # if the CPU has it
+    settle: float = 1.0  # share of the steps, at the end, with a falling learning rate
     muon: bool = False  # orthogonalised updates for the matrices (see muon.py)
 
 
 @dataclass
 class Budget:
-    """When to stop early, and how often to save and to speak."""
+    """When to stop early, and how often to save and to print."""
 
     seconds: float = math.inf
     save_every: float = 120.0
@@ -62,10 +62,10 @@ def learning_rate(recipe: Recipe, step: int) -> float:
 def train(
     model: M, loss_of: LossFn, recipe: Recipe, folder: Path, budget: Budget
 ) -> tuple[M, bool]:
-    """Train `model` (in place) from the newest checkpoint; (its averaged weights, finished).
+    """Train `model` (in place) from the newest checkpoint; return (averaged model, finished).
 
-    `loss_of(step, generator)` draws its batch from the generator alone, so a run that was
-    killed and continued sees the same batches as one that was not.
+    `loss_of(step, generator)` must draw its batch only from the generator, so that a continued
+    training sees the same batches as an uninterrupted one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     groups = _groups(model, recipe.weight_decay)
@@ -104,7 +104,7 @@ def train(
 
 
 def _groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
-    """Matrices, those that modulate a norm (for Adam: they are embeddings of a time), vectors."""
+    """Groups: matrices; matrices that modulate norms (for Adam, as time embeddings); vectors."""
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     matrices = [p for name, p in trained if p.ndim >= 2 and "norm" not in name]
     modulations = [p for name, p in trained if p.ndim >= 2 and "norm" in name]

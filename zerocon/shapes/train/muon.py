@@ -1,7 +1,7 @@
-"""Muon: momentum, orthogonalised, for matrices and convolutions; Adam for everything else.
+"""Muon: orthogonalised momentum for matrices and convolutions; Adam for everything else.
 
-Keller Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/. The
-autoencoder needed a third of AdamW's steps with it (docs/shapes.md has the numbers).
+Keller Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/. With
+it the autoencoder needed a third of AdamW's steps (numbers in docs/shapes.md).
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 @functools.cache
 def has_fast_bfloat16() -> bool:
-    """Whether the processor has bfloat16; emulated, it takes twenty times as long as float32."""
+    """Whether the CPU has bfloat16; emulated, it is twenty times slower than float32."""
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001 - no public name
 
 
 def orthogonalised(matrix: Tensor, steps: int = 5) -> Tensor:
-    """About U V^T of the matrix's singular value decomposition, by Newton-Schulz iterations."""
+    """Approximate U V^T of the matrix's SVD by Newton-Schulz iterations."""
     a, b, c = COEFFICIENTS
     wide = matrix.shape[0] <= matrix.shape[1]
     x = matrix if wide else matrix.T
@@ -37,9 +37,9 @@ def orthogonalised(matrix: Tensor, steps: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """`lr` is Adam's; a matrix's update has the same root mean square as Adam's would.
+    """`lr` is Adam's; matrices' updates are scaled to the root mean square of Adam's.
 
-    Groups with `orthogonal=False` have Adam throughout.
+    Groups with `orthogonal=False` use Adam.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""The evaluator's LPIPS: SqueezeNet trained on the shapes world, in the `lpips` package's class.
+"""The evaluator's LPIPS: a SqueezeNet trained on the shapes world, in the `lpips` package's class.
 
-The backbone learns to name every attribute of a scene. The linear heads are then fitted, as
-LPIPS's were: of two distortions of a picture, the stronger one must be further away.
+The backbone is trained to classify all attributes of a scene. Then the linear heads are fitted as
+LPIPS's were: of two distortions of a picture, the stronger one must have the larger distance.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ DISTORTIONS = ("noise", "blur", "blend", "shift", "fade", "patch")
 
 
 def build() -> lpips.LPIPS:
-    """The package's own class, without its download; heads uniform."""
+    """The package's class, without its download, with uniform heads."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it asks torchvision in words of long ago
+        warnings.simplefilter("ignore")  # lpips calls torchvision with deprecated arguments
         model = lpips.LPIPS(
             net="squeeze", pretrained=False, pnet_rand=True, use_dropout=False, verbose=False
         )
@@ -39,12 +39,12 @@ def build() -> lpips.LPIPS:
 
 
 def head_weights(model: lpips.LPIPS) -> list[Tensor]:
-    """One for each of the backbone's seven features, [1, channel, 1, 1]."""
+    """The weights of the seven heads, [1, channel, 1, 1]."""
     return [p for name, p in model.named_parameters() if name.startswith("lin")]
 
 
 class Namer(nn.Module):
-    """The backbone that is kept, and the head that taught it."""
+    """The backbone, and the head used to train it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ def distorted(images: Tensor, kind: str, strength: Tensor, generator: torch.Gene
 
 
 def _shifted(images: Tensor, pixels: Tensor) -> Tensor:
-    """Moved to the right by a number of pixels that need not be whole; the edge repeats."""
+    """Shift to the right by a fractional number of pixels, repeating the edge."""
     theta = torch.eye(2, 3).repeat(len(images), 1, 1)
     theta[:, 0, 2] = -2 * pixels / images.shape[-1]
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
@@ -100,7 +100,7 @@ def _shifted(images: Tensor, pixels: Tensor) -> Tensor:
 
 
 def _patched(images: Tensor, strength: Tensor, generator: torch.Generator) -> Tensor:
-    """A square of another picture; its side grows with the strength."""
+    """Paste a square of another picture; its side grows with the strength."""
     side = images.shape[-1]
     centre = torch.rand(2, generator=generator) * side / 2 + side / 4
     pixel = torch.arange(side) + 0.5
@@ -113,7 +113,7 @@ def _patched(images: Tensor, strength: Tensor, generator: torch.Generator) -> Te
 def two_distances(
     model: lpips.LPIPS, images: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Distances to a weaker and to a stronger distortion, of one kind for the batch, [n] each."""
+    """Distances to a weaker and a stronger distortion of the same kind, [n] each."""
     kind = DISTORTIONS[int(torch.randint(len(DISTORTIONS), (1,), generator=generator))]
     weak = 0.8 * torch.rand(len(images), generator=generator)
     strong = weak + 0.05 + (0.95 - weak) * torch.rand(len(images), generator=generator)
@@ -126,7 +126,7 @@ def two_distances(
 def fit_heads(
     model: lpips.LPIPS, data: SceneData, folder: Path, budget: Budget, recipe: Recipe = HEADS
 ) -> lpips.LPIPS:
-    """Non-negative head weights, so that distance grows with a distortion's strength."""
+    """Fit non-negative head weights so that the distance grows with a distortion's strength."""
     model.net.requires_grad_(False)
 
     def loss_of(_step: int, generator: torch.Generator) -> tuple[Tensor, Log]:
@@ -134,7 +134,7 @@ def fit_heads(
             weight.data.clamp_(min=0)
         rows = torch.randint(len(data), (recipe.batch,), generator=generator)
         weak, strong = two_distances(model, data.images(rows), generator)
-        # The logarithm asks for the right order, whatever the distances' scale.
+        # With the logarithm only the order counts, not the distances' scale.
         margin = (strong + 1e-6).log() - (weak + 1e-6).log()
         return F.softplus(-5 * margin).mean(), {"order": (margin > 0).float().mean().item()}
 
@@ -144,7 +144,7 @@ def fit_heads(
 
 @torch.no_grad()
 def scaled(model: lpips.LPIPS, data: SceneData) -> lpips.LPIPS:
-    """Heads at or above zero, at a scale where two unrelated pictures are about 0.7 apart."""
+    """Clip the heads at zero and scale them: two unrelated pictures then differ by about 0.7."""
     for weight in head_weights(model):
         weight.clamp_(min=0)
     images = data.images(torch.arange(0, min(512, len(data)), 2))
@@ -167,7 +167,7 @@ def train_perceptual(
 
 @torch.no_grad()
 def order_kept_on(model: lpips.LPIPS, images: Tensor, seed: int = 1) -> float:
-    """How often the stronger of two distortions of a picture (in -1..1) is the further one."""
+    """How often the stronger of two distortions of a picture (in -1..1) has the larger distance."""
     generator = torch.Generator().manual_seed(seed)
     kept: list[Tensor] = []
     for part in images.split(16):

@@ -1,4 +1,4 @@
-"""The stages of the recipe, in order, and what each leaves for the next and for the package."""
+"""The stages of the recipe in order, and their results for later stages and the package."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ SCENES = 60_000
 
 @dataclass(frozen=True)
 class Job:
-    """Where a stage works, what it may use, and where its result goes."""
+    """A stage's folders and resources."""
 
     data: SceneData
     work: Path
     out: Path
     budget: Budget
-    changes: dict[str, Any]  # fields of the recipe that differ from the shipped one
-    warm: bool = False  # begin with the weights that are in `out`, where a stage can
+    changes: dict[str, Any]  # changed fields of the recipe
+    warm: bool = False  # start from the weights in `out`, if the stage supports it
 
     def recipe(self, shipped: Recipe) -> Recipe:
         return dataclasses.replace(shipped, **self.changes)
@@ -55,7 +55,7 @@ def _text(job: Job) -> None:
     model = text.plain_text_model(pair).half()
     model.save_pretrained(job.generator / "text_encoder")
     plain_float32(job.generator / "text_encoder" / "config.json")
-    # The other half of the contrastive pair: only the check's retrieval asks for it.
+    # The image tower of the contrastive pair is only used by the check's retrieval.
     save_half(pair.text.text_projection, job.out / "generator_clip" / "projection.safetensors")
     save_half(pair.image, job.out / "generator_clip" / "image_tower.safetensors")
 
@@ -78,7 +78,7 @@ def _unet(job: Job) -> None:
 
 
 def _latents(job: Job) -> Tensor:
-    """Of every picture; kept beside the pictures, for all stages that learn from them."""
+    """The latents of all pictures, stored beside them for all stages that need them."""
     kept = job.work.parent / "data" / f"latents-{folder_fingerprint(job.generator / 'vae')}.pt"
     return unet.encode_all(load_vae(job.generator), job.data, kept)
 
@@ -160,8 +160,8 @@ def save_unet(model: UNet2DConditionModel, generator: Path) -> None:
 
 
 def write_flow_parts(generator: Path, clip: Path, folder: Path) -> CLIPTokenizer:
-    """What the flow model shares with the U-Net's pipeline, in its own folder: the autoencoder,
-    the tokenizer (of shorter captions), and the text encoder with its projection."""
+    """Copy what the flow model shares with the U-Net's pipeline: the autoencoder, the tokenizer
+    (for shorter captions), and the text encoder with its projection."""
     vae = load_vae(generator)
     vae.register_to_config(shift_factor=0.0, _name_or_path="")
     vae.half().save_pretrained(folder / "vae")
@@ -207,7 +207,7 @@ def train_stages(
     warm: bool = False,
     changes: dict[str, Any] | None = None,
 ) -> None:
-    """Train the named stages (all, when none is named), each from where it was left."""
+    """Train the named stages (default: all), continuing unfinished ones."""
     unknown = [name for name in names if name not in STAGES]
     if unknown:
         raise ConfigError(f"there is no stage {unknown[0]!r}; the stages are: {', '.join(STAGES)}")

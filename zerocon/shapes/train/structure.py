@@ -1,7 +1,7 @@
-"""The evaluator's structure encoder: a small ViT that says where what is.
+"""The evaluator's structure encoder: a small ViT for what is where.
 
-Every patch names the thing that covers it (its shape, its pose, whether it is hollow), and
-the class token the background: colour, material and style help with neither.
+It is trained to classify at each patch the thing there (shape, pose, whether hollow), and with the
+class token the background. Colour, material and style help with neither.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ BACKGROUND_WEIGHT = 0.15
 
 
 class Structure(nn.Module):
-    """The ViT that is kept, and the heads that taught it."""
+    """The ViT, and the heads used to train it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class Structure(nn.Module):
 
 
 def patch_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross entropy over patches; background, which most of them are, counts less."""
+    """Cross entropy over patches, with less weight for the frequent background."""
     weight = torch.ones(logits.shape[-1])
     weight[0] = BACKGROUND_WEIGHT
     return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), weight)

@@ -1,4 +1,4 @@
-"""The generator's text encoder, trained to tell which caption belongs to which picture."""
+"""The generator's text encoder, trained contrastively with pictures and captions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from zerocon.shapes.train.data import SceneData
 from zerocon.shapes.train.loop import Budget, Log, Recipe, train
 
 RECIPE = Recipe("text", steps=2600, batch=128, lr=1e-3, seed=12, weight_decay=0.01, ema=0.998)
-# A flow transformer of Stable Diffusion 3's kind has two text encoders.
+# The flow transformer has two text encoders.
 SECOND = dataclasses.replace(RECIPE, name="text_2", steps=400, seed=22)
 WIDTH = 96
 
@@ -51,7 +51,7 @@ def _residual(width: int) -> nn.Module:
 
 
 class ImageTower(nn.Module):
-    """A small convolutional network; the last map is read position by position."""
+    """A small convolutional network with a head that reads the last map's positions."""
 
     def __init__(self, width: int = WIDTH) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class Pair(nn.Module):
 
 
 def contrastive(image: Tensor, text: Tensor, scale: Tensor) -> tuple[Tensor, Log]:
-    """The symmetric cross entropy of CLIP, and how often the right caption wins."""
+    """CLIP's symmetric cross entropy, and the accuracy of retrieving the caption."""
     logits = F.normalize(image.float(), dim=1) @ F.normalize(text.float(), dim=1).T
     logits = logits * scale.clamp(max=4.6).exp()
     labels = torch.arange(len(logits))
@@ -100,7 +100,7 @@ def train_text(
 
     def loss_of(step: int, generator: torch.Generator) -> tuple[Tensor, Log]:
         rows = pairs_of(torch.randint(len(data) // 2, (recipe.batch // 2,), generator=generator))
-        # Padding follows the end token, where a causal model does not look from it.
+        # Padding comes after the end token, where a causal model does not attend.
         tokens = tokenizer(data.captions(rows, f"text-{step}"), padding=True, return_tensors="pt")
         text = pair.text(input_ids=tokens.input_ids).text_embeds
         return contrastive(pair.image(data.images(rows)), text, pair.scale)
@@ -110,7 +110,7 @@ def train_text(
 
 
 def plain_text_model(pair: Pair) -> CLIPTextModel:
-    """The class that Stable Diffusion's text encoder has: without the projection."""
+    """The encoder without projection, in the class that Stable Diffusion uses."""
     model = CLIPTextModel(pair.text.config)
     model.load_state_dict(pair.text.text_model.state_dict())
     return model.eval()

@@ -1,4 +1,4 @@
-"""The denoiser: Stable Diffusion 1.x's U-Net, layer for layer, only narrower."""
+"""The denoiser: Stable Diffusion 1.x's U-Net, only narrower."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from zerocon.shapes.train.auxiliary import PositionClasses, WithHeads
 from zerocon.shapes.train.data import SceneData
-from zerocon.shapes.train.lessons import Asked, Lessons
 from zerocon.shapes.train.loop import Budget, Log, Recipe, train
 from zerocon.shapes.train.text import WIDTH
 
 RECIPE = Recipe("unet", steps=4600, batch=32, lr=1.5e-3, seed=14, ema=0.999, muon=True)
-LESSONS = 0.05  # how much the heads' questions count at first; nothing at the end
-ASKED = (1, 2)  # the decoder levels whose features the heads read
-PLACED = 600  # below this time a noisy picture shows where things are
+AUXILIARY_WEIGHT = 0.05  # initial weight of the heads' loss; it falls linearly to 0
+AUXILIARY_BLOCKS = (1, 2)  # the decoder levels whose features the heads read
+VISIBLE = 600  # below this time the noisy picture shows where things are
 
 
 def build() -> Any:
@@ -40,9 +40,9 @@ def build() -> Any:
 
 
 def scheduler() -> DDIMScheduler:
-    """Stable Diffusion's, but for `beta_end`.
+    """Stable Diffusion's scheduler, except for `beta_end`.
 
-    With 0.012 the last step would keep enough of a 16×16 latent for its mean to decide
+    With 0.012 the last timestep would keep enough of a 16×16 latent for its mean to determine
     the background's colour.
     """
     return DDIMScheduler(
@@ -58,7 +58,7 @@ def scheduler() -> DDIMScheduler:
 
 @torch.no_grad()
 def encode_all(vae: Any, data: SceneData, file: Path) -> Tensor:
-    """The latents of every picture, half precision, kept in `file`."""
+    """The latents of all pictures in half precision, stored in `file`."""
     if file.exists():
         return torch.load(file, weights_only=True)
     rows = torch.arange(len(data))
@@ -74,10 +74,10 @@ def encode_all(vae: Any, data: SceneData, file: Path) -> Tensor:
 
 
 def timesteps(count: int, generator: torch.Generator) -> Tensor:
-    """A third uniform, the others around the times at which outlines appear.
+    """Training times: a third uniform, the others around the times at which outlines form.
 
-    Early in training it was the noisy end where captions were learnt; once every feature knew
-    what belongs where, crosses and houses were still badly drawn, and there the error was.
+    Early in training, captions are learnt at the noisy end. Later, when features locate the
+    things, crosses and houses are still drawn badly, and the error is at these times.
     """
     u, v, w = torch.rand(3, count, generator=generator)
     middle = 0.15 + 0.6 * (v + w) / 2
@@ -85,10 +85,10 @@ def timesteps(count: int, generator: torch.Generator) -> Tensor:
 
 
 def loss_weight(alpha_bar: Tensor) -> Tensor:
-    """So that every range of times has about the same say.
+    """Weights that give all ranges of times about the same influence.
 
-    Unweighted, nearly clean latents, whose noise can't be told from their texture, make up
-    nearly all of the loss, and the times at which a caption counts nearly none.
+    Without them, nearly clean latents, whose noise can't be distinguished from texture, dominate
+    the loss, and times at which the caption matters contribute little.
     """
     snr = alpha_bar / (1 - alpha_bar)
     return snr.clamp(max=5.0) / snr * alpha_bar.reciprocal().clamp(max=8.0)
@@ -107,12 +107,12 @@ def train_unet(
     torch.manual_seed(recipe.seed)
     model = start or build()
     model.to(memory_format=torch.channels_last)
-    model.set_attn_processor(AttnProcessor())  # faster than the fused one for heads this small
+    model.set_attn_processor(AttnProcessor())  # faster than fused attention for heads this small
     text.requires_grad_(False)
     widths = model.config.block_out_channels
-    blocks = [(model.up_blocks[level], widths[-1 - level]) for level in ASKED]
-    asked, lessons = Asked(model, blocks), Lessons(data.scenes)
-    odds = lessons.odds()
+    blocks = [(model.up_blocks[level], widths[-1 - level]) for level in AUXILIARY_BLOCKS]
+    with_heads, classes = WithHeads(model, blocks), PositionClasses(data.scenes)
+    odds = classes.odds()
     alpha_bars = scheduler().alphas_cumprod
 
     def loss_of(step: int, generator: torch.Generator) -> tuple[Tensor, Log]:
@@ -126,25 +126,25 @@ def train_unet(
         noisy = (a.sqrt() * clean + (1 - a).sqrt() * noise).contiguous(
             memory_format=torch.channels_last
         )
-        predicted = asked(noisy, t, states).float()
+        predicted = with_heads(noisy, t, states).float()
         squared = (predicted - noise).square()
-        error = lessons.error(squared, rows, t < PLACED)
-        wrong = asked.wrong(lessons, rows)
-        asking = LESSONS * max(0.0, 1 - step / recipe.steps)
-        return (error * loss_weight(alpha_bars[t])).mean() + asking * wrong, {
+        error = classes.error(squared, rows, t < VISIBLE)
+        auxiliary = with_heads.loss(classes, rows)
+        share = AUXILIARY_WEIGHT * max(0.0, 1 - step / recipe.steps)
+        return (error * loss_weight(alpha_bars[t])).mean() + share * auxiliary, {
             "error": error.mean().item(),
-            "wrong": wrong.item(),
+            "wrong": auxiliary.item(),
             "noisy": error[t >= 600].mean().item(),
             "middle": error[(t >= 300) & (t < 600)].mean().item(),
             "clean": error[t < 300].mean().item(),
         }
 
-    trained, _ = train(asked, loss_of, recipe, folder, budget)
+    trained, _ = train(with_heads, loss_of, recipe, folder, budget)
     return trained.without_heads()
 
 
 def write_model_index(generator: Path) -> None:
-    """What `StableDiffusionPipeline.from_pretrained` reads first."""
+    """Write the index that `StableDiffusionPipeline.from_pretrained` reads."""
     index = {
         "_class_name": "StableDiffusionPipeline",
         "_diffusers_version": diffusers.__version__,

@@ -18,7 +18,7 @@ KL_WEIGHT = 1e-5
 
 
 def build() -> Any:
-    settings: dict[str, Any] = dict(  # noqa: C408 - reads as the call it is for
+    settings: dict[str, Any] = dict(  # noqa: C408 - keyword arguments of the call below
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
         block_out_channels=(24, 48, 64),
@@ -60,8 +60,8 @@ def train_vae(
 def normalised(model: Any, data: SceneData, count: int = 2048) -> AutoencoderKL:
     """Fold the latents' mean and scale into the convolutions next to them.
 
-    Diffusion wants latents of zero mean and unit variance, and Stable Diffusion's
-    pipelines know one scalar, `scaling_factor`.
+    Diffusion needs latents of zero mean and unit variance, but Stable Diffusion's pipelines have
+    only one scalar, `scaling_factor`.
     """
     rows = torch.arange(min(count, len(data)))
     latents = torch.cat([model.encode(data.images(r)).latent_dist.mean for r in rows.split(128)])

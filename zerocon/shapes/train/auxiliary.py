@@ -1,9 +1,9 @@
-"""What is where, asked of the denoiser's own features while it learns to denoise.
+"""Auxiliary per-position classification from the denoiser's features during training.
 
-The noise alone teaches slowly which word belongs to which place. So small heads, thrown away
-afterwards, read from two of its blocks what is at every position: whether a thing is there,
-and each of its attributes, the background and the style. What they need the caption tells, and
-a feature that carries it is what the denoiser's last layers need as well.
+The denoising loss alone is slow to teach which word belongs to which place. Small heads,
+discarded after training, predict at every position from features of two blocks whether a thing is
+there, its attributes, the background and the style. The caption has this information, and the
+denoiser's last layers need it, too.
 """
 
 from __future__ import annotations
@@ -18,40 +18,40 @@ from torch.nn import functional as F
 from zerocon.shapes.scene import RADIUS, SCENE_ATTRIBUTES, THING_ATTRIBUTES, Scene
 
 SIZES = [2, *(len(v) for v in (THING_ATTRIBUTES | SCENE_ATTRIBUTES).values())]
-THINGS = 0.6  # the weight of a thing's positions is this over its radius, beside 1 elsewhere
-HARD = ("cross",)  # shapes whose pictures came out wrong most often
-ELSEWHERE = -100  # what `cross_entropy` leaves out
+THINGS = 0.6  # weight added at a thing's positions, divided by its radius
+HARD = ("cross",)  # shapes that were generated worst
+IGNORED = -100  # class that `cross_entropy` ignores
 
 
-class Lessons:
-    """The answers, for every scene of a data set."""
+class PositionClasses:
+    """The labels of every scene of a data set."""
 
     def __init__(self, scenes: list[Scene]) -> None:
-        # [scene, thing, (x, y, radius, attribute numbers…)]; a radius below 0: no such thing.
+        # [scene, thing, (x, y, radius, attribute numbers…)]; a radius below 0: no thing.
         rows = [[_thing_row(s, i) for i in range(2)] for s in scenes]
         self.things = torch.tensor(rows, dtype=torch.float32)
         self.wide = torch.tensor(
             [[v.index(getattr(s, a)) for a, v in SCENE_ATTRIBUTES.items()] for s in scenes]
         )
 
-    def answers(self, rows: Tensor, side: int) -> Tensor:
-        """Class numbers at every position, [scene, question, side, side]."""
+    def labels(self, rows: Tensor, side: int) -> Tensor:
+        """Class numbers at every position, [scene, head, side, side]."""
         things = self.things[rows][:, :, :, None, None]
         away = _away(things, side)
         there = away < things[:, :, 2]  # [scene, thing, y, x]
-        answers = [there.any(1).long()]
+        labels = [there.any(1).long()]
         for k in range(len(THING_ATTRIBUTES)):
             here = torch.where(there, things[:, :, 3 + k].expand_as(there), float("-inf"))
-            answers.append(here.amax(1).clamp(min=ELSEWHERE).long())
+            labels.append(here.amax(1).clamp(min=IGNORED).long())
         wide = self.wide[rows][:, :, None, None].expand(-1, -1, side, side)
-        return torch.cat([torch.stack(answers, 1), wide], dim=1)
+        return torch.cat([torch.stack(labels, 1), wide], dim=1)
 
-    def emphasis(self, rows: Tensor, side: int) -> Tensor:
-        """How much the error counts at every position, [scene, 1, side, side], 1 on average.
+    def weights(self, rows: Tensor, side: int) -> Tensor:
+        """The weight of the error at every position, [scene, 1, side, side], with mean 1.
 
-        A small thing is a few of a latent's 256 positions, and lost in their mean. Only for
-        times at which the noisy picture shows where the things are: weights that depend on
-        what can't be known would pull the answer towards scenes with a thing at the position.
+        A small thing covers few of a latent's 256 positions and hardly counts in their mean. Use
+        the weights only at times at which the noisy picture shows where things are; at others
+        they would bias the prediction towards things at the weighted positions.
         """
         things = self.things[rows][:, :, :, None, None]
         away = _away(things, side)
@@ -60,13 +60,13 @@ class Lessons:
         weight = 1 + (near * (THINGS / radius.abs())).amax(1, keepdim=True)
         return weight / weight.mean((2, 3), keepdim=True)
 
-    def error(self, squared: Tensor, rows: Tensor, placed: Tensor) -> Tensor:
-        """Each row's mean squared error; with emphasis where the rows are `placed`."""
-        emphasis = self.emphasis(rows, squared.shape[-1])
-        return (squared * emphasis.where(placed[:, None, None, None], 1.0)).mean((1, 2, 3))
+    def error(self, squared: Tensor, rows: Tensor, visible: Tensor) -> Tensor:
+        """Each row's mean squared error, weighted in rows that are `visible`."""
+        weights = self.weights(rows, squared.shape[-1])
+        return (squared * weights.where(visible[:, None, None, None], 1.0)).mean((1, 2, 3))
 
     def odds(self) -> Tensor:
-        """How often a scene is drawn: three times, for each thing that is hard to draw."""
+        """Relative frequency of each scene: times three for each thing of a hard shape."""
         hard = torch.tensor([s in HARD for s in THING_ATTRIBUTES["shape"]])
         shapes = self.things[:, :, 3 + list(THING_ATTRIBUTES).index("shape")].long()
         there = self.things[:, :, 2] > 0
@@ -74,7 +74,7 @@ class Lessons:
 
 
 def _away(things: Tensor, side: int) -> Tensor:
-    """How far every position lies from each thing's centre, [scene, thing, side, side]."""
+    """The distance of every position from each thing's centre, [scene, thing, side, side]."""
     ticks = (torch.arange(side) + 0.5) / side
     y, x = ticks[:, None], ticks[None, :]
     return ((x - things[:, :, 0]).square() + (y - things[:, :, 1]).square()).sqrt()
@@ -88,10 +88,10 @@ def _thing_row(scene: Scene, index: int) -> list[float]:
     return [thing.x, thing.y, RADIUS[thing.size], *numbers]
 
 
-class Asked(nn.Module):
-    """A denoiser and its heads, trained together. `blocks`: whose features are asked, and how wide.
+class WithHeads(nn.Module):
+    """A denoiser and its heads, trained together. `blocks`: whose features they read, and widths.
 
-    `maps` makes a block's output a map, [row, channel, y, x].
+    `maps` turns a block's output into a map, [row, channel, y, x].
     """
 
     def __init__(
@@ -123,13 +123,13 @@ class Asked(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         return self.denoiser(*args, **kwargs).sample
 
-    def wrong(self, lessons: Lessons, rows: Tensor) -> Tensor:
-        """How wrong the last forward pass's features are, summed over questions and blocks."""
+    def loss(self, classes: PositionClasses, rows: Tensor) -> Tensor:
+        """The cross entropy of the last forward pass's features, summed over heads and blocks."""
         total = torch.zeros(())
         for number, head in enumerate(self.heads):
             features = self._features.pop(number)
-            answers = lessons.answers(rows, features.shape[-1])
-            asked = head(features).float().split(SIZES, dim=1)
-            for k, logits in enumerate(asked):
-                total = total + F.cross_entropy(logits, answers[:, k], ignore_index=ELSEWHERE)
+            labels = classes.labels(rows, features.shape[-1])
+            outputs = head(features).float().split(SIZES, dim=1)
+            for k, logits in enumerate(outputs):
+                total = total + F.cross_entropy(logits, labels[:, k], ignore_index=IGNORED)
         return total

@@ -1,0 +1,189 @@
+"""FLUX.1: T5 reads the prompt word by word, CLIP as a whole; guidance is a number it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
+from torch import Tensor
+from transformers import (
+    AutoTokenizer,
+    CLIPTextModel,
+    CLIPTokenizer,
+    PreTrainedTokenizerBase,
+    T5EncoderModel,
+)
+
+from zerocon.backbones.loading import ModelParts, fingerprint_of, frozen, load_parts
+from zerocon.backbones.mmdit_sites import Layout
+from zerocon.backbones.transformer import (
+    Size,
+    TransformerBackbone,
+    TransformerSettings,
+    check_scheduler,
+    check_size,
+    token_numbers,
+    vae_scale,
+)
+from zerocon.core.checks import in_range
+from zerocon.core.conditions import Condition
+from zerocon.core.levels import Level
+
+T5_TOKENS = 512  # FluxPipeline's, of FLUX.1-dev; FLUX.1-schnell was trained with 256
+USUAL_LATENT = 128  # FluxPipeline's: positions on a side of a latent
+PATCH = 2  # of the latent, on a side of an image token
+
+
+@dataclass
+class FluxParts(ModelParts):
+    """All that the pipeline has."""
+
+    classes: ClassVar[dict[str, Any]] = {
+        "vae": AutoencoderKL,
+        "transformer": FluxTransformer2DModel,
+        "text_encoder": CLIPTextModel,
+        "tokenizer": CLIPTokenizer,
+        "text_encoder_2": T5EncoderModel,
+        "tokenizer_2": AutoTokenizer,
+        "scheduler": FlowMatchEulerDiscreteScheduler,
+    }
+    example: ClassVar[tuple[str, str]] = ("flux", "black-forest-labs/FLUX.1-dev")
+
+    vae: AutoencoderKL
+    transformer: FluxTransformer2DModel
+    text_encoder: CLIPTextModel
+    tokenizer: CLIPTokenizer
+    text_encoder_2: T5EncoderModel
+    tokenizer_2: PreTrainedTokenizerBase
+
+
+class FluxBackbone(TransformerBackbone):
+    """A condition has T5's tokens, and CLIP's pooled embedding.
+
+    FLUX.1-dev is told the guidance scale (`guidance_is_told`); a condition without one is told 1.
+    FLUX.1-schnell is told none.
+    """
+
+    def __init__(
+        self,
+        parts: FluxParts,
+        name: str,
+        device: torch.device,
+        dtype: torch.dtype,
+        fingerprint: str,
+        size: Size | None = None,
+        *,
+        t5_tokens: int = T5_TOKENS,
+    ) -> None:
+        check_scheduler(parts.scheduler)
+        per_latent = vae_scale(parts)
+        size = size or (USUAL_LATENT * per_latent, USUAL_LATENT * per_latent)
+        step = per_latent * PATCH
+        check_size(size, step)
+        self.prompt_tokens, self.start_tokens = t5_tokens, 0
+        layout = Layout(
+            grid=(size[0] // step, size[1] // step),
+            text_tokens=t5_tokens,
+            patch=PATCH,
+            text_first=True,
+            rotary=True,
+        )
+        super().__init__(parts, name, device, dtype, fingerprint, size, layout)
+        self.guidance_is_told = bool(self.transformer.config["guidance_embeds"])
+        self.clip_tokenizer, self.tokenizer = parts.tokenizer, parts.tokenizer_2
+        self.clip = frozen(parts.text_encoder, device, dtype)
+        self.t5 = frozen(parts.text_encoder_2, device, dtype)
+        self._text_places = torch.zeros(t5_tokens, 3, device=device)
+        self._image_places = image_places(layout.grid).to(device)
+
+    def _set_times(self, scheduler: Any, steps: int) -> None:
+        """Evenly from 1 to 1 / steps, shifted as the number of image tokens asks for."""
+        config = scheduler.config
+        if config.get("use_flow_sigmas"):
+            scheduler.set_timesteps(steps, mu=self._mu(config))
+            return
+        scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), mu=self._mu(config))
+
+    def _mu(self, config: Any) -> float:
+        """Linear in the number of image tokens: 0.5 at 256, 1.15 at 4096, if the model says no
+        other."""
+        few, many = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+        low, high = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
+        slope = (high - low) / (many - few)
+        return self.layout.image_tokens * slope + (low - slope * few)
+
+    @torch.no_grad()
+    def embed(self, prompts: Sequence[str]) -> Condition:
+        clip_length = int(self.clip_tokenizer.model_max_length)
+        whole = token_numbers(self.clip_tokenizer, prompts, clip_length).to(self.device)
+        words = token_numbers(self.tokenizer, prompts, self.prompt_tokens).to(self.device)
+        return Condition(self.t5(words)[0], self.clip(whole).pooler_output)
+
+    def tokens(self, prompt: str) -> tuple[int, ...]:
+        """T5's: there is an end, but no start."""
+        numbers = self.tokenizer(prompt, truncation=True, max_length=self.prompt_tokens)
+        return tuple(numbers.input_ids)
+
+    def too_long(self, prompt: str) -> bool:
+        return len(self.tokenizer(prompt).input_ids) > self.prompt_tokens
+
+    def _velocity(self, z: Tensor, level: Level, condition: Condition) -> Tensor:
+        found = self.transformer(
+            hidden_states=packed(z),
+            timestep=torch.full((len(z),), level.time / self.trained_times, device=z.device),
+            guidance=self._guidance(condition) if self.guidance_is_told else None,
+            pooled_projections=condition.pooled,
+            encoder_hidden_states=condition.tokens,
+            txt_ids=self._text_places,
+            img_ids=self._image_places,
+            return_dict=False,
+        )[0]
+        return unpacked(found, self.layout.grid)
+
+    def _guidance(self, condition: Condition) -> Tensor:
+        if condition.guidance is None:
+            return torch.ones(len(condition), device=self.device)
+        return condition.guidance
+
+
+def packed(z: Tensor) -> Tensor:
+    """A latent, [row, channel, y, x], as image tokens of 2 x 2 positions, [row, token, width]."""
+    parts = z.unflatten(3, (-1, PATCH)).unflatten(2, (-1, PATCH))  # [row, channel, y, 2, x, 2]
+    return parts.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+
+
+def unpacked(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    """The way back from `packed`."""
+    parts = tokens.unflatten(2, (-1, PATCH, PATCH)).unflatten(1, grid)  # [row, y, x, channel, 2, 2]
+    return parts.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
+
+
+def image_places(grid: tuple[int, int]) -> Tensor:
+    """What the rotary embedding is told of each image token: 0, its line, its column."""
+    lines, columns = (torch.arange(side, dtype=torch.float32) for side in grid)
+    y, x = torch.meshgrid(lines, columns, indexing="ij")
+    return torch.stack([torch.zeros_like(y), y, x], -1).flatten(0, 1)
+
+
+@dataclass(frozen=True)
+class Flux(TransformerSettings):
+    """FLUX.1-dev and FLUX.1-schnell."""
+
+    t5_tokens: int = T5_TOKENS
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        in_range("backbone.t5_tokens", self.t5_tokens, 1, 512)
+
+    def load(self) -> FluxBackbone:
+        device, dtype = self._place()
+        parts = load_parts(self.path, self.revision, self.config, FluxParts)
+        size = self._size(USUAL_LATENT * vae_scale(parts))
+        digest = fingerprint_of(parts)
+        if self.t5_tokens != T5_TOKENS:
+            digest = f"{digest}-{self.t5_tokens}-tokens"
+        return FluxBackbone(parts, self.path, device, dtype, digest, size, t5_tokens=self.t5_tokens)
