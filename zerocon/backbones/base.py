@@ -24,13 +24,17 @@ class BackboneError(Exception):
 class Backbone(Protocol):
     name: str
     fingerprint: str  # a digest of the weights and the scheduler; part of a run's name
-    side: int  # pixels
     device: torch.device
     dtype: torch.dtype
     taps: Taps  # the network's sites, and who reads or replaces what passes them
     evaluations: Evaluations
     prompt_tokens: int  # of a condition, from the first: those that `tokens` numbers, padded
     start_tokens: int  # how many of them stand before a prompt's first word
+
+    @property
+    def side(self) -> int:
+        """Pixels on a side of the pictures that are edited."""
+        ...
 
     def path(self, steps: int) -> Path:
         """The levels that a sampler of that many steps visits."""
