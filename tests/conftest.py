@@ -1,4 +1,4 @@
-"""What all tests share: no network, a cache of their own, small models made once a session."""
+"""Shared by all tests: no network, separate caches, small models made once per session."""
 
 from __future__ import annotations
 

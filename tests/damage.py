@@ -1,4 +1,4 @@
-"""Weight files with something wrong, and what a message about them must say."""
+"""Damaged weight files, and what the messages about them must say."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ STRAY = "stray.weight"
 
 
 def damage(file: Path, kind: str, name: str) -> str:
-    """Spoil the file; a pattern of the message. `name`: the tensor that is lost or changed."""
+    """Damage the file and return a pattern of the message. `name`: the lost or changed tensor."""
     if kind == "truncated":
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-        return r"can't be loaded|cut off"
+        return r"can't be loaded|truncated"
     state = load_file(file)
     if kind == "missing":
         del state[name]
@@ -31,7 +31,7 @@ def damage(file: Path, kind: str, name: str) -> str:
 
 
 def as_pickle(file: Path) -> Path:
-    """The same tensors as a pickle, and no safetensors file any more."""
+    """Replace the safetensors file by a pickle with the same tensors."""
     pickled = file.with_name("pytorch_model.bin")
     torch.save(load_file(file), pickled)
     file.unlink()

@@ -1,7 +1,7 @@
-"""Checks the shapes that annotations name, at every call that a test makes.
+"""Checks the shapes in annotations at every call in tests.
 
 The modules annotate tensors with jaxtyping (`Float[Tensor, "case token"]`); outside of tests
-nobody looks at that. `conftest.py` installs this before the modules are imported.
+they are not checked. `conftest.py` installs this before the modules are imported.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ def test_from_python(photo: Path) -> None:
     assert other.tobytes() != edited.tobytes()
 
 
-def test_without_a_source_the_caption_takes_its_place(photo: Path) -> None:
+def test_without_a_source_prompt_the_caption_is_used(photo: Path) -> None:
     automatic = zerocon.edit(photo, target=TARGET, method="word_swap", overrides=FEW)
     nothing = ["direction=word_swap", *FEW]
     empty = zerocon.edit(photo, target=TARGET, method="word_swap", overrides=nothing)
@@ -110,7 +110,7 @@ def test_blend_words_keep_the_rest_of_the_picture(photo: Path) -> None:
         ("masactrl", ["method.masked=true"], None, "needs the edited words"),
     ],
 )
-def test_blend_words_that_would_do_nothing_are_refused(
+def test_blend_words_without_effect_are_refused(
     photo: Path, method: str, more: list[str], blend: tuple[str, str] | None, said: str
 ) -> None:
     with pytest.raises(ConfigError, match=said):
@@ -129,8 +129,8 @@ def test_from_the_command_line(photo: Path, capsys: pytest.CaptureFixture[str]) 
     edit = Image.open(photo.with_name("photo-edited.png"))
     both = Image.open(photo.with_name("photo-edited-side-by-side.png"))
     assert edit.size == (64, 64)
-    assert both.size == (130, 64)
-    assert np.array_equal(np.array(both)[:, -64:], np.array(edit))
+    assert both.size == (5 * 130, 5 * 64)
+    assert np.array_equal(np.array(both)[::5, ::5][:, -64:], np.array(edit))
     assert "photo-edited.png" in capsys.readouterr().out
     swapped = ["--source", SOURCE, "--target", TARGET, "method=p2p", *FEW]
     main(["edit", str(photo), *swapped])
@@ -139,7 +139,7 @@ def test_from_the_command_line(photo: Path, capsys: pytest.CaptureFixture[str]) 
     assert "--blend" not in capsys.readouterr().out
 
 
-def test_what_is_missing_is_said(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_inputs_have_messages(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ConfigError, match="target prompt is empty"):
         zerocon.edit(photo, source=SOURCE, target=" ", overrides=FEW)
     photo.write_bytes(b"no picture")

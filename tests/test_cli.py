@@ -27,7 +27,7 @@ def test_help_and_reports_do_not_wait_for_torch() -> None:
     subprocess.run([sys.executable, "-c", IMPORTS], check=True)
 
 
-def test_a_mistake_is_said_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_option_has_a_message(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["table", "/nowhere/at/all"])
     said = capsys.readouterr().err
@@ -37,7 +37,7 @@ def test_a_mistake_is_said_in_words(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 class Fails:
-    """A command whose handler meets something."""
+    """A command whose handler raises an error."""
 
     def __init__(self, error: BaseException) -> None:
         self.error = error
@@ -70,7 +70,7 @@ def ends(
         (yaml.YAMLError("line 1 is wrong"), "zerocon: line 1 is wrong"),
     ],
 )
-def test_what_goes_wrong_is_said_in_words(
+def test_errors_have_messages(
     error: BaseException,
     said: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -93,7 +93,7 @@ def test_an_interruption_is_one_line(
     assert ends(far, monkeypatch, capsys) == (130, said)
 
 
-def test_a_mistake_of_ours_keeps_its_traceback(
+def test_an_unexpected_error_keeps_its_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(ZeroDivisionError):
@@ -131,7 +131,7 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"zerocon {zerocon.__version__}\n"
 
 
-def test_run_is_run_py(capsys: pytest.CaptureFixture[str]) -> None:
+def test_zerocon_run_equals_run_py(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.guarded(["run", "method.steps=0"], "zerocon") == 2
     assert capsys.readouterr().err.startswith("zerocon run: method.steps is 0")
     assert cli.guarded(["run", "method.steps=0"], "run.py") == 2

@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md's examples: each is imported as it stands there, and does what it says."""
+"""CONTRIBUTING.md's examples: each is imported from the page, and works as described."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PAGE = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
 
 
 def files_of_the_page() -> dict[str, str]:
-    """Each block that follows the name of a file."""
+    """Each code block that follows the name of a file."""
     block = r"^`([\w/]+\.\w+)`:\n\n```\w+\n(.*?)^```$"
     return dict(re.findall(block, PAGE, re.MULTILINE | re.DOTALL))
 

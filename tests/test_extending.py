@@ -25,7 +25,7 @@ EXAMPLES = {
 
 
 def files_of_the_page() -> dict[str, str]:
-    """Each block that follows the name of a file."""
+    """Each code block that follows the name of a file."""
     block = r"^`([\w/]+\.\w+)`:\n\n```\w+\n(.*?)^```$"
     return dict(re.findall(block, PAGE, re.MULTILINE | re.DOTALL))
 
@@ -70,7 +70,7 @@ def test_an_example_runs(folder: Path, plugin: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_of_ones_own_class_is_looked_at_with_the_plugin_only(folder: Path) -> None:
+def test_a_run_of_a_user_class_needs_the_plugin(folder: Path) -> None:
     made = called(folder, *command_with("my_method"), "dataset.limit=1", "runner.root=again")
     assert made.returncode == 0, made.stderr
     (run,) = (folder / "again").iterdir()
@@ -93,6 +93,6 @@ def test_its_settings_are_checked_like_any(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_help_shows_ones_own_choices(folder: Path) -> None:
+def test_the_help_shows_user_choices(folder: Path) -> None:
     shown = called(folder, "run", "--help", "--config-dir", "my_conf")
     assert re.search(r"method=.*\bkeep\b", shown.stdout)

@@ -1,6 +1,6 @@
-"""The plan of the package: no two rooms import each other, and the tree in the docs is complete.
+"""The package's structure: no mutual imports, and a complete tree in the docs.
 
-The walls themselves are contracts in pyproject.toml, which `lint-imports` holds.
+The allowed imports are contracts in pyproject.toml, which `lint-imports` checks.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ROOMS = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
 
 
 def imported(file: Path) -> Iterator[str]:
-    """The full names of all that a file imports, wherever in the file it does."""
+    """The full names of all imports in a file."""
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -55,7 +55,7 @@ def rooms_of_tree(page: str) -> set[str]:
     return {room for first_column in names for room in re.findall(r"(\w+)/", first_column)}
 
 
-def test_no_two_rooms_import_each_other() -> None:
+def test_no_two_packages_import_each_other() -> None:
     assert both_ways(imports_between_rooms(PACKAGE)) == []
 
 
@@ -72,11 +72,11 @@ def test_such_a_pair_is_found(tmp_path: Path) -> None:
     assert both_ways(imports_between_rooms(tmp_path / "p")) == [("a", "b")]
 
 
-def test_the_tree_in_the_docs_names_every_room() -> None:
+def test_the_tree_in_the_docs_lists_every_package() -> None:
     assert rooms_of_tree((ROOT / "docs" / "architecture.md").read_text()) == ROOMS
 
 
-def test_every_room_says_what_it_is_for() -> None:
+def test_every_package_has_a_docstring() -> None:
     for room in ROOMS:
         assert ast.get_docstring(ast.parse((PACKAGE / room / "__init__.py").read_text())), room
 

@@ -1,4 +1,4 @@
-"""The wheel: it holds what a run needs, and works from any folder."""
+"""The wheel contains what a run needs, and works from any folder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ QUICK = ["dataset.limit=1", "method.steps=2", "metrics.clip=null", "metrics.lpip
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy: building writes beside the sources."""
+    """Built from a copy, because building writes beside the sources."""
     copy, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     for name in ("zerocon", "conf", "experiments"):
         ignored = shutil.ignore_patterns("__pycache__", "*.png", "*.md")

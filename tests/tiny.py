@@ -19,7 +19,7 @@ from zerocon.shapes.tokenizer import write_clip_tokenizer
 
 
 def tiny_parts(folder: Path, prediction_type: str = "epsilon", seed: int = 0) -> Parts:
-    """Four levels, two layers a block, sixteen cross-attentions: only everything is narrow."""
+    """Four levels, two layers per block, sixteen cross-attentions, but narrow."""
     torch.manual_seed(seed)
     tokenizer = write_clip_tokenizer(folder / "tokenizer")
     end = tokenizer.eos_token_id

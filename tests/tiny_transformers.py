@@ -92,7 +92,7 @@ def tiny_vae(channels: int = 16) -> AutoencoderKL:
 
 
 def awake(model: nn.Module, seed: int = 7) -> Any:
-    """Random weights also where diffusers begins with zeros, so that every part counts."""
+    """Random weights also where diffusers initialises zeros, so that every part has an effect."""
     generator = torch.Generator().manual_seed(seed)
     for name, weight in model.named_parameters():
         scale = 0.1 if weight.ndim == 1 else 0.7 / weight[0].numel() ** 0.5

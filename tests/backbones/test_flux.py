@@ -44,7 +44,7 @@ def pipeline_of(parts: FluxParts, dtype: torch.dtype = torch.float32) -> FluxPip
 
 
 def start(height: int, width: int) -> Tensor:
-    """Of a picture of this size."""
+    """Noise for a picture of this size."""
     generator = torch.Generator().manual_seed(0)
     return torch.randn(1, 16, height // 2, width // 2, generator=generator)
 
@@ -73,8 +73,8 @@ def of_pipeline(pipe: FluxPipeline, z: Tensor, steps: int, guidance: float, **mo
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_sampling_is_the_pipelines(parts: FluxParts, size: tuple[int, int]) -> None:
-    """FLUX.1-dev is told its guidance; FLUX.1-schnell has none."""
+def test_sampling_equals_the_pipeline(parts: FluxParts, size: tuple[int, int]) -> None:
+    """FLUX.1-dev has embedded guidance, FLUX.1-schnell none."""
     backbone, z = tiny_flux(copy.deepcopy(parts), size=size), start(*size)
     guidance = 3.5 if backbone.guidance_is_told else 1.0
     theirs = of_pipeline(pipeline_of(parts), z, 3, guidance)
@@ -85,10 +85,10 @@ def test_sampling_is_the_pipelines(parts: FluxParts, size: tuple[int, int]) -> N
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_sampling_is_the_pipelines_in_double_precision(
+def test_sampling_equals_the_pipeline_in_double_precision(
     parts: FluxParts, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """diffusers rotates in single precision and makes each step there; here neither does."""
+    """diffusers rotates and steps in single precision; here both are in double precision."""
 
     def apply(x: Tensor, freqs: tuple[Tensor, Tensor], **_: Any) -> Tensor:
         cos, sin = (f[None, :, None] for f in freqs)
@@ -110,8 +110,8 @@ def test_sampling_is_the_pipelines_in_double_precision(
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-9)
 
 
-def test_the_guidance_that_it_is_told_counts(parts: FluxParts) -> None:
-    """And classifier-free guidance is true guidance where none is told."""
+def test_embedded_guidance_has_an_effect(parts: FluxParts) -> None:
+    """Without embedded guidance, classifier-free guidance is used."""
     z = start(32, 32)
     pipe, backbone = pipeline_of(parts), tiny_flux(copy.deepcopy(parts))
     low, high = (sampled(backbone, z, 2, scale) for scale in (1.0, 4.0))
@@ -123,7 +123,7 @@ def test_the_guidance_that_it_is_told_counts(parts: FluxParts) -> None:
     torch.testing.assert_close(high, theirs, rtol=0, atol=1e-5)
 
 
-def test_a_condition_without_a_scale_is_told_one(tmp_path: Path) -> None:
+def test_a_condition_without_a_guidance_scale_gets_one(tmp_path: Path) -> None:
     backbone = tiny_flux(tiny_flux_parts(tmp_path))
     cond, z, level = backbone.embed(PROMPTS[:1]), start(32, 32), backbone.level(0.6)
     plain = backbone.predict(z, level, cond)
@@ -132,7 +132,7 @@ def test_a_condition_without_a_scale_is_told_one(tmp_path: Path) -> None:
     )
 
 
-def test_the_condition_is_the_pipelines(parts: FluxParts) -> None:
+def test_the_condition_equals_the_pipelines(parts: FluxParts) -> None:
     theirs, pooled, _ = pipeline_of(parts).encode_prompt(PROMPTS, max_sequence_length=TEXT)
     ours = tiny_flux(copy.deepcopy(parts)).embed(PROMPTS)
     torch.testing.assert_close(ours.pooled, pooled)
@@ -151,21 +151,21 @@ def test_more_image_tokens_are_shifted_more(
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
 
 
-def test_schnells_times_are_even(tmp_path: Path) -> None:
+def test_times_of_schnell_are_uniform(tmp_path: Path) -> None:
     backbone = tiny_flux(tiny_flux_parts(tmp_path, schnell=True))
     levels = backbone.path(4).levels
     assert [round(level.noise, 6) for level in levels] == [1.0, 0.75, 0.5, 0.25, 0.0]
     assert [round(level.time, 3) for level in levels] == [1000, 750, 500, 250, 0]
 
 
-def test_packing_goes_there_and_back() -> None:
+def test_packing_is_inverted_by_unpacking() -> None:
     z = torch.randn(2, 16, 6, 10)
     tokens = FluxPipeline._pack_latents(z, 2, 16, 6, 10)
     assert torch.equal(packed(z), tokens)
     assert torch.equal(unpacked(tokens, (3, 5)), z)
 
 
-def test_pictures_go_there_and_back_as_the_pipelines(parts: FluxParts) -> None:
+def test_encoding_and_decoding_equal_the_pipeline(parts: FluxParts) -> None:
     pipe, backbone = pipeline_of(parts), tiny_flux(copy.deepcopy(parts), size=(24, 40))
     image = torch.rand(2, 3, 24, 40)
     latents = backbone.encode(image)
@@ -175,8 +175,8 @@ def test_pictures_go_there_and_back_as_the_pipelines(parts: FluxParts) -> None:
     torch.testing.assert_close(backbone.decode(latents), (decoded / 2 + 0.5).clamp(0, 1))
 
 
-def test_words_are_t5s(tmp_path: Path) -> None:
-    """Which have no token before the first word."""
+def test_words_are_in_t5_tokens(tmp_path: Path) -> None:
+    """T5 has no token before the first word."""
     backbone = tiny_flux(tiny_flux_parts(tmp_path))
     image = torch.rand(3, 32, 32)
     case = Case("a", image, PROMPTS[0], "a big blue circle on a gray background")
@@ -199,7 +199,7 @@ def test_words_are_t5s(tmp_path: Path) -> None:
     assert not backbone.too_long("circle " * 23)
 
 
-def test_a_folder_gives_the_model_that_was_saved(parts: FluxParts, tmp_path: Path) -> None:
+def test_a_saved_folder_loads_the_same_model(parts: FluxParts, tmp_path: Path) -> None:
     pipeline_of(parts).save_pretrained(tmp_path)
     backbone = tiny_flux(copy.deepcopy(parts))
     loaded = Flux(str(tmp_path), device="cpu", side=32, t5_tokens=TEXT).load()
@@ -212,7 +212,7 @@ def test_a_folder_gives_the_model_that_was_saved(parts: FluxParts, tmp_path: Pat
     assert usual.fingerprint == backbone.fingerprint
 
 
-def test_sizes_that_the_model_does_not_take(tmp_path: Path) -> None:
+def test_unsupported_sizes_are_refused(tmp_path: Path) -> None:
     parts = tiny_flux_parts(tmp_path)
     with pytest.raises(ConfigError, match=r"are 30 and 32; each must be a multiple of 4"):
         tiny_flux(parts, size=(30, 32))

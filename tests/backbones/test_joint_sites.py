@@ -1,4 +1,4 @@
-"""Sites in joint attention: what is read is what diffusers computes, what is replaced counts."""
+"""Sites in joint attention: read activations equal diffusers', and replaced ones take effect."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def backbone(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    """In double precision: what is only rounding here is an error there."""
+    """In double precision, so that errors are not hidden by rounding."""
     make = tiny_flux_parts if kind.startswith("flux") else tiny_sd3_parts
     parts: Any = make(tmp_path_factory.mktemp("parts"), **KINDS[kind])
     for weight in (w for n, w in parts.transformer.named_parameters() if "to_q" in n):
@@ -55,13 +55,13 @@ def backbone(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 
 @pytest.fixture(scope="module")
 def stream(kind: str) -> str:
-    """Which blocks a test looks at."""
+    """The blocks that a test uses."""
     return "single" if kind == "flux, one stream" else "joint"
 
 
 @pytest.fixture(autouse=True)
 def precise_rotation(monkeypatch: pytest.MonkeyPatch) -> None:
-    """diffusers rotates in single precision; here it keeps what it is given."""
+    """diffusers rotates in single precision; here it keeps the given precision."""
 
     def apply(x: Tensor, freqs: tuple[Tensor, Tensor], **_: Any) -> Tensor:
         return turned(x, freqs, tokens=1)
@@ -89,7 +89,7 @@ def heads(attn: Any, norm: Any, projected: Tensor) -> Tensor:
 
 
 class Spy(JointAttnProcessor2_0):
-    """diffusers' processor, and the softmax that it takes, over all tokens as its tokens are."""
+    """diffusers' processor, which also records its softmax over all tokens."""
 
     seen: list[Tensor]
 
@@ -111,7 +111,7 @@ class Spy(JointAttnProcessor2_0):
 
 
 class FluxSpy(FluxAttnProcessor):
-    """The same of FLUX's: text tokens first, and all are rotated."""
+    """As `Spy`, for FLUX: text tokens first, and all are rotated."""
 
     seen: list[Tensor]
 
@@ -142,7 +142,7 @@ class FluxSpy(FluxAttnProcessor):
 
 
 def all_blocks(transformer: Any) -> list[Any]:
-    """In the order they run."""
+    """All blocks in execution order."""
     single = getattr(transformer, "single_transformer_blocks", ())
     return [*transformer.transformer_blocks, *single]
 
@@ -154,7 +154,7 @@ def block_of(backbone: Tiny, place: str) -> Any:
 
 
 def spied_velocity(backbone: Tiny, z: Tensor, cond: Condition) -> tuple[Tensor, list[Tensor]]:
-    """diffusers' own: without T5, with all the zeros written out."""
+    """diffusers' velocity and maps; without T5, with all zeros written out."""
     theirs = copy.deepcopy(backbone.transformer)
     for block in all_blocks(theirs):
         block._forward_hooks.clear()
@@ -185,7 +185,7 @@ def _flux_velocity(theirs: Any, z: Tensor, cond: Condition) -> Tensor:
 
 
 def joint(maps: list[Tensor]) -> list[Tensor]:
-    """Those over image and text tokens."""
+    """The maps over image and text tokens."""
     return [m for m in maps if m.shape[-1] > IMAGE]
 
 
@@ -194,7 +194,7 @@ def image_columns(backbone: Tiny, found: Tensor) -> Tensor:
 
 
 def text_columns(backbone: Tiny, found: Tensor) -> Tensor:
-    """The last one is what all of T5's zeros get, where T5 is left out."""
+    """Without T5, the last column is the sum over all of T5's zeros."""
     if isinstance(backbone, FluxBackbone):
         return found[..., :T5_TOKENS]
     text = found[..., IMAGE:]
@@ -292,7 +292,7 @@ ROTATED_SHAPES = {
 
 
 @torch.no_grad()
-def test_shapes_of_what_passes(backbone: Tiny, stream: str) -> None:
+def test_shapes_of_activations(backbone: Tiny, stream: str) -> None:
     z, cond = inputs(backbone)
     text = cond.tokens.shape[1]
     shapes: dict[Any, Any] = WHAT_SHAPES | {
@@ -309,10 +309,8 @@ def test_shapes_of_what_passes(backbone: Tiny, stream: str) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("site", ["cross", "self"])
-def test_replaced_probabilities_leave_the_others_alone(
-    backbone: Tiny, stream: str, site: str
-) -> None:
-    """The image tokens' result is that of the changed slice beside the untouched one."""
+def test_replaced_probabilities_change_no_others(backbone: Tiny, stream: str, site: str) -> None:
+    """The image tokens' result is that of the changed slice and the unchanged one."""
     z, cond = inputs(backbone)
     taps, level = backbone.taps, backbone.level(0.7)
     name, other = f"{stream}.1.{site}", f"{stream}.1.{'self' if site == 'cross' else 'cross'}"
@@ -406,8 +404,8 @@ def test_gradients_are_those_of_the_written_out_softmax(backbone: Tiny) -> None:
 
 
 @torch.no_grad()
-def test_a_pass_ends_after_its_last_site(backbone: Tiny, stream: str) -> None:
-    """Though at one block the probabilities pass before the output, and both are asked for."""
+def test_a_forward_pass_stops_after_its_last_site(backbone: Tiny, stream: str) -> None:
+    """Although both are recorded at one block, and its probabilities come before its output."""
     z, cond = inputs(backbone)
     ran: list[int] = []
     blocks = all_blocks(backbone.transformer)
@@ -431,7 +429,7 @@ def test_a_pass_ends_after_its_last_site(backbone: Tiny, stream: str) -> None:
 
 @pytest.fixture
 def upgraded(backbone: Tiny, monkeypatch: pytest.MonkeyPatch) -> Tiny:
-    """As if another version of diffusers ran its own attention, whatever processor is set."""
+    """Simulate a version of diffusers that ignores the processor and runs its own attention."""
     flux = isinstance(backbone, FluxBackbone)
     own: Any = FluxAttnProcessor() if flux else JointAttnProcessor2_0()
 
@@ -445,7 +443,7 @@ def upgraded(backbone: Tiny, monkeypatch: pytest.MonkeyPatch) -> Tiny:
 
 
 @torch.no_grad()
-def test_an_upgrade_is_an_error_not_an_unedited_picture(upgraded: Tiny, stream: str) -> None:
+def test_an_incompatible_diffusers_is_an_error(upgraded: Tiny, stream: str) -> None:
     z, cond = inputs(upgraded)
     rows = {"source": (z[:1], cond[:1]), "target": (z[1:], cond[1:])}
     with (
@@ -469,7 +467,7 @@ def test_an_upgrade_is_an_error_not_an_unedited_picture(upgraded: Tiny, stream: 
 
 
 class Renamed(torch.nn.Module):
-    """An attention that takes no processor, as another version of diffusers may have it."""
+    """An attention without processors, as another version of diffusers may have."""
 
 
 def test_a_renamed_attention_class_is_an_error(backbone: Tiny, stream: str) -> None:

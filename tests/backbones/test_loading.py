@@ -1,4 +1,4 @@
-"""No backbone runs with a tensor that its files do not hold, in whatever format they are."""
+"""No backbone runs with a tensor that is not in its files, in any format."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_damaged_folder_is_refused(folder: Path, part: str, kind: str) -> None
 
 @pytest.mark.parametrize("left", ["nothing", "its config"])
 def test_a_tokenizer_without_its_words_is_refused(folder: Path, left: str) -> None:
-    """Transformers would go on with special tokens only, and every prompt would be the same."""
+    """Transformers would continue with only special tokens, and all prompts would be equal."""
     for file in (folder / "tokenizer").iterdir():
         if left == "nothing" or file.name != "tokenizer_config.json":
             file.unlink()
@@ -65,7 +65,7 @@ def test_a_tokenizer_without_its_words_is_refused(folder: Path, left: str) -> No
 
 
 @pytest.mark.parametrize("part", FILES)
-def test_pickles_are_refused_in_words(folder: Path, part: str) -> None:
+def test_pickles_are_refused_with_a_message(folder: Path, part: str) -> None:
     as_pickle(folder / part / FILES[part][0])
     with pytest.raises(BackboneError, match=r"\.bin: a \.bin file is a pickle, which can run code"):
         load_parts(str(folder))
@@ -128,7 +128,7 @@ def test_a_tensor_that_the_converters_drop_is_named(
         load_parts(str(tmp_path / "sd.safetensors"), config=str(saved))
 
 
-def test_what_training_left_in_a_single_file_is_harmless(
+def test_training_leftovers_in_a_single_file_are_ignored(
     saved: Path, single: dict[str, torch.Tensor], parts: Parts, tmp_path: Path
 ) -> None:
     left = {

@@ -66,7 +66,7 @@ def sampled(backbone: SD3Backbone, z: Tensor, steps: int, guidance: float) -> Te
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (24, 40)])
-def test_sampling_is_the_pipelines(parts: SD3PartsWithoutT5, height: int, width: int) -> None:
+def test_sampling_equals_the_pipeline(parts: SD3PartsWithoutT5, height: int, width: int) -> None:
     pipe = pipeline_of(parts)
     backbone = tiny_sd3(copy.deepcopy(parts), size=(height, width))
     z = start(height // 2, width // 2)
@@ -84,7 +84,7 @@ def test_sampling_is_the_pipelines(parts: SD3PartsWithoutT5, height: int, width:
     assert (ours - z).abs().mean() > 0.5
 
 
-def test_the_condition_is_the_pipelines(parts: SD3PartsWithoutT5) -> None:
+def test_the_condition_equals_the_pipelines(parts: SD3PartsWithoutT5) -> None:
     theirs, empty, pooled, empty_pooled = pipeline_of(parts).encode_prompt(PROMPTS, None, None)
     ours = tiny_sd3(copy.deepcopy(parts)).embed([*PROMPTS, "", ""])
     assert ours.pooled is not None
@@ -98,7 +98,7 @@ def test_the_condition_is_the_pipelines(parts: SD3PartsWithoutT5) -> None:
 
 
 @pytest.mark.parametrize("steps", [1, 4, 28, 50])
-def test_the_path_is_the_schedulers(parts: SD3PartsWithoutT5, steps: int) -> None:
+def test_the_path_equals_the_schedulers(parts: SD3PartsWithoutT5, steps: int) -> None:
     """Also its smallest sigma, which is shifted twice."""
     scheduler = copy.deepcopy(parts.scheduler)
     scheduler.set_timesteps(steps)
@@ -109,7 +109,7 @@ def test_the_path_is_the_schedulers(parts: SD3PartsWithoutT5, steps: int) -> Non
     assert path.levels[-1].signal == 1.0
 
 
-def test_pictures_go_there_and_back_as_the_pipelines(parts: SD3PartsWithoutT5) -> None:
+def test_encoding_and_decoding_equal_the_pipeline(parts: SD3PartsWithoutT5) -> None:
     pipe, backbone = pipeline_of(parts), tiny_sd3(copy.deepcopy(parts))
     image = torch.rand(2, 3, 32, 32)
     latents = backbone.encode(image)
@@ -119,7 +119,7 @@ def test_pictures_go_there_and_back_as_the_pipelines(parts: SD3PartsWithoutT5) -
     torch.testing.assert_close(backbone.decode(latents), (decoded / 2 + 0.5).clamp(0, 1))
 
 
-def test_a_folder_gives_the_model_that_was_saved(parts: SD3PartsWithoutT5, tmp_path: Path) -> None:
+def test_a_saved_folder_loads_the_same_model(parts: SD3PartsWithoutT5, tmp_path: Path) -> None:
     pipeline_of(parts).save_pretrained(tmp_path)
     backbone = tiny_sd3(copy.deepcopy(parts))
     t5 = parts.text_encoder_3 is not None
@@ -135,8 +135,8 @@ def test_a_folder_gives_the_model_that_was_saved(parts: SD3PartsWithoutT5, tmp_p
             SD3(str(tmp_path), device="cpu").load()
 
 
-def test_a_shorter_text_encoder(tmp_path: Path) -> None:
-    """The tokenizers say how many tokens there are; T5's zeros may be fewer."""
+def test_a_text_encoder_with_fewer_tokens(tmp_path: Path) -> None:
+    """The tokenizers determine the number of tokens; there may be fewer zeros for T5."""
     parts = tiny_sd3_parts(tmp_path, t5=False, qk_norm="rms_norm")
     for tokenizer in (parts.tokenizer, parts.tokenizer_2):
         tokenizer.model_max_length = 32
@@ -153,7 +153,7 @@ def test_a_shorter_text_encoder(tmp_path: Path) -> None:
     torch.testing.assert_close(sampled(backbone, start(), 2, 4.0), theirs, rtol=0, atol=1e-5)
 
 
-def test_sizes_that_the_model_does_not_take(tmp_path: Path) -> None:
+def test_unsupported_sizes_are_refused(tmp_path: Path) -> None:
     parts = tiny_sd3_parts(tmp_path, t5=False)
     with pytest.raises(ConfigError, match=r"are 30 and 32; each must be a multiple of 4"):
         tiny_sd3(parts, size=(30, 32))

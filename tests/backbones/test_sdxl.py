@@ -34,7 +34,7 @@ TINY = {
 
 
 def tiny_xl_parts(folder: Path) -> XLParts:
-    """Three levels, none of whose first has attention; two transformer blocks in the deepest."""
+    """Three levels, the first without attention; two transformer blocks in the deepest."""
     plain_parts = tiny_parts(folder)
     end = plain_parts.tokenizer.eos_token_id
     second = CLIPTextConfig(
@@ -92,7 +92,7 @@ def backbone(pipe: StableDiffusionXLPipeline, xl_parts: XLParts) -> SDXLBackbone
     return SDXLBackbone(xl_parts, "tiny-xl", cpu, torch.float32, fingerprint_of(xl_parts))
 
 
-def test_conditions_are_the_pipelines(
+def test_conditions_equal_the_pipelines(
     pipe: StableDiffusionXLPipeline, backbone: SDXLBackbone
 ) -> None:
     ours = backbone.embed([*PROMPTS, ""])
@@ -108,7 +108,7 @@ def test_conditions_are_the_pipelines(
     assert not ours.pooled[2].any()
 
 
-def test_the_noise_is_the_pipelines(
+def test_the_noise_equals_the_pipelines(
     pipe: StableDiffusionXLPipeline, backbone: SDXLBackbone
 ) -> None:
     z = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -121,7 +121,9 @@ def test_the_noise_is_the_pipelines(
     torch.testing.assert_close(eps(backbone, z, 500, backbone.embed(PROMPTS)), theirs)
 
 
-def test_sampling_is_the_pipelines(pipe: StableDiffusionXLPipeline, backbone: SDXLBackbone) -> None:
+def test_sampling_equals_the_pipeline(
+    pipe: StableDiffusionXLPipeline, backbone: SDXLBackbone
+) -> None:
     start = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     pipe.set_progress_bar_config(disable=True)
     theirs = pipe(
@@ -140,7 +142,7 @@ def test_sampling_is_the_pipelines(pipe: StableDiffusionXLPipeline, backbone: SD
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
 
 
-def test_a_folder_gives_the_model_that_was_saved(
+def test_a_saved_folder_loads_the_same_model(
     pipe: StableDiffusionXLPipeline, backbone: SDXLBackbone, tmp_path: Path
 ) -> None:
     pipe.save_pretrained(tmp_path)

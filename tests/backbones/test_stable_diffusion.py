@@ -1,4 +1,4 @@
-"""Loading from each kind of place, and what a backbone answers."""
+"""Loading from a folder, a file or the hub, and the interface of backbones."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def folder(parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_a_folder_gives_the_model_that_was_saved(
+def test_a_saved_folder_loads_the_same_model(
     folder: Path, backbone: StableDiffusionBackbone
 ) -> None:
     loaded = StableDiffusion(str(folder), device="cpu").load()
@@ -100,7 +100,7 @@ def test_a_single_file_without_configs_says_what_is_missing(parts: Parts, tmp_pa
         StableDiffusion(str(file), device="cpu").load()
 
 
-def test_another_side(folder: Path) -> None:
+def test_the_size_can_be_set(folder: Path) -> None:
     loaded = StableDiffusion(str(folder), device="cpu", side=48).load()
     assert (loaded.side, loaded.latent_side) == (48, 24)
     latents = loaded.encode(torch.rand(1, 3, 48, 48))
@@ -117,7 +117,7 @@ def test_wrong_settings_are_named(folder: Path, field: str, value: str) -> None:
         StableDiffusion(str(folder), **{field: value}).load()
 
 
-def test_v_prediction_answers_in_noise(tmp_path: Path, parts: Parts) -> None:
+def test_v_prediction_is_converted_to_noise(tmp_path: Path, parts: Parts) -> None:
     v_model = tiny_backbone(tiny_parts(tmp_path, "v_prediction"))
     plain = tiny_backbone(tiny_parts(tmp_path, "epsilon"))
     z, cond = torch.randn(1, 4, 16, 16), plain.embed(PROMPTS[:1])
@@ -126,19 +126,19 @@ def test_v_prediction_answers_in_noise(tmp_path: Path, parts: Parts) -> None:
     torch.testing.assert_close(eps(v_model, z, 500, cond), expected)
 
 
-def test_no_weight_asks_for_a_gradient(backbone: StableDiffusionBackbone) -> None:
+def test_no_weight_requires_a_gradient(backbone: StableDiffusionBackbone) -> None:
     for module in (backbone.vae, backbone.unet, backbone.text_encoder):
         assert not any(p.requires_grad for p in module.parameters())
 
 
-def test_rows_do_not_touch(backbone: StableDiffusionBackbone) -> None:
+def test_rows_are_independent(backbone: StableDiffusionBackbone) -> None:
     images = torch.rand(3, 3, 32, 32)
     together = backbone.encode(images)
     alone = torch.cat([backbone.encode(i[None]) for i in images])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
 
-def test_over_long_prompts_are_known(backbone: StableDiffusionBackbone) -> None:
+def test_too_long_prompts_are_detected(backbone: StableDiffusionBackbone) -> None:
     assert backbone.too_long("a red circle " * 40)
     assert not backbone.too_long(PROMPTS[0])
     assert backbone.embed(["a red circle " * 40]).tokens.shape[1] == 77
@@ -166,7 +166,7 @@ def test_the_shapes_unet_has_stable_diffusions_topology() -> None:
         assert sum(n.startswith("mid") for n in names) == 1
 
 
-def test_distilled_models_keep_the_times_of_their_schedulers(folder: Path, tmp_path: Path) -> None:
+def test_distilled_models_use_their_schedulers_times(folder: Path, tmp_path: Path) -> None:
     """Saved with its own scheduler's class, as SDXL-Turbo and latent consistency models are."""
     usual = StableDiffusion(str(folder), device="cpu").load()
     own = {

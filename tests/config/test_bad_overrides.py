@@ -1,4 +1,4 @@
-"""Bad command lines end in words, with status 2, before any model is loaded."""
+"""Invalid command lines end with a message and status 2, before any model is loaded."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def is_loaded(*_: object, **__: object) -> None:
 
 @pytest.fixture(autouse=True)
 def nothing_is_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """And no run is found that was made before."""
+    """Nothing is loaded, and no earlier run is found."""
     from zerocon.backbones.shapes import Shapes
     from zerocon.runs import runner
 
@@ -41,13 +41,15 @@ def nothing_is_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(runner, "execute", is_loaded)
 
 
-def test_there_are_many() -> None:
+def test_there_are_many_bad_overrides() -> None:
     assert len(LINES) >= 150
     assert len({line for line, _ in LINES}) == len(LINES)
 
 
 @pytest.mark.parametrize(("line", "word"), LINES)
-def test_it_ends_in_words(line: str, word: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_bad_override_ends_with_a_message(
+    line: str, word: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     try:
         status = guarded(["run", *shlex.split(line)], "run.py")
     except SystemExit as stop:
@@ -63,7 +65,7 @@ def test_it_ends_in_words(line: str, word: str, capfd: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize(("line", "word"), AS_PROCESSES)
-def test_it_ends_in_words_as_a_process(line: str, word: str) -> None:
+def test_a_bad_override_ends_the_process_with_a_message(line: str, word: str) -> None:
     command = [sys.executable, "run.py", *shlex.split(line)]
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False

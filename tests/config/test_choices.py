@@ -1,4 +1,4 @@
-"""What conf/ says against what the classes say: names, settings, defaults."""
+"""conf/ agrees with the classes: names, settings, defaults."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ FILTERS = {field.name: field.default for field in dataclasses.fields(Filters)}
 
 @cache
 def settings(group: str, name: str) -> dict[str, Any]:
-    """A choice as its file says it, with its interpolations."""
+    """A choice's settings as in its file, with interpolations."""
     from omegaconf import OmegaConf
 
     overrides = [f"{group}={name}", "method=word_swap"] if group == "loss" else [f"{group}={name}"]
@@ -60,10 +60,8 @@ def nodes(group: str, name: str) -> list[tuple[str, dict[str, Any]]]:
 
 
 @pytest.mark.parametrize(("group", "name"), FILES)
-def test_every_setting_of_a_class_stands_in_conf_with_its_own_default(
-    group: str, name: str
-) -> None:
-    """So there is one source of defaults: the class's, shown in conf/ to be seen and overridden."""
+def test_conf_has_every_setting_with_the_classs_default(group: str, name: str) -> None:
+    """The class is the only source of defaults; conf/ shows them."""
     for path, node in nodes(group, name):
         if group == "runner":
             choice: Any = RunnerSettings
@@ -107,7 +105,7 @@ def test_public_names_are_offered_without_torch() -> None:
 
 
 @pytest.mark.parametrize("kind", ROOMS)
-def test_a_room_offers_what_it_lists(kind: str) -> None:
+def test_a_package_offers_the_classes_that_it_lists(kind: str) -> None:
     room = import_module(ROOMS[kind])
     offered = {name for k in ROOMS if ROOMS[k] == ROOMS[kind] for name in names(k)}
     own = {name for name in offered if name.startswith("zerocon.")}
@@ -117,7 +115,7 @@ def test_a_room_offers_what_it_lists(kind: str) -> None:
             assert getattr(room, name.rpartition(".")[2]) is find(kind, name)
 
 
-def test_no_config_names_a_file() -> None:
+def test_configs_name_classes_without_their_files() -> None:
     for file in sorted(CONF.rglob("*.yaml")):
         for line in file.read_text().splitlines():
             if line.strip().startswith(TARGET):

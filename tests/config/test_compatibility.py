@@ -1,4 +1,4 @@
-"""What makes no sense together is refused when composing; everything else runs."""
+"""Incompatible choices are refused when composing; everything else runs."""
 
 from __future__ import annotations
 
@@ -90,12 +90,14 @@ METHODS = sorted(file.stem for file in (CONF / "method").glob("*.yaml"))
         ),
     ],
 )
-def test_what_makes_no_sense_is_refused_with_what_would(overrides: list[str], said: str) -> None:
+def test_incompatible_choices_are_refused_with_alternatives(
+    overrides: list[str], said: str
+) -> None:
     with pytest.raises(ConfigError, match=said):
         compose_settings(overrides)
 
 
-def test_uni_inv_inverts_as_far_as_uni_edit_goes_back() -> None:
+def test_uni_inv_inverts_uni_edits_share_of_steps() -> None:
     settings = compose_settings(["method=uniedit", "method.share=0.4"])
     assert settings.config["inversion"]["share"] == 0.4
     assert compose_settings(["inversion=uni_inv"]).config["inversion"]["share"] == 1.0
@@ -106,7 +108,7 @@ def test_null_text_follows_the_methods_guidance() -> None:
     assert settings.config["inversion"]["guidance"] == 3
 
 
-def test_the_tables_say_what_composing_does() -> None:
+def test_the_tables_agree_with_composing() -> None:
     rows = [fits("word_swap"), fits("sdedit")]
     first, second = tables(rows).split("\n\n")
     columns = [cell.strip() for cell in first.splitlines()[0].split("|")[1:-1]]
@@ -117,7 +119,7 @@ def test_the_tables_say_what_composing_does() -> None:
     assert any(line.startswith("word_swap with inversion=direct: ") for line in refusals(rows))
 
 
-def test_every_method_has_a_partner() -> None:
+def test_every_method_has_a_compatible_inversion() -> None:
     rows = every_method()
     assert [row.method for row in rows] == METHODS
     for row in rows:
@@ -151,7 +153,7 @@ def test_every_valid_pair_runs(backbone: StableDiffusionBackbone, name: str) -> 
 
 @register("backbone")
 class Flow(Shapes):
-    """A flow model, as far as composing goes."""
+    """Composes as a flow model."""
 
     flow = True
 
@@ -173,7 +175,7 @@ def test_noise_maps_are_refused_on_a_flow_model(own: list[str]) -> None:
 
 
 def test_infedit_and_h_edit_d_go_with_a_flow_model() -> None:
-    """They noise with levels alone, or not at all."""
+    """They need no η = 1 steps."""
     flow = f"backbone._target_={Flow.__module__}.Flow"
     compose_settings([flow, "method=infedit"])
     compose_settings([flow, "+experiment=h_edit_d_published"])

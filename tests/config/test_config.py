@@ -1,4 +1,4 @@
-"""What is wrong with a setting is said before anything runs, by name."""
+"""Wrong settings are named before anything runs."""
 
 from __future__ import annotations
 
@@ -57,9 +57,7 @@ def test_a_backbone_brings_its_usual_settings(backbone: str, guidance: float) ->
 @pytest.mark.parametrize(
     ("backbone", "site"), [("shapes", "up.2.1.res"), ("sd15", "up.1.1.res"), ("sdxl", "up.0.1.res")]
 )
-def test_plug_and_play_takes_features_where_they_suit_the_backbone(
-    backbone: str, site: str
-) -> None:
+def test_plug_and_plays_feature_site_depends_on_the_backbone(backbone: str, site: str) -> None:
     method = compose_settings([f"backbone={backbone}", "method=pnp"], worlds="edit").method
     assert isinstance(method, PnP)
     assert method.feature_sites == site
@@ -73,7 +71,7 @@ def test_plug_and_play_takes_features_where_they_suit_the_backbone(
         ("sdxl", "self@1/4,self@1/8", "down.*.cross@1/4,up.*.cross@1/4"),
     ],
 )
-def test_prompt_to_prompt_looks_where_it_suits_the_backbone(
+def test_prompt_to_prompts_sites_depend_on_the_backbone(
     backbone: str, sites: str, blend: str
 ) -> None:
     method = compose_settings([f"backbone={backbone}", "method=p2p"], worlds="edit").method
@@ -83,7 +81,7 @@ def test_prompt_to_prompt_looks_where_it_suits_the_backbone(
 
 @pytest.mark.parametrize(("backbone", "side"), [("shapes", 16), ("sd15", 64)])
 @pytest.mark.parametrize("name", ["dds", "cds"])
-def test_descents_go_as_far_on_every_backbone(backbone: str, side: int, name: str) -> None:
+def test_descent_scale_depends_on_the_latents_area(backbone: str, side: int, name: str) -> None:
     method = compose_settings([f"backbone={backbone}", f"method={name}"], worlds="edit").method
     assert isinstance(method, DDS)
     assert method.scale / side**2 == 2000 / 64**2
@@ -144,14 +142,14 @@ def test_an_override_without_effect_is_refused() -> None:
         "dataset.root=here",
     ],
 )
-def test_where_and_how_fast_leave_the_name_alone(override: str) -> None:
+def test_settings_of_execution_do_not_change_the_name(override: str) -> None:
     assert compose_settings([override]).directory.name == compose_settings([]).directory.name
 
 
 @pytest.mark.parametrize(
     "override", ["seed=1", "method.guidance=3", "dataset.limit=2", "metrics=published"]
 )
-def test_what_changes_numbers_changes_the_name(override: str) -> None:
+def test_settings_that_change_numbers_change_the_name(override: str) -> None:
     assert compose_settings([override]).directory.name != compose_settings([]).directory.name
 
 

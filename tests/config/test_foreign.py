@@ -1,4 +1,4 @@
-"""A stranger's run, table or experiment runs nothing and reads nothing that it should not."""
+"""Untrusted runs, tables and experiments execute no code and read no other files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from zerocon.ledger.run_directory import RunDirectory
 
 @pytest.fixture
 def flag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What an exploit would touch; and a module that touches it when it is imported."""
+    """A file that an exploit would create, and a module that creates it when imported."""
     monkeypatch.setenv("SECRET", "the-secret")
     monkeypatch.syspath_prepend(str(tmp_path / "evil"))
     (tmp_path / "evil").mkdir()
@@ -37,7 +37,7 @@ def flag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A finished run of one case, as it may be downloaded."""
+    """A finished run of one case, as if downloaded."""
     from PIL import Image
 
     overrides = ["method=sdedit", "dataset.limit=1", f"runner.root={tmp_path / 'outputs'}"]
@@ -89,7 +89,7 @@ PLACES = [
 
 @pytest.mark.parametrize("command", ["reproduce", "verify"])
 @pytest.mark.parametrize("place", ["dataset", "metrics.clip", "dataset.ids"])
-def test_a_downloaded_run_runs_nothing(
+def test_a_downloaded_run_executes_no_code(
     run: Path, flag: Path, command: str, place: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for node in evil(flag):
@@ -102,7 +102,7 @@ def test_a_downloaded_run_runs_nothing(
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_no_place_of_a_stored_config_names_a_strangers_class(
+def test_a_stored_config_can_not_name_unregistered_classes(
     run: Path, flag: Path, place: str
 ) -> None:
     before = (run / "config.yaml").read_text()
@@ -115,7 +115,7 @@ def test_no_place_of_a_stored_config_names_a_strangers_class(
             assert not flag.exists()
 
 
-def test_the_message_says_how_a_class_becomes_known(run: Path) -> None:
+def test_the_message_says_how_to_register_a_class(run: Path) -> None:
     changed(run, put("method", {"_target_": "mine.Method"}))
     with pytest.raises(ConfigError, match=r"method\._target_: mine\.Method .*--plugin MODULE"):
         stored_settings(run)
@@ -142,14 +142,14 @@ def test_the_message_says_how_a_class_becomes_known(run: Path) -> None:
         "date: 2020-02-30",
     ],
 )
-def test_a_strangers_yaml_is_plain_data(run: Path, text: str, flag: Path) -> None:
+def test_untrusted_yaml_is_plain_data(run: Path, text: str, flag: Path) -> None:
     (run / "config.yaml").write_text(text)
     for command in ("reproduce", "verify"):
         assert guarded([command, str(run)], "zerocon") == 2
     assert not flag.exists()
 
 
-def test_a_small_file_is_no_large_value(run: Path) -> None:
+def test_a_small_file_can_not_expand_to_a_large_value(run: Path) -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 30)]
     (run / "config.yaml").write_text("\n".join(lines))
@@ -163,7 +163,7 @@ def test_a_small_file_is_no_large_value(run: Path) -> None:
         stored_config(run)
 
 
-def test_a_pipe_is_not_waited_for(run: Path) -> None:
+def test_a_pipe_does_not_block(run: Path) -> None:
     (run / "config.yaml").unlink()
     os.mkfifo(run / "config.yaml")
     with pytest.raises(ConfigError, match="is no file"):
@@ -185,7 +185,7 @@ def test_a_stored_config_of_an_earlier_version_is_understood(run: Path) -> None:
     assert (terms["cut"]["weight"], terms["cut"]["tau"]) == (0.5, 0.1)
 
 
-def test_where_and_how_fast_may_be_given(run: Path) -> None:
+def test_settings_of_execution_may_be_overridden(run: Path) -> None:
     config = stored_config(run, ["dataset.root=/a b/c", "backbone.device=cpu", "runner.workers=3"])
     assert config["dataset"]["root"] == "/a b/c"
     assert config["runner"]["workers"] == 3
@@ -231,7 +231,7 @@ FOREIGN = [
 
 
 @pytest.mark.parametrize("override", FOREIGN)
-def test_an_experiment_runs_nothing(
+def test_an_experiment_executes_no_code(
     tmp_path: Path, flag: Path, override: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     content = {"question": "why?", "expected": "x", "cost": "x", "runs": {"a": [override]}}
@@ -243,7 +243,7 @@ def test_an_experiment_runs_nothing(
     assert not flag.exists()
 
 
-def test_nor_does_a_sweep_or_a_search(tmp_path: Path, flag: Path) -> None:
+def test_a_sweep_or_a_search_executes_no_code(tmp_path: Path, flag: Path) -> None:
     rest: dict[str, Any] = {"question": "why?", "expected": "x", "cost": "x"}
     space = {"inversion._target_": {"choices": ["os.system", "os.popen"]}}
     for more in (
@@ -262,7 +262,7 @@ def test_nor_does_a_sweep_or_a_search(tmp_path: Path, flag: Path) -> None:
         assert not flag.exists()
 
 
-def test_what_the_command_line_says_is_the_users(tmp_path: Path) -> None:
+def test_the_command_line_is_trusted(tmp_path: Path) -> None:
     content = {"question": "why?", "expected": "x", "cost": "x", "runs": {"a": ["method=sdedit"]}}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))
     (tmp_path / "conf" / "method").mkdir(parents=True)
@@ -294,7 +294,7 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 OWN = ["method=sdedit", "method._target_=own_plugin.Half"]
 
 
-def test_a_plugins_classes_are_known_and_nothing_else_of_it(plugin: Path) -> None:
+def test_only_a_plugins_registered_classes_are_known(plugin: Path) -> None:
     settings = compose_settings(OWN)
     assert type(settings.method).__name__ == "Half"
     assert os.environ["ZEROCON_PLUGINS"] == "own_plugin"  # for the processes that work for us
@@ -311,15 +311,15 @@ def test_the_sources_of_ones_own_classes_are_known(plugin: Path) -> None:
     assert sources_of(compose_settings([]).config) == []
 
 
-def test_a_class_is_registered_as_something() -> None:
-    with pytest.raises(ConfigError, match="no such kind; there are: backbone"):
+def test_a_class_is_registered_as_a_kind() -> None:
+    with pytest.raises(ConfigError, match="no such kind; the kinds are: backbone"):
         register("sampler")
     mine = type("Mine", (), {"__module__": "zerocon.methods"})
     with pytest.raises(ConfigError, match="zerocon's own names are taken"):
         register("method")(mine)
 
 
-def test_one_number_is_one_setting() -> None:
+def test_equal_numbers_are_one_setting() -> None:
     settings = [compose_settings([f"method.guidance={g}", f"seed={s}"]) for g in ("3", "3.0")
                 for s in ("2", "2.0")]  # fmt: skip
     assert len({s.directory for s in settings}) == 1

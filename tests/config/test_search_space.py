@@ -1,4 +1,4 @@
-"""What a file's `search` may say, and what its values look like as overrides."""
+"""An experiment's `search`, and its values as overrides."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_numbers_are_short_and_within_their_bounds(
     assert dimension.spelt(value) == text
 
 
-def test_what_a_search_could_come_upon_itself() -> None:
+def test_a_space_without_trials_of_invalid_settings() -> None:
     assert Range(2, 8, step=0.5).holds(4.5)
     assert not Range(2, 8, step=0.5).holds(4.4)
     assert not Range(2, 8).holds(8.1)
@@ -70,7 +70,7 @@ def test_what_a_search_could_come_upon_itself() -> None:
     "value", ["edit", "up.*.self", "true", "None", "it's", [1, 2], 0.5, 3, True, None, ""]
 )
 def test_overrides_say_what_the_file_says(value: object) -> None:
-    """Read by Hydra, the text is the value again."""
+    """Hydra parses the text to the same value."""
     cfg = compose_config([f"+anything={spelt(value)}"])
     assert cfg.anything == value
     assert type(cfg.anything) is type(value) or isinstance(value, list)

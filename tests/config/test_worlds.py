@@ -1,4 +1,4 @@
-"""Judges, captioner and sentences that know one world are refused with pictures of another."""
+"""Judges, captioner and sentences of one world are refused with pictures of another."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def refusal(*overrides: str) -> str:
     return str(caught.value)
 
 
-def test_what_is_of_one_world_goes_together() -> None:
+def test_choices_of_one_world_are_accepted() -> None:
     assert compose_settings([]).mixture == ""
     assert compose_settings([*SD, *PIE, *JUDGES]).mixture == ""
     assert compose_settings(["direction=sentences"]).mixture == ""
@@ -88,7 +88,7 @@ def test_an_edit_without_a_source_prompt_is_not_captioned_by_another_world() -> 
     settings_of_edit("", ["method=zerocon"])
 
 
-def test_the_switch_allows_it_and_names_the_run() -> None:
+def test_mixed_worlds_allows_it_and_is_part_of_the_name() -> None:
     overrides = ["metrics.lpips.net=squeeze", "mixed_worlds=true"]
     settings = compose_settings(overrides)
     assert settings.mixture.startswith(
@@ -106,7 +106,7 @@ def test_shapes_pie_in_a_folder_is_of_the_shapes_world(tmp_path: Path) -> None:
     assert compose_settings(overrides).mixture == ""
 
 
-def test_nothing_is_loaded_to_find_out() -> None:
+def test_worlds_are_checked_without_loading_models() -> None:
     before = set(sys.modules)
     refusal(*SD, *PIE)
     assert not {m for m in set(sys.modules) - before if "modeling" in m}

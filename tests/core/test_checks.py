@@ -1,4 +1,4 @@
-"""Ranges and choices of settings: what is let through, and what a message says."""
+"""Ranges and choices of settings, and their messages."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_a_range_includes_its_ends(value: float) -> None:
         (math.inf, 1, math.inf, "x is inf; it must be at least 1"),
     ],
 )
-def test_what_lies_outside_is_named(value: float, low: float, high: float, said: str) -> None:
+def test_values_outside_a_range_are_named(value: float, low: float, high: float, said: str) -> None:
     with pytest.raises(ConfigError) as caught:
         in_range("x", value, low, high)
     assert str(caught.value) == said

@@ -1,4 +1,4 @@
-"""Digests of files: what is remembered, when it counts, and that a bad store does no harm."""
+"""Digests of files: what is stored, when it is valid, and that a damaged store is harmless."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture
 def later(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The clock says three seconds more, so that new files are old enough to be remembered."""
+    """Set the clock three seconds ahead, so that new files are old enough to be stored."""
     clock = time.time_ns
     monkeypatch.setattr(hashing.time, "time_ns", lambda: clock() + LATER)
 
@@ -154,7 +154,7 @@ def test_a_damaged_store_does_no_harm(
         assert RememberedDigests(store)(file) == file_digest(file)
 
 
-def test_what_a_killed_process_left_half_written_hides_no_other_line(
+def test_an_incomplete_line_of_a_killed_process_hides_no_other_line(
     tmp_path: Path, hashed: list[str], later: None
 ) -> None:
     first, second = written(tmp_path / "a", b"a"), written(tmp_path / "b", b"b")
@@ -201,14 +201,14 @@ def test_a_store_that_grew_elsewhere_is_read_from_its_end(
     assert hashed == ["000"]
 
 
-def test_a_folder_that_cannot_be_written_costs_time_only(tmp_path: Path, later: None) -> None:
+def test_an_unwritable_folder_only_costs_time(tmp_path: Path, later: None) -> None:
     file = written(tmp_path / "a", b"a")
     (tmp_path / "file").write_text("")
     assert RememberedDigests(tmp_path / "file" / "digests")(file) == file_digest(file)
 
 
 @pytest.mark.timeout(20)
-def test_what_is_no_file_is_an_error_at_once(tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_file_is_an_error_without_blocking(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path, tmp_path / "none"):
         for hasher in (file_digest, RememberedDigests(tmp_path / "digests")):
@@ -226,8 +226,8 @@ def _hash_all(store: Path, files: list[Path], begun: Any) -> None:
             digests(file)
 
 
-def test_many_writers_that_are_killed_leave_a_store_that_is_right(tmp_path: Path) -> None:
-    """Every digest that the store gives afterwards is that of the file."""
+def test_the_store_is_correct_after_many_writers_were_killed(tmp_path: Path) -> None:
+    """All digests in the store are those of the files."""
     files = [written(tmp_path / f"{i:03d}", os.urandom(100)) for i in range(150)]
     store, context = tmp_path / "store" / "digests", multiprocessing.get_context("fork")
     for _ in range(3):

@@ -113,7 +113,7 @@ def test_flow_steps_are_those_of_diffusers() -> None:
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_a_mixture_is_the_mixture_of_its_guess(level: Level) -> None:
+def test_mixing_a_guess_gives_the_latent(level: Level) -> None:
     clean, noise = pair()
     z = level.mix(clean, noise)
     torch.testing.assert_close(Guess(clean, noise).at(level), z)
@@ -125,7 +125,7 @@ def test_a_mixture_is_the_mixture_of_its_guess(level: Level) -> None:
     torch.testing.assert_close(found.noise, noise)
 
 
-def test_v_predictions_mean_both_parts() -> None:
+def test_v_predictions_give_both_parts() -> None:
     clean, noise = pair()
     level = vp_level(500, 0.3)
     v = level.signal * noise - level.noise * clean

@@ -7,7 +7,7 @@ import pytest
 from zerocon.core.naming import content_of, digest, digest_of_settings, is_in_name
 
 
-def test_the_digest_is_the_contents() -> None:
+def test_the_digest_depends_on_the_content() -> None:
     config = {"method": {"steps": 50, "name": "pnp"}, "seed": 0}
     assert digest(config) == digest({"seed": 0, "method": {"name": "pnp", "steps": 50}})
     assert digest(config) != digest(config | {"seed": 1})
@@ -25,7 +25,7 @@ def test_a_whole_number_is_one_setting_with_or_without_a_point() -> None:
     assert digest({"on": True}) != digest({"on": 1})
 
 
-def test_moving_a_file_renames_no_run() -> None:
+def test_moving_a_class_to_another_file_renames_no_run() -> None:
     def named(target: str) -> str:
         return digest({"method": {"_target_": target, "steps": 50}})
 
@@ -44,8 +44,8 @@ def test_settings_that_change_no_number_are_not_in_the_name() -> None:
     assert digest_of_settings(config | {"seed": 1}) != digest_of_settings(config)
 
 
-def test_a_deterministic_run_has_a_name_of_its_own() -> None:
-    """Its bits are promised, so records that were made without the setting are none of its."""
+def test_a_deterministic_run_has_its_own_name() -> None:
+    """Its results are reproducible to the bit, so it does not share records with other runs."""
     config = {"seed": 0, "runner": {"root": "x", "batch_size": 4, "deterministic": False}}
     exact = {"seed": 0, "runner": {"root": "y", "batch_size": 8, "deterministic": True}}
     assert digest_of_settings(config) == digest_of_settings({"seed": 0})

@@ -1,4 +1,4 @@
-"""Token alignment and schedules of Prompt-to-Prompt, against values by hand."""
+"""Token alignment and schedules of Prompt-to-Prompt, against values computed by hand."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def test_between_replaced_words_tokens_keep_their_partners() -> None:
     assert mapper[:, 5].tolist() == [0, 0, 0, 0, 0, 1]
 
 
-def test_words_of_equally_many_tokens_go_token_by_token() -> None:
+def test_words_with_equal_numbers_of_tokens_are_paired_by_token() -> None:
     mapper = replaced([(1, 2)], [(3, 4)], length=4).mapper
     assert torch.equal(mapper, torch.eye(4, dtype=torch.float64))
 
 
-def test_replacing_needs_as_many_words() -> None:
+def test_replacing_needs_equal_numbers_of_words() -> None:
     with pytest.raises(CaseError, match=r"1 words and the target prompt 2.*edit=refine"):
         replaced([(1,)], [(1,), (2,)])
 

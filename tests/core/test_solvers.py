@@ -1,4 +1,4 @@
-"""Each solver's steps by hand, how exact it is, how often it asks, and that it can go back."""
+"""Each solver's steps by hand, its order, its number of evaluations, and its way back."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def velocity(z: Tensor, t: float) -> Tensor:
 
 @dataclass
 class Field:
-    """A network with that velocity in the common coordinate, and where it was asked."""
+    """A network with a given velocity in the common coordinate; records its evaluations."""
 
     asked: list[float] = field(default_factory=list[float])
 
@@ -51,7 +51,7 @@ def level_at(t: float, *, flow: bool) -> Level:
 def walked(
     name: str, steps: int, *, flow: bool, up: bool = False, z: Tensor | None = None
 ) -> tuple[Tensor, Field]:
-    """A latent of the common coordinate, led from t = 0.9 to 0.1 (`up`: the other way)."""
+    """Solve in the common coordinate from t = 0.9 to 0.1 (`up`: in reverse)."""
     times = [0.9 - 0.8 * i / steps for i in range(steps + 1)]
     times = times[::-1] if up else times
     path = Path(tuple(level_at(t, flow=flow) for t in times))
@@ -92,7 +92,7 @@ def test_two_steps_of_each_by_hand() -> None:
         torch.testing.assert_close(walked(name, 2, flow=True)[0], latent, rtol=0, atol=1e-12)
 
 
-def test_how_often_and_where_each_asks() -> None:
+def test_number_and_levels_of_evaluations() -> None:
     asked = {name: [round(t, 3) for t in walked(name, 4, flow=True)[1].asked] for name in SOLVERS}
     assert asked["euler"] == [0.9, 0.7, 0.5, 0.3]
     assert asked["midpoint"] == [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2]
@@ -101,7 +101,7 @@ def test_how_often_and_where_each_asks() -> None:
     assert asked["fixed point"] == [t for t in (0.7, 0.5, 0.3, 0.1) for _ in range(3)]
 
 
-def test_the_published_start_of_uni_inv_does_not_move() -> None:
+def test_zero_start_of_uni_inv_starts_from_the_latent() -> None:
     found = Field()
     path = Path((flow_level(0.1), flow_level(0.5)))
     z = {"edit": torch.ones(1, 3).double()}
@@ -112,14 +112,14 @@ def test_the_published_start_of_uni_inv_does_not_move() -> None:
 
 @pytest.mark.parametrize(("name", "order"), [("euler", 1), ("midpoint", 2), ("fireflow", 2)])
 def test_order_of_the_error(name: str, order: int) -> None:
-    """Half as long steps leave a half, or a quarter, of the error."""
+    """Halving the steps halves or quarters the error."""
     exact = walked("midpoint", 4000, flow=False)[0]
     coarse, fine = ((walked(name, n, flow=False)[0] - exact).norm() for n in (40, 80))
     assert coarse / fine == pytest.approx(2**order, rel=0.15)
 
 
-def test_the_ways_back_return() -> None:
-    """How much of the way there and back is lost, each with its paper's way back."""
+def test_sampling_returns_to_the_start() -> None:
+    """The error after inversion and sampling, each with its paper's sampler."""
     back = {"euler": "euler", "midpoint": "midpoint", "fireflow": "fireflow"}
     back |= {"corrector": "euler", "fixed point": "euler"}
     lost: dict[str, float] = {}

@@ -70,7 +70,9 @@ def test_patterns(backbone: StableDiffusionBackbone, pattern: str, count: int) -
 
 
 @pytest.mark.parametrize("pattern", ["up.9.*", "res", "self#40", "cross@1/3", "!up.*"])
-def test_no_site_is_an_error(backbone: StableDiffusionBackbone, pattern: str) -> None:
+def test_a_pattern_without_sites_is_an_error(
+    backbone: StableDiffusionBackbone, pattern: str
+) -> None:
     with pytest.raises(SitesError, match=r"no site with output matches .*up\.1\.2\.self"):
         choose(backbone.taps.sites, pattern, "output")
 
@@ -127,7 +129,7 @@ def test_features_are_the_second_convolutions(backbone: StableDiffusionBackbone)
 
 
 @torch.no_grad()
-def test_rows_go_by_their_roles(backbone: StableDiffusionBackbone) -> None:
+def test_rows_are_addressed_by_role(backbone: StableDiffusionBackbone) -> None:
     z, cond = inputs(4)
     with record(backbone.taps, "up.1.2.self", "output") as seen:
         predict(backbone, LEVEL, {"source": (z[:2], cond[:2]), "target": (z[2:], cond[2:])})
@@ -184,7 +186,7 @@ def test_an_unknown_role_is_an_error(backbone: StableDiffusionBackbone) -> None:
 
 
 @torch.no_grad()
-def test_nested_taps_see_what_the_outer_ones_left(backbone: StableDiffusionBackbone) -> None:
+def test_nested_taps_get_the_outer_ones_results(backbone: StableDiffusionBackbone) -> None:
     z, cond = inputs(1)
     site = "up.1.2.self"
     with replace(backbone.taps, site, "output", lambda _s, rows: {"all": rows["all"] * 0}):
@@ -197,7 +199,7 @@ def test_nested_taps_see_what_the_outer_ones_left(backbone: StableDiffusionBackb
 
 
 @torch.no_grad()
-def test_nothing_is_left_behind(backbone: StableDiffusionBackbone) -> None:
+def test_taps_leave_nothing_behind(backbone: StableDiffusionBackbone) -> None:
     z, cond = inputs()
     before, weights = eps(backbone, z, TIME, cond), state(backbone)
     with record(backbone.taps, "*", "probs"), record(backbone.taps, "res", "features"):
@@ -232,7 +234,7 @@ def test_gradients_reach_the_latent_only(backbone: StableDiffusionBackbone) -> N
 
 
 @torch.no_grad()
-def test_a_pass_ends_after_its_last_site(backbone: StableDiffusionBackbone) -> None:
+def test_a_forward_pass_stops_after_its_last_site(backbone: StableDiffusionBackbone) -> None:
     z, cond = inputs()
     ran: list[str] = []
     hooks = [
@@ -294,7 +296,7 @@ def test_taps_work_on_a_compiled_network(parts: Parts) -> None:
 @pytest.mark.timeout(3600)
 @pytest.mark.skipif(shutil.which("g++") is None, reason="generates C++")
 def test_taps_work_where_inductor_generates_code(parts: Parts) -> None:
-    """Of a smaller network: each recording is a program of its own, and a minute's work."""
+    """With a smaller network: each recording is compiled separately, which takes a minute."""
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
         sample_size=16,

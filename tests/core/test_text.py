@@ -21,7 +21,7 @@ HOSTILE = "\x1b]0;title\x07\x1b[2J\x9b31m\u202e\rgone\x00"
 CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
-def test_what_controls_a_terminal_is_made_visible() -> None:
+def test_control_characters_are_escaped() -> None:
     assert printable("a\x1b[31mb\n\tc\x9b\u202e") == "a\\x1b[31mb\\n\\tc\\x9b\\u202e"
     assert printable_lines("a\r\n\tb") == "a\\r\n\tb"
     usual = "päivä ∞ ± 日本語 👩\u200d🎨 [red]"
@@ -30,7 +30,7 @@ def test_what_controls_a_terminal_is_made_visible() -> None:
 
 
 def hostile_runs(root: Path) -> list[str]:
-    """Two runs in which every text that can come from elsewhere would clear the screen."""
+    """Two runs in which every untrusted text would clear the screen."""
     kinds = ("0", f"k{HOSTILE}".replace("\0", ""))
     for name in (f"a{HOSTILE}".replace("\0", ""), "b"):
         records = [

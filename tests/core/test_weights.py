@@ -1,4 +1,4 @@
-"""Strict loading, whatever the model: what is said, and what is let through."""
+"""Strict loading of any model: messages, and allowed extras."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def small() -> nn.Module:
     return nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
 
 
-def test_what_fits_is_loaded() -> None:
+def test_matching_weights_are_loaded() -> None:
     model, state = small(), {name: v + 1 for name, v in small().state_dict().items()}
     load_strictly(model, state | {"0.position_ids": torch.zeros(1)}, "it", "here")
     assert all(torch.equal(v, state[name]) for name, v in model.state_dict().items())
 
 
-def test_all_that_is_wrong_is_said_at_once() -> None:
+def test_all_problems_are_in_one_message() -> None:
     state = dict(small().state_dict())
     state["0.weight"], state["more"] = torch.zeros(2, 4), torch.zeros(1)
     del state["1.bias"]
@@ -55,12 +55,12 @@ def test_harmless_extras_are_listed() -> None:
     assert not is_harmless("pooler.dense.weight")
 
 
-def test_files_that_are_none(tmp_path: Path) -> None:
+def test_invalid_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text.safetensors").write_text("hello")
     (tmp_path / "model.ckpt").write_bytes(b"\x80\x04")
     for name, said in (
         ("gone.safetensors", "there is no file"),
-        ("text.safetensors", "cut off, or no safetensors file"),
+        ("text.safetensors", "truncated or not a safetensors file"),
         ("model.ckpt", "is a pickle, which can run code"),
     ):
         with pytest.raises(WeightsError, match=said):
@@ -79,7 +79,7 @@ def test_a_pickle_of_more_than_tensors_is_refused(tmp_path: Path, content: objec
         read_published_pickle(tmp_path / "dino.pth", "the ViT")
 
 
-def test_shards_are_what_their_index_says(tmp_path: Path) -> None:
+def test_shards_must_agree_with_their_index(tmp_path: Path) -> None:
     parts = {"a.safetensors": ["x", "y"], "b.safetensors": ["z"]}
     for file, names in parts.items():
         save_file({name: torch.zeros(1) for name in names}, tmp_path / file)
@@ -90,5 +90,5 @@ def test_shards_are_what_their_index_says(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"missing: y \(in a.*unexpected: w \(in a\.saf"):
         check_shards(tmp_path, "the net")
     index.write_text("[]")
-    with pytest.raises(WeightsError, match="is no index of shards"):
+    with pytest.raises(WeightsError, match="is not an index of shards"):
         check_shards(tmp_path, "the net")

@@ -1,4 +1,4 @@
-"""Where words get attention, and the mask of it, against values by hand."""
+"""Attention maps of words and their masks, against values computed by hand."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_the_mask_is_where_either_map_is_large() -> None:
     assert torch.equal(mask, expected)
 
 
-def test_maps_of_zeros_mask_nothing_out() -> None:
+def test_maps_of_zeros_give_a_full_mask() -> None:
     none = torch.zeros(2, 1, 4, 4)
     source = none.clone()
     source[1, 0, 0, 0] = 1.0
@@ -37,7 +37,7 @@ def test_maps_of_zeros_mask_nothing_out() -> None:
 
 
 def test_attention_among_the_kept_keeps_its_share() -> None:
-    """In joint attention the rest goes to text tokens; in a U-Net the share is all."""
+    """In joint attention the rest goes to text tokens; in a U-Net the share is 1."""
     probs = torch.tensor([0.1, 0.2, 0.3]).expand(1, 1, 3, 3)
     kept = torch.tensor([[True, False, True]]).expand(3, 3)[None, None]
     found = within(probs, kept)

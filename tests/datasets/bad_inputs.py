@@ -1,7 +1,7 @@
-"""Inputs that are broken on purpose, by name: what writes each, and what is said about it.
+"""Deliberately broken inputs by name: a function that writes each, and its message.
 
-`CASES` are wrong in one case (a `CaseError`); the case "good" beside it stays usable. `WHOLE`
-are wrong as a whole (a `DatasetError`). Each is a function of a folder to write to.
+In `CASES` one case is broken (a `CaseError`), and the case "good" stays usable. In `WHOLE` the
+whole dataset is broken (a `DatasetError`). Each function takes the folder to write to.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ Build = Callable[[Path], Dataset]
 
 
 def claims(side: int) -> bytes:
-    """A PNG of some 60 bytes that says it is `side` pixels wide and high."""
+    """A PNG of about 60 bytes that declares `side` x `side` pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         body = kind + data
@@ -59,7 +59,7 @@ def claims(side: int) -> bytes:
 
 
 def pie(root: Path, **mapping: object) -> Dataset:
-    """A folder in PIE-Bench's format with one good case more than given."""
+    """A folder in PIE-Bench's format with the given cases and a good one."""
     return pie_text(root, json.dumps({**mapping, "good": ENTRY}))
 
 
@@ -118,7 +118,7 @@ def floats(root: Path) -> Dataset:
     return dataset
 
 
-HALF = "\ud83d"  # half of an emoji, as JSON can spell it
+HALF = "\ud83d"  # an unpaired surrogate, which JSON can contain
 
 # name -> (what builds it, what is said about the case "bad" or whichever is broken)
 CASES: dict[str, tuple[Build, str]] = {
@@ -233,7 +233,7 @@ PP_ROW: dict[str, Any] = {"id": "good", "image": cell(PHOTO), "source_prompt": "
 
 
 def table(columns: dict[str, str] = PP_COLUMNS, **changes: Any) -> Build:
-    """PIE-Bench++ with a good row and one that is changed."""
+    """PIE-Bench++ with a good row and a changed one."""
 
     def build(root: Path) -> Dataset:
         rows = [{**PP_ROW, "id": "bad", **changes}, PP_ROW]
@@ -401,7 +401,7 @@ def saved(mode: str, **options: Any) -> Build:
 
 
 def sparse(size: int) -> Callable[[Path], None]:
-    """A file that claims a size and takes no room."""
+    """A sparse file of the given size."""
 
     def make(path: Path) -> None:
         with path.open("wb") as file:
@@ -411,7 +411,7 @@ def sparse(size: int) -> Callable[[Path], None]:
 
 
 def many_frames(path: Path) -> None:
-    """A TIFF whose directory leads to itself and whose strips lie beyond its end."""
+    """A TIFF whose directory refers to itself and whose strips are beyond its end."""
     data = encoded(PHOTO, "TIFF")
     path.write_bytes(data[:4] + struct.pack("<I", 8) + b"\xff\xff" + b"\xff" * 400)
 
@@ -459,7 +459,7 @@ def painted(mask: Image.Image) -> Build:
 
 
 def png_with(chunk: bytes) -> bytes:
-    """The photo's PNG with one more chunk behind its header, of a wrong length or checksum."""
+    """The photo's PNG with an additional chunk of a wrong length or checksum."""
     return PNG[:33] + chunk + PNG[33:]
 
 

@@ -113,7 +113,7 @@ def _folder(root: Path) -> None:
 
 @cache
 def _drawn() -> TemporaryDirectory[str]:
-    """ShapesPIE takes two seconds to draw: once is enough."""
+    """ShapesPIE, rendered once, as that takes two seconds."""
     folder = TemporaryDirectory()
     write_benchmark(Path(folder.name) / "set", 20, "test")
     return folder

@@ -1,4 +1,4 @@
-"""Broken inputs: each is named in words, none ends a run or hangs, nothing outside is read."""
+"""Broken inputs: each has a message, none ends a run or blocks, nothing outside is read."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def root(tmp_path: Path) -> Path:
 
 
 class Watch:
-    """Notes every file that is opened; a hook once set can't be taken off, only switched off."""
+    """Records every opened file; an audit hook can't be removed, only switched off."""
 
     def __init__(self) -> None:
         self.on = False
@@ -54,7 +54,7 @@ def opened() -> Iterator[list[str]]:
 
 
 def assert_words(message: str) -> None:
-    """One or two lines that can be printed."""
+    """A message is one or two printable lines."""
     assert message.count("\n") <= 1
     assert len(message) < LONGEST
     assert "Traceback" not in message
@@ -62,7 +62,7 @@ def assert_words(message: str) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_broken_case_is_named_and_alone(root: Path, opened: list[str], name: str) -> None:
+def test_a_broken_case_is_named_and_fails_alone(root: Path, opened: list[str], name: str) -> None:
     build, said = CASES[name]
     dataset = build(root)
     opened.clear()  # what the test itself wrote
@@ -90,7 +90,7 @@ def test_a_broken_dataset_is_named(root: Path, opened: list[str], name: str) -> 
     assert not [p for p in outside if name not in ("a file as folder", "a table's link out")]
 
 
-def test_there_are_enough_of_them() -> None:
+def test_there_are_enough_broken_inputs() -> None:
     assert len(CASES) + len(WHOLE) >= 150
 
 

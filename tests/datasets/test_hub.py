@@ -85,7 +85,7 @@ def test_pie_bench_pp_is_read_whole(tmp_path: Path) -> None:
     assert dataset.source_path("000000000002") == "0_random_140/000000000002.jpg"
 
 
-def test_pie_bench_pp_may_lack_what_is_not_needed(tmp_path: Path) -> None:
+def test_pie_bench_pp_may_lack_optional_columns(tmp_path: Path) -> None:
     columns = {"id": "VARCHAR", "image": "BLOB", "source_prompt": "VARCHAR",
                "target_prompt": "VARCHAR"}  # fmt: skip
     row = pie_row(image=cell(Image.new("RGB", (8, 8)))["bytes"])  # pyright: ignore[reportOptionalSubscript]
@@ -128,7 +128,7 @@ def brush_root(root: Path) -> Path:
     return root
 
 
-def test_magicbrush_without_captions_takes_the_instruction(tmp_path: Path) -> None:
+def test_magicbrush_without_captions_uses_the_instruction(tmp_path: Path) -> None:
     dataset = MagicBrush(brush_root(tmp_path), 64)
     assert list(dataset.ids) == ["139-1", "139-2"]
     case = dataset.load("139-1")
@@ -223,7 +223,7 @@ def test_a_black_and_white_mask_is_read_by_its_white(tmp_path: Path) -> None:
     assert "the mask has no transparency: its white is the region" in case.notes
 
 
-def test_an_alpha_channel_that_hides_nothing_is_none(tmp_path: Path) -> None:
+def test_a_fully_opaque_alpha_channel_is_ignored(tmp_path: Path) -> None:
     source = Image.new("RGB", (64, 64), (10, 20, 30))
     mask = source.convert("RGBA")
     mask.paste((255, 255, 255, 255), (0, 0, 64, 16))

@@ -41,7 +41,7 @@ def test_a_changed_byte_is_another_identity(tmp_path: Path, name: str, file: str
 
 
 @pytest.mark.parametrize("name", SAMPLES)
-def test_a_moved_dataset_is_the_same(tmp_path: Path, name: str) -> None:
+def test_a_moved_dataset_has_the_same_identity(tmp_path: Path, name: str) -> None:
     root, sample = written(name, tmp_path / "set"), SAMPLES[name]
     before = sample.read(root).identity()
     moved = root.rename(tmp_path / "elsewhere")
@@ -86,7 +86,7 @@ def test_a_dataset_that_is_gone_says_so(tmp_path: Path, name: str) -> None:
 
 
 class Watch:
-    """Notes every file that is opened; a hook once set can only be switched off."""
+    """Records every opened file; an audit hook can't be removed, only switched off."""
 
     def __init__(self) -> None:
         self.on = False
@@ -109,7 +109,9 @@ def opened() -> Iterator[set[str]]:
 
 
 @pytest.mark.parametrize("name", SAMPLES)
-def test_what_loading_reads_is_what_is_hashed(tmp_path: Path, name: str, opened: set[str]) -> None:
+def test_exactly_the_files_that_loading_reads_are_hashed(
+    tmp_path: Path, name: str, opened: set[str]
+) -> None:
     root, sample = written(name, tmp_path / "set"), SAMPLES[name]
     dataset = sample.read(root)
     for case_id in dataset.ids:
@@ -172,7 +174,7 @@ def test_a_change_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(20)
-def test_a_picture_that_is_no_file_has_no_digest_and_does_not_hang(tmp_path: Path) -> None:
+def test_a_picture_that_is_not_a_file_has_no_digest_and_does_not_block(tmp_path: Path) -> None:
     for name in ("pipe", "zero", "folder", "huge", "out"):
         put(tmp_path / f"{name}.png").unlink()
     os.mkfifo(tmp_path / "pipe.png")
@@ -224,7 +226,7 @@ def test_700_remembered_pictures_are_checked_in_well_under_a_second(
 
 
 @pytest.mark.timeout(20)
-def test_the_world_of_a_broken_dataset_is_told_without_a_hang(tmp_path: Path) -> None:
+def test_the_world_of_a_broken_dataset_is_found_without_blocking(tmp_path: Path) -> None:
     assert PieBench.world_of(tmp_path) == "photographs"
     with (tmp_path / "mapping_file.json").open("wb") as file:
         file.truncate(2**40)

@@ -91,7 +91,7 @@ def test_the_first_frame_of_an_animation_is_used(tmp_path: Path) -> None:
     assert notes == ("animated: the first frame was used",)
 
 
-def test_damaged_files_are_told_apart(tmp_path: Path) -> None:
+def test_damaged_files_have_distinct_messages(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
     saved(tmp_path, Image.fromarray(pixels), "whole.png")
     data = (tmp_path / "whole.png").read_bytes()
@@ -212,7 +212,7 @@ def test_an_exif_orientation_that_does_not_exist_is_noted(tmp_path: Path, orient
     assert notes == (f"its EXIF orientation {orientation} is invalid: it was not turned",)
 
 
-def test_an_orientation_that_is_upright_is_no_note(tmp_path: Path) -> None:
+def test_an_upright_orientation_is_not_noted(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 1
     assert read_image(saved(tmp_path, Image.new("RGB", (8, 8)), exif=exif), tmp_path, 8)[1] == ()

@@ -39,7 +39,7 @@ def picture(file: Path, color: str = "teal", size: tuple[int, int] = (32, 32)) -
 
 
 def test_imagenet_r_ti2i_is_a_case_for_each_target(tmp_path: Path) -> None:
-    """As unpacked: the list writes the folder with capitals, the disk has it without."""
+    """As unpacked: the list's folder has capitals, the one on disk has none."""
     picture(tmp_path / "panda" / "cartoon_30.jpg")
     picture(tmp_path / "cat" / "sketch_20.JPG")
     (tmp_path / "imnetr-ti2i.yaml").write_text(IMAGENET_R)
@@ -79,7 +79,7 @@ def test_ti2i_as_a_mapping_file(tmp_path: Path) -> None:
     assert (case.source_prompt, case.target_prompt, case.mask) == ("", "a dog", None)
 
 
-def test_no_way_leads_out_of_a_ti2i_folder(tmp_path: Path) -> None:
+def test_paths_out_of_a_ti2i_folder_are_refused(tmp_path: Path) -> None:
     picture(tmp_path / "secret.png")
     root = tmp_path / "set"
     root.mkdir()
@@ -247,7 +247,7 @@ def test_the_published_entry_without_a_picture_gets_it(tmp_path: Path) -> None:
     assert dataset.case_parts("000-cartoon_30-0")["picture"] != "missing"
 
 
-def test_it_is_known_by_its_place_too(tmp_path: Path) -> None:
+def test_the_entry_is_also_found_by_its_position(tmp_path: Path) -> None:
     picture(tmp_path / "panda" / "cartoon_30.jpg")
     picture(tmp_path / "cat" / "a.jpg")
     others = PUBLISHED_ENTRY.format("init_img: cat/a.jpg")
@@ -268,7 +268,7 @@ def test_a_field_of_a_csv_file_may_be_long(tmp_path: Path) -> None:
     assert csv.field_size_limit() == limit
 
 
-def test_a_column_that_stands_twice_is_named(tmp_path: Path) -> None:
+def test_a_repeated_column_is_named(tmp_path: Path) -> None:
     picture(tmp_path / "a.png")
     lines = "image,source,target,target\na.png,a cat,a dog,an owl\n"
     (tmp_path / "pairs.csv").write_text(lines)

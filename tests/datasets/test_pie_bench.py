@@ -149,7 +149,7 @@ def shapes_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_shapes_pie_brings_the_right_answer(shapes_root: Path) -> None:
+def test_shapes_pie_has_ground_truths(shapes_root: Path) -> None:
     dataset = ShapesPIE(20, "test", 64, root=shapes_root)
     assert len(dataset.ids) == 20
     for case_id in dataset.ids:

@@ -1,4 +1,4 @@
-"""Settings of datasets: what must be wrong is refused before anything is read or loaded."""
+"""Settings of datasets: invalid ones are refused before anything is read or loaded."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_what_a_choice_composes_to(name: str) -> None:
     assert found == EXPECTED[name]
 
 
-def test_every_choice_is_looked_at() -> None:
+def test_every_choice_of_a_dataset_is_tested() -> None:
     files = (Path(__file__).parents[2] / "conf" / "dataset").glob("*.yaml")
     assert sorted(EXPECTED) == sorted(file.stem for file in files)
 

@@ -1,4 +1,4 @@
-"""`zerocon direction`: what it shows is what the direction does."""
+"""`zerocon direction` shows what the direction does."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_the_caption_comes_from_the_picture(
         (["direction=file", f"direction.path={TOO_SMALL}"], "tokens are [77, 96]"),
     ],
 )
-def test_what_is_wrong_is_said(
+def test_wrong_settings_have_messages(
     overrides: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stop:

@@ -1,4 +1,4 @@
-"""What an edit is about, found from words; expectations written by hand, and the shapes world's."""
+"""The edited concept, found from words: expectations by hand, and from the shapes world."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_words_are_joined_as_they_were() -> None:
     assert join(split(text)) == text
 
 
-def test_captions_of_the_shapes_world_are_edited_rightly() -> None:
+def test_captions_of_the_shapes_world_are_edited_correctly() -> None:
     """From prompts in any wording to the captioner's, for every type of edit."""
     placed = wrong = total = 0
     for edit_type in range(10):

@@ -1,4 +1,4 @@
-"""Each direction against its formula, on a tiny backbone; its bank, its cache, its captions."""
+"""Each direction against its formula, on a tiny backbone; banks, cache, captions."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_a_folder_of_text_files_is_a_bank_too(tmp_path: Path) -> None:
         bank.sentences("a cross in a meadow", "a heart in a meadow")
 
 
-def test_neither_order_nor_repetition_changes_a_bit(backbone: Backbone) -> None:
+def test_order_and_repetition_have_no_effect(backbone: Backbone) -> None:
     bank = [
         f"a {size} {color} cross" for size in ("big", "small") for color in ("red", "blue")
     ] * 40
@@ -122,7 +122,7 @@ def test_neither_order_nor_repetition_changes_a_bit(backbone: Backbone) -> None:
 
 @pytest.mark.parametrize("bank", ["prompts", "shapes", "shapes_elsewhere", "photo"])
 @pytest.mark.parametrize("pooled", [False, True])
-def test_batch_mates_do_not_matter(backbone: Backbone, bank: Any, pooled: bool) -> None:
+def test_directions_do_not_depend_on_the_batch(backbone: Backbone, bank: Any, pooled: bool) -> None:
     direction = Sentences(bank, count=6, pooled=pooled)
     alone = torch.cat([direction(backbone, [one]).tokens for one in CASES])
     torch.testing.assert_close(direction(backbone, CASES).tokens, alone, **CLOSE)
@@ -172,7 +172,7 @@ def of_another_program(file: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", [changed_bit, cut, of_another_program])
-def test_a_spoiled_cache_is_not_believed(
+def test_a_damaged_cache_entry_is_not_used(
     backbone: Backbone,
     memory: Cache,
     spoil: Callable[[Path], None],
@@ -188,7 +188,7 @@ def test_a_spoiled_cache_is_not_believed(
     assert load_file(file)["tokens"].shape == first.tokens.shape[1:]
 
 
-def test_a_cache_that_cannot_be_written_costs_only_time(
+def test_an_unwritable_cache_only_costs_time(
     backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("in the way")
@@ -237,12 +237,12 @@ def test_a_language_model_writes_the_bank(writer: Path, backbone: Backbone, memo
     ("text", "first"),
     [(" in a  park\nanother", "in a park"), (" runs. It sleeps.", "runs"), ("", ""), ("\na", "")],
 )
-def test_a_written_sentence_ends_where_it_ends(text: str, first: str) -> None:
+def test_a_written_sentence_is_cut_at_its_end(text: str, first: str) -> None:
     assert first_sentence(text) == first
 
 
 class Perfect:
-    """A captioner that always says what is shown."""
+    """A captioner that is always right."""
 
     fingerprint = "perfect"
 
@@ -262,7 +262,7 @@ def perfect(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def shown(edit_type: int, number: int = 0, *, source: bool = True) -> tuple[Case, str, str]:
-    """A case with its real picture, and what a perfect captioner says before and after."""
+    """A case with its picture, and the correct captions before and after."""
     edit = edit_of("validation", edit_type, number)
     (picture,) = pictures_of([edit.source])
     PERFECT.known[picture.numpy().tobytes()] = caption(edit.source)
@@ -282,7 +282,7 @@ def test_the_caption_is_edited_as_the_prompts_are(edit_type: int, backbone: Back
 
 
 @pytest.mark.usefixtures("perfect")
-def test_without_a_source_prompt_the_caption_takes_its_place() -> None:
+def test_without_a_source_prompt_the_caption_is_used() -> None:
     one, before, _ = shown(6, source=False)
     for source in ("caption", "given"):
         direction = Caption(source=source)
@@ -292,7 +292,7 @@ def test_without_a_source_prompt_the_caption_takes_its_place() -> None:
 
 
 @pytest.mark.usefixtures("perfect")
-def test_what_the_run_takes_as_source_prompt() -> None:
+def test_the_runs_source_prompt() -> None:
     one, before, after = shown(6)
     assert with_sources(WordSwap(), [one]) == [one]
     assert with_sources(Caption(), [one])[0].source_prompt == before
@@ -328,7 +328,7 @@ def test_the_caption_can_have_a_bank_of_its_own() -> None:
     assert (said.sources, said.targets) == Sentences(count=8).sentences(before, after)
 
 
-def test_any_blip_folder_will_do() -> None:
+def test_any_blip_folder_can_be_used() -> None:
     one, _, _ = shown(1)
     other = Caption(captioner=str(captioner.FOLDER))
     assert other.captions([one]) == captioner.load_captioner()(one.image[None])
@@ -383,7 +383,9 @@ def test_a_direction_that_does_not_fit_is_refused(backbone: Backbone, tmp_path: 
         (lambda: File(packaged.LPIPS_FOLDER / "lpips_squeeze.safetensors"), "no tensor named"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_said_before_anything_runs(make: Callable[[], Any], said: str) -> None:
+def test_wrong_settings_are_refused_before_anything_runs(
+    make: Callable[[], Any], said: str
+) -> None:
     with pytest.raises(ConfigError, match=said):
         make()
 
@@ -392,7 +394,7 @@ def own_bank(source: str, target: str, count: int) -> list[tuple[str, str]]:
     return [(f"{i} {source}", f"{i} {target}") for i in range(count)]
 
 
-def test_a_bank_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_registered_bank(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sentences, "BANKS", dict(sentences.BANKS))
     sentences.add_bank("own", f"{__name__}:own_bank")
     assert Sentences("own", count=2).sentences("a", "b") == (("0 a", "1 a"), ("0 b", "1 b"))
@@ -408,7 +410,7 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
     assert bank.sentences(SOURCE, TARGET)[0] == ("a home",)
 
 
-def test_what_is_wrong_with_a_case_is_said() -> None:
+def test_problems_of_a_case_have_messages() -> None:
     with pytest.raises(CaseError, match=r"need prompts of its grammar.*direction\.bank=photo"):
         Sentences().sentences("a cat", "a dog")
     with pytest.raises(CaseError, match="direction=caption writes one"):

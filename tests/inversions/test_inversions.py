@@ -1,4 +1,4 @@
-"""Each inversion against its arithmetic, and against what it promises."""
+"""Each inversion against its formula and its guarantees."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ TARGET = [prompt.replace("circle", "square") for prompt in SOURCE]
 
 @dataclass
 class Flat:
-    """A network whose noise is its condition's mean, whatever the latent."""
+    """A network that predicts its condition's mean for any latent."""
 
     calls: list[int] = field(default_factory=list[int])
 
@@ -82,7 +82,7 @@ def conditions_of(backbone: StableDiffusionBackbone, rows: list[int]) -> Conditi
 def walked(
     backbone: StableDiffusionBackbone, inversion: Inversion, method: DDIM, rows: list[int]
 ) -> tuple[Tensor, Trajectory, Tensor]:
-    """(the pictures' latents, their trajectory, what the method makes of it)."""
+    """(the pictures' latents, their trajectory, the method's result)."""
     clean = torch.randn(8, 4, 16, 16, generator=torch.Generator().manual_seed(0))[rows]
     conditions, draws = conditions_of(backbone, rows), Draws(0, [str(r) for r in rows])
     trajectory = inversion(backbone, clean, conditions, method.steps, draws)
@@ -106,7 +106,9 @@ def walked(
     ],
     ids=lambda i: type(i).__name__,
 )
-def test_batch_mates_never_touch(backbone: StableDiffusionBackbone, inversion: Inversion) -> None:
+def test_cases_of_a_batch_are_independent(
+    backbone: StableDiffusionBackbone, inversion: Inversion
+) -> None:
     method = DDIM(steps=2, guidance=3.0)
     _, trajectory, edited = walked(backbone, inversion, method, list(range(8)))
     for rows in ([5], [6, 5, 1]):
@@ -115,7 +117,7 @@ def test_batch_mates_never_touch(backbone: StableDiffusionBackbone, inversion: I
         torch.testing.assert_close(ours.latents, trajectory.latents[:, rows], rtol=0, atol=1e-4)
 
 
-def test_refinements_come_closer_to_what_sampling_passes(backbone: StableDiffusionBackbone) -> None:
+def test_refinements_reduce_the_reconstruction_error(backbone: StableDiffusionBackbone) -> None:
     method, errors = DDIM(steps=5, guidance=1.0, prompt="source"), list[float]()
     for refinements in (0, 1, 5):
         inversion = DDIMInversion(refinements=refinements)
@@ -135,10 +137,10 @@ def test_refinements_come_closer_to_what_sampling_passes(backbone: StableDiffusi
     ],
     ids=lambda i: type(i).__name__,
 )
-def test_solvers_return_closer_than_ddim_inversion(
+def test_solvers_reconstruct_better_than_ddim_inversion(
     trained: tuple[Any, Tensor, Conditions], inversion: InversionBySolver, share: float
 ) -> None:
-    """What is lost there and back in 10 steps, as a share of what DDIM inversion loses (0.02)."""
+    """The reconstruction error in 10 steps, relative to that of DDIM inversion (0.02)."""
     backbone, clean, conditions = trained
     method, lost = DDIM(steps=10, guidance=1.0, prompt="source"), list[float]()
     for one in (DDIMInversion(), inversion):
@@ -198,8 +200,8 @@ def test_the_source_within_a_step_lies_on_its_straight_line(
     torch.testing.assert_close(walk.source_at(1, middle) / middle.scale, ends / 2)
 
 
-def test_direct_over_a_solvers_walk(backbone: StableDiffusionBackbone) -> None:
-    """FTEdit's sampler: fixed-point inversion, and the source's row put back."""
+def test_direct_inversion_with_a_solver(backbone: StableDiffusionBackbone) -> None:
+    """FTEdit's sampler: fixed-point inversion, and resetting the source branch."""
     method = DDIM(steps=3, guidance=1.0)
     _, walk, _ = walked(backbone, DirectInversion(walk="fixed_point"), method, [0, 1])
     _, expected, _ = walked(backbone, FixedPointInversion(), method, [0, 1])
@@ -214,7 +216,7 @@ def test_direct_over_a_solvers_walk(backbone: StableDiffusionBackbone) -> None:
 def test_rf_inversion_without_the_model_leads_to_the_drawn_noise(
     backbone: StableDiffusionBackbone,
 ) -> None:
-    """At γ = 1 the walk is the straight line from the picture to the noise."""
+    """At γ = 1 the trajectory is the straight line from the picture to the noise."""
     clean, walk, _ = walked(backbone, RFInversion(gamma=1.0), DDIM(steps=5, guidance=1.0), [0])
     noise = Draws(0, ["0"]).normal_like(clean, "rf_inversion")
     first, top = walk.path.levels[-1], walk.path.levels[0]
@@ -240,7 +242,7 @@ def test_direct_keeps_the_source_on_its_trajectory(backbone: StableDiffusionBack
     torch.testing.assert_close(source, clean, rtol=0, atol=1e-5)
 
 
-def test_direct_over_the_regularized_walk(backbone: StableDiffusionBackbone) -> None:
+def test_direct_inversion_with_regularized_inversion(backbone: StableDiffusionBackbone) -> None:
     method = DDIM(steps=3, guidance=1.0)
     _, walk, _ = walked(backbone, DirectInversion(walk="regularized", moves="both"), method, [0, 1])
     _, expected, _ = walked(backbone, RegularizedInversion(), method, [0, 1])
@@ -283,7 +285,7 @@ def test_proximal_guidance_by_hand() -> None:
 
 
 def test_null_text_takes_adams_steps() -> None:
-    """Adam's first step is the learning rate itself, against the slope's sign.
+    """Adam's first step is the learning rate, against the gradient's sign.
 
     With the source's noise 1 and ∅ at 0, guided noise is `w` instead of 1 until ∅ is 1: every
     entry of ∅ goes up, by 0.01, then 0.99 and 0.98 of it.
@@ -294,8 +296,8 @@ def test_null_text_takes_adams_steps() -> None:
     torch.testing.assert_close(walk.negatives.tokens, expected, rtol=0, atol=1e-6)
 
 
-def test_null_text_stops_each_case_for_itself() -> None:
-    """The first case's loss is too small for a second step; the other takes all ten."""
+def test_null_text_stops_each_case_separately() -> None:
+    """The first case stops after one step, because its loss is small; the other takes all ten."""
     model = Flat()
     walk = invert(model, NullTextInversion(), flat(1e-4, 1.0), steps=1)
     assert walk.negatives is not None
@@ -307,7 +309,9 @@ def test_null_text_stops_each_case_for_itself() -> None:
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.5])
-def test_edit_friendly_noises_lead_back(backbone: StableDiffusionBackbone, guidance: float) -> None:
+def test_edit_friendly_noise_maps_reconstruct(
+    backbone: StableDiffusionBackbone, guidance: float
+) -> None:
     method = DDIM(steps=10, guidance=guidance, prompt="source")
     clean, walk, back = walked(backbone, EditFriendlyInversion(guidance), method, [0, 1])
     # 36 % of 10 steps are 3.6; 4 are left out.
@@ -320,7 +324,7 @@ def test_edit_friendly_noises_lead_back(backbone: StableDiffusionBackbone, guida
 
 
 def test_edit_friendly_noises_by_hand() -> None:
-    """A network that sees no noise: `z_s = √(ā_s/ā_t) z_t + σ · noise`."""
+    """A network that predicts zero noise: `z_s = √(ā_s/ā_t) z_t + σ · noise`."""
     walk = invert(Flat(), EditFriendlyInversion(skip=0.0), flat(0.0), steps=4)
     assert walk.noises is not None
     for i, (here, there) in enumerate(walk.path.steps):
@@ -329,7 +333,7 @@ def test_edit_friendly_noises_by_hand() -> None:
         torch.testing.assert_close(walk.noises[i], expected, rtol=1e-3, atol=1e-3)
 
 
-def test_edit_friendly_latents_are_drawn_each_for_itself() -> None:
+def test_edit_friendly_latents_are_independent() -> None:
     walk = invert(Flat(), EditFriendlyInversion(skip=0.0), flat(*[0.0] * 64), steps=3)
     drawn = [
         (walk.before(i) - level.signal * walk.clean) / level.noise

@@ -1,4 +1,4 @@
-"""Inversions are computed once: what is kept, what is noticed, what is never confused."""
+"""Inversions are computed once: what is cached, when it is valid, and how it is named."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def invert(
     steps: int = STEPS,
     seed: int = 0,
 ) -> tuple[Trajectory, int]:
-    """The trajectory and how many rows went through the U-Net for it."""
+    """The trajectory, and the number of rows through the U-Net."""
     before = backbone.evaluations.forward
     conditions = Conditions(
         source=backbone.embed([case.source_prompt for case in cases]),
@@ -68,7 +68,7 @@ def invert(
 
 
 class Drawn(DDIMInversion):
-    """Adds the case's own noise: what random numbers are drawn for must be in the key."""
+    """Adds the case's noise, so that the key must include what the random numbers depend on."""
 
     uses_draws = True
 
@@ -99,7 +99,7 @@ def test_a_batch_is_inverted_once(backbone: StableDiffusionBackbone) -> None:
 
 
 def test_a_trajectory_never_comes_from_another_batch(backbone: StableDiffusionBackbone) -> None:
-    """A model's last bits depend on what is computed together, so that is part of the name."""
+    """A model's last bits depend on the batch, so it is part of the name."""
     kept = cache()
     invert(backbone, THREE[:1], inverter(kept))
     invert(backbone, THREE[1:], inverter(kept))
@@ -109,7 +109,7 @@ def test_a_trajectory_never_comes_from_another_batch(backbone: StableDiffusionBa
         assert invert(backbone, batch, inverter(kept))[1] == 0
 
 
-def test_all_that_a_replay_needs_is_kept(backbone: StableDiffusionBackbone) -> None:
+def test_everything_that_sampling_needs_is_cached(backbone: StableDiffusionBackbone) -> None:
     made, _ = invert(backbone, THREE, inverter(cache(), Drawn))
     again, rows = invert(backbone, THREE, inverter(cache(), Drawn))
     assert rows == 0
@@ -121,7 +121,7 @@ def test_all_that_a_replay_needs_is_kept(backbone: StableDiffusionBackbone) -> N
     assert (again.path, again.pinned, again.proximal) == (made.path, True, 0.7)
 
 
-def test_the_way_back_of_a_solver_is_kept(backbone: StableDiffusionBackbone) -> None:
+def test_a_solvers_midpoints_are_cached(backbone: StableDiffusionBackbone) -> None:
     kept = Inverter(RFSolverInversion(), {"prompt": "source"}, cache())
     made, _ = invert(backbone, THREE[:1], kept)
     again, rows = invert(backbone, THREE[:1], kept)
@@ -130,7 +130,7 @@ def test_the_way_back_of_a_solver_is_kept(backbone: StableDiffusionBackbone) -> 
     assert len(again.middles) == STEPS
 
 
-def test_what_decides_a_trajectory_is_in_its_name(backbone: StableDiffusionBackbone) -> None:
+def test_a_cached_trajectorys_name_covers_its_inputs(backbone: StableDiffusionBackbone) -> None:
     one = THREE[:1]
     invert(backbone, one, inverter(cache()))
     invert(backbone, one, inverter(cache(), Drawn))
@@ -149,7 +149,7 @@ def test_what_decides_a_trajectory_is_in_its_name(backbone: StableDiffusionBackb
     assert rows([replace(one[0], id="another")], kind=Drawn) == STEPS
 
 
-def test_neither_target_nor_seed_count_where_they_change_nothing(
+def test_the_name_omits_target_and_seed_if_they_have_no_effect(
     backbone: StableDiffusionBackbone,
 ) -> None:
     invert(backbone, THREE, inverter(cache()))
@@ -180,7 +180,7 @@ def test_a_damaged_entry_is_computed_again_in_the_same_batch(
     assert invert(backbone, THREE, inverter(cache()))[1] == 0
 
 
-def test_an_entry_copied_over_another_is_not_believed(
+def test_an_entry_copied_over_another_is_not_used(
     backbone: StableDiffusionBackbone, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for case in THREE[:2]:
@@ -198,7 +198,7 @@ def entry(size: int = 1000) -> Entry:
     return Entry({"value": torch.zeros(size, dtype=torch.uint8)}, {})
 
 
-def test_what_was_not_used_for_longest_goes_first(folder: Path) -> None:
+def test_least_recently_used_entries_are_removed_first(folder: Path) -> None:
     kept = cache()
     for i, name in enumerate("abc"):
         kept.write("kind", name, entry())
@@ -209,7 +209,7 @@ def test_what_was_not_used_for_longest_goes_first(folder: Path) -> None:
     assert {file.stem for file in folder.iterdir()} == {"a", "c"}
 
 
-def test_it_keeps_to_its_size_over_all_kinds(folder: Path) -> None:
+def test_the_size_limit_covers_all_kinds(folder: Path) -> None:
     (folder.parent / "directions_v1").mkdir(parents=True)
     (folder.parent / "directions_v1" / "old").write_bytes(b"x" * 5000)
     os.utime(folder.parent / "directions_v1" / "old", (1, 1))
@@ -220,7 +220,7 @@ def test_it_keeps_to_its_size_over_all_kinds(folder: Path) -> None:
     assert [f.name for f in folders()] == ["kind"] or folders()[0].files == 0
 
 
-def test_a_cache_that_cant_be_written_is_said_once(
+def test_an_unwritable_cache_is_reported_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def full(path: Path, data: bytes) -> None:
@@ -240,7 +240,7 @@ def counted(calls: list[int]) -> Entry:
     return Entry(values={"lines": ["a", "ü"]})
 
 
-def test_words_are_kept_too(folder: Path) -> None:
+def test_text_entries_are_cached_too(folder: Path) -> None:
     calls: list[int] = []
     memory = cache()
     found = [memory.kept("kind", ["a picture"], lambda: counted(calls)) for _ in range(3)]
@@ -250,7 +250,7 @@ def test_words_are_kept_too(folder: Path) -> None:
     assert len(calls) == len(list(folder.iterdir())) == 2
 
 
-def test_a_bound_of_nothing_keeps_nothing(folder: Path) -> None:
+def test_a_size_limit_of_zero_disables_the_cache(folder: Path) -> None:
     calls: list[int] = []
     for _ in range(2):
         memory_of(0).kept("kind", [], lambda: counted(calls))
@@ -258,8 +258,8 @@ def test_a_bound_of_nothing_keeps_nothing(folder: Path) -> None:
     assert not folder.exists()
 
 
-def test_what_others_keep_stays_within_the_same_bound(folder: Path) -> None:
-    """A direction may not push out more of the inversions than the run's own limit asks for."""
+def test_all_users_of_the_cache_share_the_size_limit(folder: Path) -> None:
+    """A direction may not evict more inversions than the run's limit requires."""
     cache().write("kind", "inversion", entry(8000))
     cache(20_000).kept("words", [1], Entry)
     assert (folder / "inversion.safetensors").exists()
@@ -267,7 +267,7 @@ def test_what_others_keep_stays_within_the_same_bound(folder: Path) -> None:
     assert not (folder / "inversion.safetensors").exists()
 
 
-def test_a_folder_that_may_only_be_read_still_serves(
+def test_a_read_only_folder_is_still_read(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refused(*_: object, **__: object) -> None:
@@ -285,7 +285,7 @@ def test_a_folder_that_may_only_be_read_still_serves(
     assert caplog.text.count("Permission denied") == 1
 
 
-def test_a_key_is_its_content() -> None:
+def test_a_key_is_a_digest_of_its_content() -> None:
     assert key_of("x", {"a": 1, "b": [2]}) == key_of("x", {"b": [2], "a": 1})
     assert key_of("x", {"a": 1}) != key_of("x", {"a": 2})
     assert key_of("x", 1) != key_of("y", 1)

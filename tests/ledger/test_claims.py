@@ -1,4 +1,4 @@
-"""Claims: which process works on which cases, and what is said and left behind."""
+"""Claims: which process works on which cases, with messages and cleaning up."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _hold(directory: Path, line: Any) -> None:
 
 @pytest.fixture
 def other(tmp_path: Path) -> Any:
-    """Another process that holds the places 4 to 7: (its number, the line that ends it)."""
+    """Another process that holds positions 4 to 7: (its id, the line that ends it)."""
     ours, theirs = FORK.Pipe()
     process = FORK.Process(target=_hold, args=(tmp_path, theirs))
     process.start()
@@ -42,7 +42,7 @@ def test_the_holder_is_named(tmp_path: Path, other: Any) -> None:
         assert claims.holder(4, 8) == f"process {other[0]} on {platform.node()}"
 
 
-def test_looking_at_claims_takes_nothing_and_loses_nothing(tmp_path: Path, other: Any) -> None:
+def test_reading_claims_does_not_change_them(tmp_path: Path, other: Any) -> None:
     assert is_claimed(tmp_path)
     assert not is_claimed(tmp_path / "elsewhere")
     with Claims(tmp_path) as claims:
@@ -74,9 +74,7 @@ def test_claims_of_a_read_only_run_are_seen(tmp_path: Path, other: Any) -> None:
     assert is_claimed(tmp_path)
 
 
-def test_what_the_killed_left_half_written_goes_with_the_last_one(
-    tmp_path: Path, other: Any
-) -> None:
+def test_incomplete_files_are_removed_by_the_last_process(tmp_path: Path, other: Any) -> None:
     (tmp_path / "images").mkdir()
     leftovers = [tmp_path / ".a.partial", tmp_path / "images" / ".b.partial"]
     for file in leftovers:
@@ -94,7 +92,7 @@ def test_what_the_killed_left_half_written_goes_with_the_last_one(
     assert not any(file.exists() for file in leftovers)
 
 
-def test_a_pipe_in_place_of_the_claims_is_said_and_not_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_in_place_of_the_claims_is_an_error_without_blocking(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / FILE)
     with pytest.raises(RecordError, match="claims is no ordinary file"):
         Claims(tmp_path)

@@ -1,4 +1,4 @@
-"""Records on the disk: whole lines, one owner, and words when the disk does not play along."""
+"""Records on disk: complete lines, one owner, and messages for errors of the disk."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_record_survives_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kept", [1, 20, -1])
-def test_a_torn_last_line_is_cut_off(tmp_path: Path, kept: int) -> None:
+def test_an_incomplete_last_line_is_dropped(tmp_path: Path, kept: int) -> None:
     with RecordLog(tmp_path) as log:
         log.append(ok("a"))
     with (tmp_path / "records.jsonl").open("ab") as file:
@@ -113,7 +113,7 @@ def test_anything_worse_names_file_and_line(tmp_path: Path, line: bytes, says: s
         read_records(tmp_path)
 
 
-def test_no_case_twice(tmp_path: Path) -> None:
+def test_a_case_is_not_recorded_twice(tmp_path: Path) -> None:
     with RecordLog(tmp_path) as log, RecordLog(tmp_path) as other:
         log.append(ok("a"))
         with pytest.raises(DuplicateError, match="'a'"):
@@ -180,7 +180,9 @@ def test_file_names_stay_in_the_directory_and_differ() -> None:
     assert all("/" not in name and "\0" not in name and len(name) < 200 for name in names)
 
 
-def test_a_full_disk_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_no_incomplete_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write = os.write
     with RecordLog(tmp_path) as log:
         log.append(ok("a"))
@@ -197,7 +199,7 @@ def no_space(*_: object) -> int:
 
 
 @pytest.mark.parametrize("call", ["write", "fsync"])
-def test_a_disk_without_any_room_is_said_with_the_files_name(
+def test_a_full_disk_is_reported_with_the_files_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     with RecordLog(tmp_path) as log:
@@ -231,7 +233,7 @@ def below_a_file(root: Path) -> Path:
         (below_a_file, "/dev/null/run can't be made: Not a directory"),
     ],
 )
-def test_what_is_no_file_is_said_in_words(tmp_path: Path, place: Any, says: str) -> None:
+def test_a_path_that_is_not_a_file_has_a_message(tmp_path: Path, place: Any, says: str) -> None:
     directory = place(tmp_path)
     with pytest.raises(RecordError, match=says):
         RecordLog(directory)
@@ -248,7 +250,7 @@ def test_a_folder_where_a_picture_should_be_is_named(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.partial"))
 
 
-def test_what_is_done_is_known_without_writing(tmp_path: Path) -> None:
+def test_progress_is_read_without_writing(tmp_path: Path) -> None:
     with RecordLog(tmp_path) as log:
         log.append_all([with_image(tmp_path, "a"), with_image(tmp_path, "lost"), failed("b")])
     (tmp_path / "images/lost.png").unlink()
@@ -260,7 +262,7 @@ def test_what_is_done_is_known_without_writing(tmp_path: Path) -> None:
 
 
 def test_threads_share_one_log(tmp_path: Path) -> None:
-    """Some add while others look: no line is lost, cut off or added twice."""
+    """Threads that add and read: no line is lost, incomplete or repeated."""
     with RecordLog(tmp_path) as log, ThreadPoolExecutor(4) as pool:
 
         def add(first: int) -> None:
@@ -280,7 +282,7 @@ def test_threads_share_one_log(tmp_path: Path) -> None:
     assert len((tmp_path / "records.jsonl").read_bytes().splitlines()) == 400
 
 
-def test_a_foreign_lock_is_said_and_waited_for(
+def test_another_processs_lock_is_reported_and_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(locks, "SAY_AFTER", 0.05)

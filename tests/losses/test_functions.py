@@ -1,4 +1,4 @@
-"""The losses against their formulas written out, and their gradients against finite differences."""
+"""The losses against their written-out formulas, and gradients against finite differences."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def randn(*shape: int, seed: int = 0) -> Tensor:
 
 
 def formula(v: Tensor, ref: Tensor, tau: float, query: str) -> float:
-    """PatchNCE of one case, patch by patch, as it is written on paper."""
+    """PatchNCE of one case, patch by patch, as in the formula."""
     v, ref = (x / x.norm(dim=1, keepdim=True) for x in (v, ref))
     total = 0.0
     for s in range(len(v)):
@@ -86,7 +86,7 @@ def test_cross_attention_loss_by_hand() -> None:
     assert cross_attention_loss(edit, reference, "mean").tolist() == [5 + 1.25, 5 + 1.25]
 
 
-def test_a_loss_of_a_case_is_its_own() -> None:
+def test_losses_are_computed_per_case() -> None:
     maps, others = [randn(3, 2, 4, 5)], [randn(3, 2, 4, 5, seed=1)]
     v, ref = randn(3, 8, 5), randn(3, 8, 5, seed=1)
     for row in range(3):

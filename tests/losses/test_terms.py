@@ -1,4 +1,4 @@
-"""Terms of the losses: what they read, which patches they take, how they add up."""
+"""Terms of the losses: what they read, which patches they draw, how they are summed."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_third_term_changes_no_signature(backbone: StableDiffusionBackbone) ->
     assert total(three).shape == (2,)
 
 
-def test_only_what_has_a_weight_is_recorded(backbone: StableDiffusionBackbone) -> None:
+def test_only_terms_with_a_weight_are_recorded(backbone: StableDiffusionBackbone) -> None:
     terms = losses(xa_weight=1.0, weight=1.0, xa_window=(0.0, 0.5), window=(0.5, 1.0))
     for step, what in ((0, "probs"), (3, "output")):
         with terms.watching(backbone.taps, terms.weights(step, 4), stop=False):

@@ -1,4 +1,4 @@
-"""Eight small edits, and ways to run them and to see what passes the U-Net meanwhile."""
+"""Eight small edits, and tools to run them and to record activations."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def conditions_of(backbone: Backbone, cases: Sequence[Case]) -> Conditions:
 
 @dataclass
 class Given:
-    """All that a method is called with."""
+    """A method's arguments."""
 
     backbone: Backbone
     trajectory: Trajectory
@@ -76,7 +76,7 @@ def given(
 
 @dataclass
 class Pass:
-    """What one forward pass was asked, and what went through it: as it came, and as it left."""
+    """The inputs of a forward pass, and its activations before and after the taps."""
 
     rows: Rows
     before: dict[str, dict[str, Tensor]]  # site -> role -> activation
@@ -86,7 +86,7 @@ class Pass:
 def watched(
     monkeypatch: pytest.MonkeyPatch, module: ModuleType, sites: str, what: What
 ) -> list[Pass]:
-    """Every pass that the method in `module` makes from here on."""
+    """Record all later forward passes of the method in `module`."""
     passes: list[Pass] = []
 
     def spy(backbone: Backbone, level: Level, rows: Rows) -> dict[str, Guess]:

@@ -1,6 +1,6 @@
-"""The two kinds of models that the flow editors run on, and what a test knows of each by itself.
+"""The two kinds of models for the flow editors, and each as a transcription needs it.
 
-A `Model` answers the velocity in the common coordinate, computed here from the network alone.
+A `Model` gives the velocity in the common coordinate, computed here directly from the network.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Velocity = Callable[[Tensor, float, Condition], Tensor]  # v(z, t, condition)
 
 
 def curved(z: Tensor, t: float, condition: Condition) -> Tensor:
-    """A velocity that depends on the latent, the time and the text, and on none of them simply."""
+    """A velocity that depends nonlinearly on the latent, the time and the text."""
     text = condition.tokens.mean((1, 2))[:, None, None, None]
     mixed = z.roll(1, 2) - 0.5 * z.roll(1, 1)
     return torch.sin(1.3 * z + 2 * t + text) + 0.3 * torch.cos(mixed * (1 + t) - text)
@@ -32,7 +32,7 @@ def curved(z: Tensor, t: float, condition: Condition) -> Tensor:
 
 @dataclass
 class CurvedFlow(TinyFlow):
-    """A flow model whose network is `curved`. `guidance_is_told` as FLUX.1-dev is told it."""
+    """A flow model whose network is `curved`; `guidance_is_told`: as for FLUX.1-dev."""
 
     guidance_is_told: bool = False
 
@@ -47,7 +47,7 @@ class CurvedFlow(TinyFlow):
 
 @dataclass
 class Model:
-    """What a transcription is given: the velocity, and the sampler's times, noisiest first."""
+    """Inputs of a transcription: the velocity, and the sampler's times, noisiest first."""
 
     backbone: Any
     v: Velocity

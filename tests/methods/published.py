@@ -1,4 +1,4 @@
-"""What the repositories' code has around its loops: attention processors, word alignment, DDPM."""
+"""Parts of the published code outside its loops: attention processors, word alignment, DDPM."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def in_double(parts: Parts) -> StableDiffusionBackbone:
 
 
 class Controller(Protocol):
-    """Sees all rows of a pass: the empty prompts' first, then the others'."""
+    """Gets all rows of a pass: first those of the empty prompts, then the others."""
 
     def self_qkv(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]: ...
 

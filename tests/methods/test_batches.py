@@ -1,4 +1,4 @@
-"""A case is edited alike alone, among three and among eight."""
+"""A case has the same edit alone and in batches of three and eight."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ INVERSIONS = {
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: type(m).__name__)
-def test_batch_mates_never_touch(backbone: StableDiffusionBackbone, method: Method) -> None:
+def test_cases_of_a_batch_are_independent(
+    backbone: StableDiffusionBackbone, method: Method
+) -> None:
     invert = INVERSIONS.get(type(method))
     eight = given(backbone, method, range(8), invert).run(method)
     three = given(backbone, method, [4, 1, 0], invert).run(method)

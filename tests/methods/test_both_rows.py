@@ -1,4 +1,4 @@
-"""A source's row that is put back, and an edited row that moves by as much."""
+"""Resetting the source branch, and moving the edit by the same correction."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ METHODS: dict[str, Method] = {
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_an_edit_to_the_same_prompt_ends_where_it_came_from(
+def test_an_edit_to_the_same_prompt_reconstructs(
     backbone: StableDiffusionBackbone, name: str
 ) -> None:
     method = METHODS[name]

@@ -1,4 +1,4 @@
-"""Every setting with a range takes its first and last value, and nothing just beyond."""
+"""Every setting with a range accepts both bounds, and nothing just beyond."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Delta and Contrastive Denoising Score: whose numbers are whose. The rule: tests/parity."""
+"""Delta and Contrastive Denoising Score: random numbers and settings. The rule: tests/parity."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_without_weight_cds_is_dds(backbone: StableDiffusionBackbone) -> None:
     assert torch.equal(start.run(CDS(steps=2, loss=none)), start.run(DDS(steps=2)))
 
 
-def test_times_are_the_batchs_noise_is_the_cases() -> None:
+def test_times_are_per_batch_and_noise_per_case() -> None:
     method = DDS(first_time=50, last_time=60)
     times = {method._time(i, seed=0) for i in range(200)}  # pyright: ignore[reportPrivateUsage]
     assert times == set(range(50, 60))

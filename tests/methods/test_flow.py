@@ -54,7 +54,7 @@ def clean_of(text: float) -> Tensor:
 
 @dataclass
 class TinyFlow:
-    """A text's condition is one number in every token; its latents do depend on `z`, slightly."""
+    """A text's condition is one number in every token; predictions depend slightly on `z`."""
 
     exact: bool = True
     name: str = "tiny flow"
@@ -96,7 +96,7 @@ class TinyFlow:
         return Guess.from_velocity(z, velocity, level)
 
     def _tapped(self, velocity: Tensor, z: Tensor, condition: Condition) -> Tensor:
-        """Let something that depends on the latent pass every site, and a little of it on."""
+        """Pass activations that depend on the latent through all sites, and add a small part."""
         taps, total = self.taps, velocity
         positions = z.flatten(2).transpose(1, 2)[:, None]  # [row, head, position, width]
         for site in SITES[:2]:
@@ -160,7 +160,7 @@ def test_sdedit_starts_from_its_own_noise() -> None:
     torch.testing.assert_close(edited, clean_of(2.0) + drawn - NOISE, rtol=0, atol=1e-6)
 
 
-def test_infedit_takes_the_sources_error_off() -> None:
+def test_infedit_subtracts_the_sources_error() -> None:
     method = InfEdit(steps=6, guidance=1.0, blend_sites="cross")
     edited = run(method, NoInversion())
     torch.testing.assert_close(edited, clean_of(2.0), rtol=0, atol=1e-6)
@@ -196,7 +196,7 @@ def test_solvers_with_several_evaluations_end_there_too(name: str, inversion: ob
 
 
 def test_zerocon_on_midpoints_by_hand() -> None:
-    """The latent descends once a step, before the first evaluation; the second asks as it is."""
+    """The losses move the latent once per step, before the first evaluation."""
     strong = ZeroCon(losses(xa_weight=0.0, cut_weight=0.05, cut_sites="self"), 1, guidance=1.0)
     flow = TinyFlow(exact=False)
     draws, texts = Draws(0, ["a"]), conditions(flow)
@@ -224,12 +224,12 @@ def test_zerocon_on_midpoints_by_hand() -> None:
 
 @pytest.mark.parametrize("inversion", [DirectInversion(), NegativePromptInversion(proximal=0.5)])
 @pytest.mark.parametrize("name", METHODS)
-def test_other_inversions_go_with_them(name: str, inversion: object) -> None:
+def test_other_inversions_work_with_flow_models(name: str, inversion: object) -> None:
     run(METHODS[name], inversion, exact=False)
 
 
 def test_zerocon_moves_down_its_losses() -> None:
-    """With an edit that would change nothing, strong losses still move it."""
+    """Strong losses move the latent even if the edit changes nothing."""
     strong = ZeroCon(losses(xa_weight=0.0, cut_weight=0.05, cut_sites="self"), 6, guidance=1.0)
     still = run(METHODS["zerocon"], exact=False)
     assert (run(strong, exact=False) - still).abs().max() > 1e-3

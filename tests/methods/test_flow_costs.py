@@ -17,7 +17,7 @@ from zerocon.runs.counting import Rows, count_rows
 
 @dataclass
 class Stub(CurvedFlow):
-    """A flow model that takes any text. It counts as every backbone does."""
+    """A flow model for any text that counts evaluations as backbones do."""
 
     side: ClassVar[int] = 4  # type: ignore[misc]
 
@@ -30,7 +30,7 @@ class Stub(CurvedFlow):
 
 
 def cost(*overrides: str, told: bool = False) -> Rows:
-    """`told`: of a model that is told its guidance, as FLUX.1-dev."""
+    """`told`: for a model with embedded guidance, such as FLUX.1-dev."""
     settings = compose_settings(list(overrides), worlds="edit")
     return count_rows(settings, Stub(guidance_is_told=told))
 

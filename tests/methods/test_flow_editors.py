@@ -213,7 +213,7 @@ def test_uniedit(model: Model, mask: Any, *, zero_start: bool) -> None:
 
 @torch.no_grad()
 def rf_solver(model: Model) -> Tensor:
-    """The Taylor term of the published code, up and down."""
+    """The Taylor term of the published code, in both directions."""
     c, ts = conditions_of(model), list(model.times(4))
     z = start_of(model, ts)
 
@@ -279,7 +279,7 @@ def test_inversions_by_solver(
 
 
 def test_a_ddim_step_is_eulers_in_the_common_coordinate(parts: Parts) -> None:
-    """What lets flow editors run on diffusion models: here written with ε and ā."""
+    """Why flow editors run on diffusion models, written with ε and ā."""
     model = diffusion_model(precise(parts))
     backbone, c, z = model.backbone, conditions_of(model), picture(model)
     here, there = backbone.path(5).steps[1]
@@ -293,7 +293,7 @@ def test_a_ddim_step_is_eulers_in_the_common_coordinate(parts: Parts) -> None:
 
 
 def test_ddim_inversion_is_another_walk_than_euler(model: Model) -> None:
-    """It asks at the next level; the solvers' inversions differ from it, and from each other."""
+    """It evaluates at the next level; the solvers' inversions differ from it and each other."""
     method = DDIM(steps=4, guidance=2.0)
     inversions = [DDIMInversion(), RFSolverInversion(), FireFlowInversion(), UniInversion()]
     found = [edited(model, method, inversion) for inversion in inversions]

@@ -146,7 +146,7 @@ class Published:
         return self.unet(x, time, text, return_dict=False)[0]
 
     def invert(self) -> tuple[list[Tensor], list[Tensor]]:
-        """(latents from the picture on, what each step adds to its mean), least noisy first."""
+        """(latents starting with the picture, residuals of the steps), least noisy first."""
         times = [0, *reversed(self.times)]
         xts = [self.clean]
         if self.ddim:
@@ -268,7 +268,7 @@ LONG = {*FORMS} - {"implicit", "explicit"}
     "name", [pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in FORMS]
 )
 @torch.no_grad()
-def test_the_authors_rule(double: StableDiffusionBackbone, name: str) -> None:
+def test_agrees_with_the_authors_rule(double: StableDiffusionBackbone, name: str) -> None:
     method, invert, other = FORMS[name]
     begun = given(double, method, [0, 1], invert)  # case 1 has no blend words
     ours = begun.run(method)
@@ -290,7 +290,7 @@ def test_a_base_step_may_be_guided(double: StableDiffusionBackbone) -> None:
 
 
 @pytest.mark.parametrize("method", [PUBLISHED, PLAIN, with_fields(PUBLISHED, form="explicit")])
-def test_without_a_difference_the_picture_returns(
+def test_without_a_difference_the_picture_is_reconstructed(
     double: StableDiffusionBackbone, method: HEdit
 ) -> None:
     begun = given(double, method, [0, 1], MAPS)
@@ -304,7 +304,7 @@ def test_without_a_difference_the_picture_returns(
 def test_the_last_correction_of_a_step_counts_for_blending(
     double: StableDiffusionBackbone,
 ) -> None:
-    """Otherwise the sum of maps would have three times as many; the mask would not show it."""
+    """Otherwise the sum would have three times as many maps, which the mask would not show."""
     method = with_fields(PUBLISHED, corrections=3)
     begun = given(double, method, [0], MAPS)
     theirs = Published(double, begun, 0, method)

@@ -218,7 +218,7 @@ SETTINGS = {
 
 @pytest.mark.parametrize("name", SETTINGS)
 @torch.no_grad()
-def test_the_authors_rule(double: StableDiffusionBackbone, name: str) -> None:
+def test_agrees_with_the_authors_rule(double: StableDiffusionBackbone, name: str) -> None:
     method = SETTINGS[name]
     begun = begin(double, method)
     ours = begun.run(method)
@@ -229,7 +229,7 @@ def test_the_authors_rule(double: StableDiffusionBackbone, name: str) -> None:
             assert any(0 < mask.double().mean() < 1 for mask in control.masks)
 
 
-def test_the_published_code_pairs_other_words(double: StableDiffusionBackbone) -> None:
+def test_swapped_pairs_differ(double: StableDiffusionBackbone) -> None:
     begun = begin(double, METHOD)
     pairs = [
         controller_of(begun, 2, with_fields(METHOD, swapped_pairs=swapped)).pairs
@@ -241,7 +241,7 @@ def test_the_published_code_pairs_other_words(double: StableDiffusionBackbone) -
 
 
 def test_the_same_prompt_gives_the_picture(double: StableDiffusionBackbone) -> None:
-    """Without guidance the error of source and edit is the same, so it is taken off whole."""
+    """Without guidance source and edit have the same error, so it cancels."""
     method = with_fields(METHOD, guidance=1.0)
     begun = begin(double, method)
     words = [with_fields(w, target=w.source) for w in begun.conditions.words]

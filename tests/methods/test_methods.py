@@ -39,7 +39,9 @@ def run(backbone: StableDiffusionBackbone, method: Method, rows: list[int]) -> T
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: type(m).__name__)
-def test_batch_mates_never_touch(backbone: StableDiffusionBackbone, method: Method) -> None:
+def test_cases_of_a_batch_are_independent(
+    backbone: StableDiffusionBackbone, method: Method
+) -> None:
     together = run(backbone, method, [0, 1, 2])
     backwards = run(backbone, method, [2, 1, 0]).flip(0)
     alone = torch.cat([run(backbone, method, [r]) for r in range(3)])

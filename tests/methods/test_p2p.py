@@ -1,4 +1,4 @@
-"""Prompt-to-Prompt: which rows, which layers, which steps, and what the maps become."""
+"""Prompt-to-Prompt beside its update rule (tests/parity/test_rule_p2p.py)."""
 
 from __future__ import annotations
 
@@ -36,54 +36,6 @@ def test_the_same_prompt_edits_nothing(backbone: StableDiffusionBackbone) -> Non
     assert same(start.run(method), replayed)
 
 
-def test_refining_takes_the_sources_maps_but_for_new_words(
-    backbone: StableDiffusionBackbone, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    start = given(backbone, CROSS, [0])
-    passes = watched(monkeypatch, p2p, "cross", "probs")
-    start.run(CROSS)
-    assert len(passes) == 4
-    for step, seen in enumerate(passes):
-        assert len(seen.after) == 16
-        for site, roles in seen.after.items():
-            came = seen.before[site]
-            if step < 2:  # int(0.5 * (4 + 1))
-                expected = came["source"].clone()
-                expected[..., CHANGED] = came["target"][..., CHANGED]
-            else:
-                expected = came["target"]
-            assert same(roles["target"], expected, 1e-6)
-            for untouched in ("source", "negative", "source_negative"):
-                assert torch.equal(roles[untouched], came[untouched])
-
-
-@pytest.mark.parametrize(("share", "steps"), [(0.7, 2), (0.75, 3)])
-def test_the_share_of_self_attention_is_rounded_down(
-    backbone: StableDiffusionBackbone, monkeypatch: pytest.MonkeyPatch, share: float, steps: int
-) -> None:
-    method = with_fields(OFF, self_attention=share, self_sites="up.1.1.self")
-    start = given(backbone, method, [0])
-    passes = watched(monkeypatch, p2p, "up.1.1.self", "queries")
-    start.run(method)
-    (site,) = passes[0].after
-    taken = [torch.equal(p.after[site]["target"], p.after[site]["source"]) for p in passes]
-    assert sum(taken) == steps
-
-
-def test_replacing_takes_all_and_a_factor_scales_its_word(
-    backbone: StableDiffusionBackbone, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    method = with_fields(CROSS, edit="replace", reweight={"blue": 2.0}, blend_weight=3.0)
-    start = given(backbone, method, [0])
-    passes = watched(monkeypatch, p2p, "cross", "probs")
-    start.run(method)
-    for site, roles in passes[0].after.items():
-        expected = passes[0].before[site]["source"].clone()
-        expected[..., CHANGED] *= 2.0
-        expected[..., 4] *= 3.0  # the blend word, circle
-        assert same(roles["target"], expected, 1e-6)
-
-
 def test_a_word_may_have_a_schedule_of_its_own(
     backbone: StableDiffusionBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,26 +51,7 @@ def test_a_word_may_have_a_schedule_of_its_own(
         assert same(left["target"], expected, 1e-6)
 
 
-def test_self_attention_is_the_sources_on_the_conditional_row_of_coarse_layers(
-    backbone: StableDiffusionBackbone, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    method = with_fields(OFF, self_attention=0.5)
-    start = given(backbone, method, [0])
-    passes = watched(monkeypatch, p2p, "self", "probs")
-    start.run(method)
-    coarse = {f"down.2.{k}.self" for k in range(2)} | {f"up.1.{k}.self" for k in range(3)}
-    for step, seen in enumerate(passes):
-        taken = {s for s, r in seen.after.items() if torch.equal(r["target"], r["source"])}
-        # In the first step both rows start alike, and finer layers before any text agree.
-        assert taken >= (coarse | {"mid.0.0.self"} if step < 2 else set())
-        if step in (1, 2, 3):
-            assert taken == (coarse | {"mid.0.0.self"} if step < 2 else set())
-        if step:
-            kept = seen.after["up.1.0.self"]
-            assert not torch.equal(kept["negative"], kept["source_negative"])
-
-
-def test_local_blend_holds_the_source_outside(backbone: StableDiffusionBackbone) -> None:
+def test_local_blend_restores_the_source_outside(backbone: StableDiffusionBackbone) -> None:
     everywhere = P2P(steps=4, guidance=3.0, blend_start=0.0, blend_threshold=0.0)
     nowhere = with_fields(everywhere, blend_threshold=1.0)  # nothing is more than the largest
     start = given(backbone, nowhere, [0, 1])  # case 1 has no blend words
@@ -140,11 +73,10 @@ def test_blending_starts_after_its_share_of_the_steps(backbone: StableDiffusionB
     assert not same(start.run(with_fields(method, blend_start=1.0)), source, 1e-2)
 
 
-@pytest.mark.parametrize("spares", [None, ["gray"]])
-def test_a_mask_by_hand_from_the_edited_maps_of_all_steps(
-    backbone: StableDiffusionBackbone, monkeypatch: pytest.MonkeyPatch, spares: list[str] | None
+def test_a_mask_by_hand_that_spares_a_word(
+    backbone: StableDiffusionBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    method = P2P(steps=2, guidance=3.0, blend_start=0.5, blend_threshold=0.9, blend_spares=spares)
+    method = P2P(steps=2, guidance=3.0, blend_start=0.5, blend_threshold=0.9, blend_spares=["gray"])
     start = given(backbone, method, [0])
     passes = watched(monkeypatch, p2p, "down.*.cross@1/4,up.*.cross@1/4", "probs")
     edited = start.run(method)
@@ -160,10 +92,9 @@ def test_a_mask_by_hand_from_the_edited_maps_of_all_steps(
     roles = ("source", "target")
     near = [large(torch.nn.functional.max_pool2d(heat(role, CIRCLE), 3, 1, 1)) for role in roles]
     mask = near[0] | near[1]
-    if spares:
-        spared = large(heat("source", GRAY)) | large(heat("target", GRAY))
-        assert (mask & spared).any()
-        mask = mask & ~spared
+    spared = large(heat("source", GRAY)) | large(heat("target", GRAY))
+    assert (mask & spared).any()
+    mask = mask & ~spared
     assert 0 < mask.sum() < mask.numel()
     source = start.run(DDIM(steps=2, guidance=3.0, prompt="source"))
     assert same(edited[0][:, ~mask], source[0][:, ~mask])
@@ -183,7 +114,7 @@ def longer_target(start: Given) -> Given:
     return start
 
 
-def test_what_cannot_be_aligned_says_so(backbone: StableDiffusionBackbone) -> None:
+def test_prompts_that_can_not_be_aligned_have_a_message(backbone: StableDiffusionBackbone) -> None:
     start = longer_target(given(backbone, CROSS, [0]))
     with pytest.raises(CaseError, match="needs as many in both"):
         start.run(with_fields(CROSS, edit="replace"))

@@ -1,4 +1,4 @@
-"""TurboEdit against its authors' rule, and its noise maps against what they promise."""
+"""TurboEdit against its authors' rule, and the guarantees of its noise maps."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def published(
     ids=["4 steps", "3 steps"],
 )
 @torch.no_grad()
-def test_the_authors_rule(
+def test_agrees_with_the_authors_rule(
     double: StableDiffusionBackbone,
     invert: TurboEditInversion,
     steps: int,
@@ -133,7 +133,7 @@ def test_guidance_one_is_the_target_prompt_alone(double: StableDiffusionBackbone
 
 
 def test_rows_through_the_network(double: StableDiffusionBackbone) -> None:
-    """Of the published three rows a step, the trajectory's is the inversion's."""
+    """Of the three published rows per step, the trajectory's row is part of the inversion here."""
     before = double.evaluations.forward
     begun = given(double, METHOD, [0, 1], TurboEditInversion())
     inverted = double.evaluations.forward

@@ -1,4 +1,4 @@
-"""The guided sampler: what its settings change, and what nothing may change."""
+"""zeroCon's sampler: effects of its settings, and invariants."""
 
 from __future__ import annotations
 
@@ -65,6 +65,11 @@ def run(backbone: StableDiffusionBackbone, method: ZeroCon | DDIM, rows: list[in
     return method(backbone, trajectory, conditions, draws)
 
 
+@pytest.fixture(scope="module")
+def base(backbone: StableDiffusionBackbone) -> Tensor:
+    return run(backbone, BASE, [0])
+
+
 VARIANTS = {
     "both": BASE,
     "per branch": changed(BASE, update="per_branch", source_guidance=3.0),
@@ -83,8 +88,10 @@ VARIANTS = {
 
 
 @pytest.mark.parametrize("method", VARIANTS.values(), ids=VARIANTS)
-def test_batch_mates_never_touch(precise: StableDiffusionBackbone, method: ZeroCon) -> None:
-    """In double precision, where nothing is left but what one row could do to another."""
+def test_cases_of_a_batch_are_independent(
+    precise: StableDiffusionBackbone, method: ZeroCon
+) -> None:
+    """In double precision, so that only effects between rows could remain."""
     three = run(precise, method, [0, 1, 2])
     assert three.isfinite().all()
     torch.testing.assert_close(three[1:2], run(precise, method, [1]), rtol=0, atol=1e-10)
@@ -128,9 +135,8 @@ def test_without_weights_it_is_word_swap(backbone: StableDiffusionBackbone) -> N
     ids=str,
 )
 def test_every_setting_of_the_losses_has_an_effect(
-    backbone: StableDiffusionBackbone, changes: dict[str, object]
+    backbone: StableDiffusionBackbone, base: Tensor, changes: dict[str, object]
 ) -> None:
-    base = run(backbone, BASE, [0])
     other = run(backbone, changed(BASE, loss=losses(**WEIGHTS | changes)), [0])
     assert (base - other).abs().max() > 1e-5
 
@@ -150,19 +156,19 @@ def test_every_setting_of_the_losses_has_an_effect(
     ids=str,
 )
 def test_every_setting_of_the_sampler_has_an_effect(
-    backbone: StableDiffusionBackbone, changes: dict[str, object]
+    backbone: StableDiffusionBackbone, base: Tensor, changes: dict[str, object]
 ) -> None:
-    base, other = (run(backbone, m, [0]) for m in (BASE, changed(BASE, **changes)))
+    other = run(backbone, changed(BASE, **changes), [0])
     assert (base - other).abs().max() > 1e-4
 
 
-def test_a_wide_clip_clips_nothing(backbone: StableDiffusionBackbone) -> None:
+def test_a_wide_clip_clips_nothing(backbone: StableDiffusionBackbone, base: Tensor) -> None:
     clipped = changed(BASE, gradient="clipped", gradient_size=1e6)
-    assert torch.equal(run(backbone, clipped, [0]), run(backbone, BASE, [0]))
+    assert torch.equal(run(backbone, clipped, [0]), base)
 
 
-def test_stronger_losses_keep_closer_to_the_source(backbone: StableDiffusionBackbone) -> None:
-    """At the first step already, and before any step: the losses go down along their gradient."""
+def test_stronger_losses_preserve_more(backbone: StableDiffusionBackbone) -> None:
+    """Also in the first step: the losses decrease along their gradient."""
     z = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(4))
     found = []
     for weight in (0.0, 1.0):
@@ -188,7 +194,7 @@ def first_loss_after_moving(backbone: StableDiffusionBackbone, method: ZeroCon, 
 
 
 def test_cost_is_what_the_documentation_says(backbone: StableDiffusionBackbone) -> None:
-    """A row forward for the source, one forward and back for the losses, two for the guidance."""
+    """One row for the source, one forward and backward for the losses, two for guidance."""
     before = copy.copy(backbone.evaluations)
     run(backbone, BASE, [0])
     spent = backbone.evaluations
@@ -198,7 +204,7 @@ def test_cost_is_what_the_documentation_says(backbone: StableDiffusionBackbone) 
     assert spent.reference - before.reference == BASE.steps
 
 
-def test_a_case_that_overflows_moves_nowhere() -> None:
+def test_an_overflowing_gradient_does_not_move_a_case() -> None:
     z = {"target": torch.tensor([1.0, 2.0])[:, None, None, None]}
 
     def loss_at(latents: dict[str, Tensor]) -> Tensor:
@@ -208,7 +214,7 @@ def test_a_case_that_overflows_moves_nowhere() -> None:
     assert gradients(loss_at, z)["target"].flatten().tolist() == [2.0, 0.0]
 
 
-def test_half_precision_keeps_small_slopes() -> None:
+def test_half_precision_keeps_small_gradients() -> None:
     z = {"target": torch.full((1, 1, 1, 1), 1.0, dtype=torch.float16)}
     slope = gradients(lambda x: (x["target"] * 1e-4).flatten() * 1e-4, z)["target"]
     assert slope.item() == pytest.approx(1e-8, rel=0.05)  # float16 ends at 6e-8
@@ -255,7 +261,7 @@ def test_losses_belong_to_methods_that_descend_them() -> None:
 
 
 def test_it_samples_with_the_negatives_of_the_inversion(backbone: StableDiffusionBackbone) -> None:
-    """Null-text inversion fits an ∅ for each step; each step must use its own."""
+    """Null-text inversion has an ∅ per step; each step must use its own."""
     method = changed(BASE, loss=losses(xa_weight=0.0, cut_weight=0.0))
     clean = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     conditions = Conditions(*(backbone.embed([p]) for p in ("a red circle", "a heart", "")))

@@ -58,7 +58,7 @@ def test_the_edited_score_looks_at_the_region_only() -> None:
 
 
 @pytest.mark.parametrize("mask", [None, torch.zeros(1, 64, 64)])
-def test_no_region_no_score(mask: Tensor | None) -> None:
+def test_without_a_region_the_score_is_nan(mask: Tensor | None) -> None:
     scores = ClipScore(encoder=MeanColor())(batch(noise(1), noise(1), mask))
     assert scores["clip_edited"].isnan().item()
     assert not scores["clip_whole"].isnan().item()

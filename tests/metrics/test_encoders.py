@@ -67,7 +67,7 @@ def test_an_incomplete_checkpoint_is_refused(original: VisionTransformer) -> Non
         vit_from_dino(state, "file.pth")
 
 
-def test_what_is_not_there_is_said() -> None:
+def test_missing_weights_have_a_message() -> None:
     with pytest.raises(ConfigError, match="no such file"):
         load_vit("nowhere/dino.pth")
     with pytest.raises(ConfigError, match="the CLIP can't be loaded from 'no/such'"):
@@ -108,7 +108,7 @@ def test_metrics_that_share_an_encoder_run_it_once() -> None:
     assert encoder.sentences == 2 * 2  # source, target
 
 
-def test_the_next_batch_is_seen_anew() -> None:
+def test_the_next_batch_is_encoded_again() -> None:
     metric = ClipChange(encoder=Counting(), columns=("clip_image",))
     first, second = (metric(batch(noise(1), noise(1, seed=s)))["clip_image"] for s in (1, 2))
     assert first.item() != second.item()

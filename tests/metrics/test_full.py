@@ -1,4 +1,4 @@
-"""Every column, by the packaged judges: known answers, and no case that sees another."""
+"""Every column, by the packaged judges: known values, and independence of cases."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def judges() -> list[Metric]:
 
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory: pytest.TempPathFactory) -> list[Case]:
-    """Six of ShapesPIE whose masks leave something to measure on both sides."""
+    """Six cases of ShapesPIE with non-empty region and background."""
     dataset = ShapesPIE(20, "test", side=64, root=tmp_path_factory.mktemp("pie") / "shapes")
     found = [dataset.load(case_id) for case_id in dataset.ids]
     both = [case for case in found if case.mask is not None and 0.01 < case.mask.mean() < 0.9]
@@ -85,7 +85,7 @@ def test_identical_pictures(cases: list[Case], protocol: str) -> None:
     assert (found["clip_source"] > 50).all()
 
 
-def test_the_right_answer(cases: list[Case], judges: list[Metric]) -> None:
+def test_the_ground_truth(cases: list[Case], judges: list[Metric]) -> None:
     truth = torch.stack([c.ground_truth for c in cases if c.ground_truth is not None])
     found = score(judges, cases, truth)
     assert found["edit_success"].tolist() == [1] * 6
@@ -152,13 +152,13 @@ def test_an_unknown_column_is_named() -> None:
 
 
 def alive() -> int:
-    """Bytes of all tensors that something still holds."""
+    """Bytes of all live tensors."""
     gc.collect()
     tensors = [found for found in gc.get_objects() if isinstance(found, Tensor)]
     return sum(found.numel() * found.element_size() for found in tensors)
 
 
-def test_a_batch_leaves_nothing_behind(cases: list[Case], judges: list[Metric]) -> None:
+def test_a_batch_leaves_no_tensors_in_memory(cases: list[Case], judges: list[Metric]) -> None:
     """So memory is constant in the number of cases."""
     few = cases[:2]
     score(judges, few, images(few))

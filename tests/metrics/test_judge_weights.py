@@ -1,4 +1,4 @@
-"""No judge, captioner or language model runs with a tensor that its files do not hold."""
+"""No judge, captioner or language model runs with a tensor that is not in its files."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def gpt_folder(folder: Path) -> Path:
 
 @pytest.fixture
 def files(tmp_path: Path, tiny_clip: str) -> Callable[[str], tuple[Path, Load]]:
-    """A model of each kind in a folder of its own, and what loads that folder."""
+    """A folder with a model of each kind, and its loader."""
 
     def copied(source: Path) -> Path:
         return Path(shutil.copytree(source, tmp_path / "model"))
@@ -97,7 +97,7 @@ def test_a_damaged_model_is_refused(
 def test_a_tokenizer_without_its_words_is_refused(
     files: Callable[[str], tuple[Path, Load]], model: str
 ) -> None:
-    """Transformers would go on with special tokens only, and every prompt would be the same."""
+    """Transformers would continue with only special tokens, and all prompts would be equal."""
     folder, load = files(model)
     for file in [*folder.glob("*vocab*"), *folder.glob("tokenizer*"), *folder.glob("merges.txt")]:
         file.unlink()
@@ -122,7 +122,7 @@ def _is_harmless_name(name: str) -> bool:
 
 
 @pytest.mark.parametrize("model", ["CLIP", "ViT", "captioner", "language model"])
-def test_pickles_are_refused_in_words(
+def test_pickles_are_refused_with_a_message(
     files: Callable[[str], tuple[Path, Load]], model: str
 ) -> None:
     folder, load = files(model)
@@ -132,7 +132,7 @@ def test_pickles_are_refused_in_words(
         load(folder)
 
 
-def test_heads_that_no_distance_looks_at_are_harmless(tmp_path: Path) -> None:
+def test_unused_heads_are_ignored(tmp_path: Path) -> None:
     load_vit(str(vit_folder(tmp_path / "vit")))  # it was saved with its pooling layer
 
 

@@ -93,7 +93,7 @@ def test_black_pictures_are_compared_too() -> None:
 
 
 @pytest.mark.parametrize("spoilt", [2 * noise(1), noise(1) - 0.5, noise(1) * math.nan])
-def test_a_range_is_never_guessed(spoilt: torch.Tensor) -> None:
+def test_values_outside_the_range_are_refused(spoilt: torch.Tensor) -> None:
     with pytest.raises(ValueError, match=r"edited pictures (must be in 0\.\.1|hold nan)"):
         batch(noise(1), spoilt)
 

@@ -167,7 +167,7 @@ def similarities(keys: Tensor) -> Tensor:
 def check(
     metric: Metric, pictures: Pictures, name: str, wanted: Value, near_zero: float = 1e-6
 ) -> None:
-    """All twenty to 1e-5 of their size; next to zero to what is far below a shown digit."""
+    """All twenty agree to a relative 1e-5, or near zero to far less than the shown digits."""
     found = metric(pictures)[name].tolist()
     for i, (request, value) in enumerate(zip(twenty(), found, strict=True)):
         expected = wanted(*request)
@@ -227,7 +227,7 @@ def test_clip_columns(pictures: Pictures, tiny_clip: str, name: str) -> None:
 
 
 def test_a_prompt_that_is_too_long_loses_its_end_token(tiny_clip: str) -> None:
-    """As torchmetrics has it; `masked` keeps the token that the sentence is read from."""
+    """As in torchmetrics; `masked` keeps the end token, from which the sentence is read."""
     encoder, picture = PublishedClip(tiny_clip), tensor(photo(3))
     prompt = "a big red circle next to a small blue house in a meadow " * 9
     assert encoder.too_long(prompt)

@@ -51,7 +51,7 @@ def scores(source: Tensor, edited: Tensor, before: str, after: str) -> dict[str,
     return {name: values.item() for name, values in found.items()}
 
 
-def test_the_edit_that_was_asked_for() -> None:
+def test_the_requested_edit() -> None:
     found = scores(RED, GREEN, "red", "green")
     assert found["clip_direction"] == pytest.approx(1)
     assert found["clip_accuracy"] == 1
@@ -64,7 +64,7 @@ def test_the_opposite_edit() -> None:
     assert found["clip_accuracy"] == 0
 
 
-def test_half_the_way_by_hand() -> None:
+def test_a_partial_edit_by_hand() -> None:
     """Red to gray where green was asked: (u-r)·(g-r) with u = (1,1,1)/√3."""
     u = 1 / math.sqrt(3)
     wanted = (-(u - 1) + u) / (math.sqrt((u - 1) ** 2 + 2 * u**2) * math.sqrt(2))
@@ -82,7 +82,7 @@ def test_an_unchanged_picture_has_no_direction() -> None:
 
 
 @pytest.mark.parametrize("before", ["", "green"])
-def test_without_a_change_of_words_there_is_nothing_to_say(before: str) -> None:
+def test_without_a_change_of_words_the_value_is_nan(before: str) -> None:
     WORDS[""] = (0, 0, 1.0)
     found = scores(RED, GREEN, before, "green")
     assert math.isnan(found["clip_direction"])

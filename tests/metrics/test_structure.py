@@ -74,7 +74,7 @@ def test_the_last_layer_runs_to_its_end_for_the_class_token_only(vit: ViTModel) 
     assert ran == every
 
 
-def test_identical_pictures_are_at_no_distance(vit: ViTModel) -> None:
+def test_identical_pictures_have_distance_zero(vit: ViTModel) -> None:
     a = noise(2)
     assert StructureDistance(vit=vit)(batch(a, a))["structure"].tolist() == [0, 0]
 

@@ -47,7 +47,7 @@ def recolored(side: int = 64) -> Case:
 
 
 @pytest.mark.parametrize("side", [64, 128])
-def test_the_right_answer_is_right_and_the_source_is_not(model: LPIPS, side: int) -> None:
+def test_the_ground_truth_succeeds_and_the_source_fails(model: LPIPS, side: int) -> None:
     case = recolored(side)
     assert case.ground_truth is not None
     metric = GroundTruth(model=model)
@@ -60,17 +60,17 @@ def test_the_right_answer_is_right_and_the_source_is_not(model: LPIPS, side: int
     assert wrong["psnr_truth"].item() < 40
 
 
-def test_columns_say_that_they_need_a_right_answer(model: LPIPS) -> None:
+def test_columns_declare_that_they_need_a_ground_truth(model: LPIPS) -> None:
     assert all(column.needs_truth for column in GroundTruth(model=model).columns)
     assert not any(column.needs_truth for column in PixelDistances().columns)
 
 
-def test_without_a_right_answer_there_is_nothing_to_say(model: LPIPS) -> None:
+def test_without_a_ground_truth_the_value_is_nan(model: LPIPS) -> None:
     scores = GroundTruth(model=model)(batch(noise(2), noise(2)))
     assert all(values.isnan().all() for values in scores.values())
 
 
-def test_cases_with_and_without_a_right_answer_share_a_batch(model: LPIPS) -> None:
+def test_cases_with_and_without_ground_truth_share_a_batch(model: LPIPS) -> None:
     case = recolored()
     assert case.ground_truth is not None
     cases = [case, Case("plain", noise(1)[0], "", "")]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
+from diffusers import DDIMScheduler
 
-from tests.parity.rules import Both, Net, both
+from tests.parity.rules import Both, Net, VNet, both
 from zerocon.backbones.loading import Parts
 from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
 
@@ -37,6 +39,15 @@ def double(sharp: Parts) -> StableDiffusionBackbone:
 @pytest.fixture(scope="session")
 def net(sharp: Parts) -> Net:
     return Net(copy.deepcopy(sharp.unet).double().eval().requires_grad_(False))
+
+
+@pytest.fixture
+def v_edits(sharp: Parts, net: Net) -> Both:
+    """The same network, asked for v."""
+    config = dict(sharp.scheduler.config) | {"prediction_type": "v_prediction"}
+    parts = replace(copy.deepcopy(sharp), scheduler=DDIMScheduler.from_config(config))
+    backbone = StableDiffusionBackbone(parts, "v", torch.device("cpu"), torch.float64, "v")
+    return both(backbone, VNet(copy.deepcopy(net.unet)), PROMPTS, WORDS)
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
-"""What the papers' update rules are written out with: plain tensors and diffusers' own U-Net.
+"""Tools for transcriptions of the papers' update rules: plain tensors and diffusers' own U-Net.
 
-Nothing here, and nothing in a rule, comes from zerocon but the numbers that both sides are given:
-prompts' embeddings, and random numbers.
+Neither these tools nor the rules use zerocon, except for the inputs of both sides: prompts'
+embeddings and random numbers.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def cfg(empty: Tensor, text: Tensor, w: float) -> Tensor:
 
 @dataclass
 class Layer:
-    """One attention: which U-Net block it is in, and the how manieth of its kind in this pass."""
+    """One attention: its U-Net block, and its index among those of its kind."""
 
     side: str  # down_blocks, mid_block or up_blocks
     block: int
@@ -64,7 +64,7 @@ class Layer:
 
 
 class Control:
-    """Sees every attention of a forward pass; a rule overrides what it changes.
+    """Gets every attention of a forward pass; a rule overrides what it changes.
 
     Activations are [row, head, position, …], `output` is [row, position, width].
     """
@@ -104,6 +104,20 @@ class Net:
         return list(noise.split(1))
 
 
+class VNet(Net):
+    """A U-Net that says `v = √ā ε - √(1-ā) z0`. With `z = √ā z0 + √(1-ā) ε` that is a noise."""
+
+    def __call__(
+        self,
+        z: Sequence[Tensor],
+        time: int,
+        texts: Sequence[Tensor],
+        control: Control | None = None,
+    ) -> list[Tensor]:
+        a, said = alpha(time), super().__call__(z, time, texts, control)
+        return [a**0.5 * v + (1 - a) ** 0.5 * x for v, x in zip(said, z, strict=True)]
+
+
 @dataclass
 class Attention:
     """`softmax(q kᵀ / √d) v`."""
@@ -140,7 +154,7 @@ def _layer(name: str) -> Layer:
 
 @dataclass
 class Sheet:
-    """One edit as a rule sees it: a network, a clean latent, three texts."""
+    """A rule's inputs for one edit: a network, a clean latent, three texts."""
 
     net: Net
     clean: Tensor  # [1, 4, 16, 16]
@@ -171,7 +185,7 @@ class Both:
     sheets: list[Sheet]
 
     def edit(self, method: Any, inversion: Inversion) -> Tensor:
-        """zerocon's: what a Method makes of the inversion's trajectory."""
+        """zerocon's result for this method and inversion."""
         trajectory = inversion(self.backbone, self.clean, self.conditions, method.steps, self.draws)
         return method(self.backbone, trajectory, self.conditions, self.draws)
 
@@ -182,7 +196,7 @@ def both(
     prompts: Sequence[tuple[str, str]],
     blend: Sequence[tuple[str, str]] | None = None,
 ) -> Both:
-    """Edits from each first to each second prompt; `blend` are the words that each is about."""
+    """Edits from each first to each second prompt; `blend` are their blend words."""
     generator = torch.Generator().manual_seed(7)
     clean = torch.randn(len(prompts), 4, 16, 16, dtype=torch.float64, generator=generator)
     sources, targets = [p[0] for p in prompts], [p[1] for p in prompts]
@@ -215,5 +229,5 @@ def agree(ours: Tensor, theirs: Sequence[Tensor]) -> None:
 
 
 def differ(one: Tensor, other: Tensor) -> None:
-    """By more than a thousandth, or agreement would say nothing of what makes the difference."""
+    """Differ by more than a thousandth; otherwise agreement would not test the difference."""
     assert (one - other).abs().max() > 1e-3 * other.abs().max()

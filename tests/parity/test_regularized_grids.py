@@ -109,9 +109,7 @@ def test_the_authors_leave_out_the_first_and_the_last_time(
     torch.testing.assert_close(ours.latents[1:-1], torch.stack(theirs), rtol=0, atol=1e-9)
 
 
-def test_the_grids_lead_elsewhere(
-    backbone: StableDiffusionBackbone, conditions: Conditions
-) -> None:
+def test_the_grids_differ(backbone: StableDiffusionBackbone, conditions: Conditions) -> None:
     starts = [
         RegularizedInversion(iterations=0, grid=grid)(
             backbone, clean_latent(), conditions, STEPS, Draws(0, ["a"])
@@ -122,7 +120,7 @@ def test_the_grids_lead_elsewhere(
     assert (starts[1] - starts[2]).abs().max() > 0.01
 
 
-def test_direct_inversion_walks_on_the_grid(
+def test_direct_inversion_uses_the_grid(
     backbone: StableDiffusionBackbone, conditions: Conditions
 ) -> None:
     starts = [

@@ -24,7 +24,7 @@ Words = tuple[list[int], list[int]]
 
 @dataclass
 class Mutual(Control):
-    """Rows are [source ∅, target ∅, source, target]; both target rows look things up in theirs."""
+    """Rows are [source ∅, target ∅, source, target]; target rows attend to the source's."""
 
     active: bool
     words: Words | None = None  # the places of the object, in source and target
@@ -93,7 +93,7 @@ def test_mutual_self_attention(edits: Both, masked: bool) -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("moves", ["source", "both"])
 def test_direct_inversion(edits: Both, moves: Literal["source", "both"]) -> None:
-    """`z_src += z* - z_src` after every step; the edit looks things up in what was put back."""
+    """`z_src += z* - z_src` after every step; the edit attends to the corrected source."""
     method = MasaCtrl(STEPS, W, FIRST_STEP)
     ours = edits.edit(method, DirectInversion(moves=moves))
     agree(ours, [edited(sheet, None, moves) for sheet in edits.sheets])

@@ -16,7 +16,7 @@ from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
 from zerocon.inversions.ddim import DDIMInversion
 from zerocon.methods.p2p import P2P
 
-STEPS, W, CROSS, SELF = 4, 7.5, 0.6, 0.5
+STEPS, W, CROSS, SELF = 4, 7.5, 0.6, 0.7
 QUARTER = (16 // 4) ** 2  # positions at a quarter of the latent's side
 SOURCE_ROW, TARGET_ROW = 2, 3  # of [source ∅, target ∅, source, target]
 
@@ -30,7 +30,7 @@ class Edit(Control):
     step: int
     maps: Maps
     alphas: Tensor  # [step, token]
-    heat: list[Tensor]  # of the maps at a quarter of the side, [row, position, token]
+    word_maps: list[Tensor]  # of the maps at a quarter of the side, [row, position, token]
 
     def probs(self, layer: Layer, probs: Tensor) -> Tensor:
         source, target = probs[SOURCE_ROW], probs[TARGET_ROW]
@@ -41,7 +41,7 @@ class Edit(Control):
             target = source
         left = torch.stack([probs[0], probs[1], source, target])
         if layer.cross and layer.side != "mid_block" and probs.shape[2] == QUARTER:
-            self.heat.append(left[[SOURCE_ROW, TARGET_ROW]].mean(1))
+            self.word_maps.append(left[[SOURCE_ROW, TARGET_ROW]].mean(1))
         return left
 
 
@@ -54,9 +54,9 @@ class Blend:
     threshold: float
     start: int
 
-    def mask(self, heat: Tensor) -> Tensor:
+    def mask(self, word_maps: Tensor) -> Tensor:
         """[y, x] of the summed maps, [row, position, token]."""
-        words = [heat[0][:, self.source].sum(1), heat[1][:, self.target].sum(1)]
+        words = [word_maps[0][:, self.source].sum(1), word_maps[1][:, self.target].sum(1)]
         maps = torch.stack(words).unflatten(1, (1, 4, 4))
         large = F.interpolate(F.max_pool2d(maps, 3, stride=1, padding=1), size=(16, 16))
         large = large / large.amax((2, 3), keepdim=True)
@@ -73,8 +73,8 @@ def edited(sheet: Sheet, maps: Maps, alphas: Tensor, blend: Blend | None) -> tup
         noise = sheet.net([source, target, source, target], t, texts, control)
         source = ddim(source, cfg(noise[0], noise[2], W), here, there)
         target = ddim(target, cfg(noise[1], noise[3], W), here, there)
-        assert len(control.heat) == 5  # two of the encoder's, three of the decoder's
-        total = total + torch.stack(control.heat).mean(0)
+        assert len(control.word_maps) == 5  # two of the encoder's, three of the decoder's
+        total = total + torch.stack(control.word_maps).mean(0)
         if blend and i >= blend.start:
             mask = blend.mask(total)
             target = source + mask * (target - source)
@@ -121,13 +121,13 @@ def test_replace(double: StableDiffusionBackbone, net: Net, blended: bool) -> No
     for place in range(owl[-1] + 1, 77):  # as published: by the target's places
         mapper[place, place] = 1
 
-    blend = Blend([circle], owl, threshold=0.97, start=int(0.3 * STEPS)) if blended else None
+    blend = Blend([circle], owl, threshold=0.97, start=int(0.4 * STEPS)) if blended else None
     theirs, mask = edited(
         edits.sheets[0], lambda m, _: m @ mapper, schedule({red: (0.2, 0.9)}), blend
     )
     method = P2P(
         STEPS, W, edit="replace", cross=CROSS, cross_words={"red": [0.2, 0.9]}, self_attention=SELF,
-        local_blend=blended, blend_threshold=0.97, blend_start=0.3,
+        local_blend=blended, blend_threshold=0.97, blend_start=0.4,
     )  # fmt: skip
     ours = edits.edit(method, DDIMInversion())
     agree(ours, [theirs])

@@ -35,6 +35,13 @@ def test_word_swap(edits: Both, prompt: str) -> None:
 
 
 @torch.no_grad()
+def test_a_model_that_predicts_v_is_inverted_and_sampled(v_edits: Both) -> None:
+    ours = v_edits.edit(DDIM(STEPS, W), DDIMInversion())
+    agree(ours, [sampled(s, s.inverted(STEPS)[-1], STEPS) for s in v_edits.sheets])
+    differ(ours, v_edits.clean)
+
+
+@torch.no_grad()
 def test_refined_inversion_repeats_each_step_at_its_result(edits: Both) -> None:
     ours = DDIMInversion(refinements=2)(
         edits.backbone, edits.clean, edits.conditions, STEPS, edits.draws

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from tests.parity.rules import Both, Control, Layer, Sheet, agree, alpha, cfg, ddim, differ, noised
 from tests.parity.rules import pairs as pairs_of
@@ -20,13 +21,13 @@ from zerocon.methods.dds import DDS
 from zerocon.methods.zerocon import ZeroCon
 
 STEPS, W, TAU = 2, 7.5, 0.07
-XA, CUT = 0.1, 0.02
+XA, CUT, BELOW = 0.1, 0.02, 0.6
 RATE, SCALE, CDS_WEIGHT = 0.1, 2000 / 16**2, 3.0
 
 
 @dataclass
 class Kept(Control):
-    """What the losses compare: all cross-attention maps, the decoder's self-attention outputs."""
+    """The losses' inputs: all cross-attention maps, the decoder's self-attention outputs."""
 
     maps: list[Tensor] = field(default_factory=list[Tensor])
     features: list[Tensor] = field(default_factory=list[Tensor])
@@ -41,24 +42,46 @@ class Kept(Control):
             self.features.append(output)
 
 
-def cross_attention(edit: Kept, reference: Kept) -> Tensor:
+def cross_attention(edit: Kept, reference: Kept, row: int = 0) -> Tensor:
     """`Σ_layers mean_heads Σ (M - M_ref)²`."""
     pairs = zip(edit.maps, reference.maps, strict=True)
-    return torch.stack([((m - ref)[0] ** 2).sum((1, 2)).mean() for m, ref in pairs]).sum()
+    return torch.stack([((m - ref)[row] ** 2).sum((1, 2)).mean() for m, ref in pairs]).sum()
 
 
-def contrastive(query: list[Tensor], answers: list[Tensor], chosen: dict[str, Tensor]) -> Tensor:
+def background(maps: list[Tensor], words: list[int], below: float) -> Tensor:
+    """1 where the words get less than a share of the most attention, [16, 16]."""
+    heat = torch.zeros(16, 16, dtype=torch.float64)
+    for layer in maps:  # [1, head, position, token]
+        of_words = layer[0].mean(0)[:, words].sum(1)
+        side = int(len(of_words) ** 0.5)
+        laid_out = of_words.reshape(1, 1, side, side)
+        heat += F.interpolate(laid_out, size=(16, 16), mode="bilinear")[0, 0] / len(maps)
+    return (heat < below * heat.max()).double()
+
+
+def contrastive(
+    query: list[Tensor],
+    answers: list[Tensor],
+    chosen: dict[str, Tensor],
+    counted: Tensor | None = None,
+) -> Tensor:
     """`mean_s -log( exp(q_s·a_s/τ) / Σ_j exp(q_s·a_j/τ) )`, of patches of 1 and of 2 × 2.
 
-    `chosen`: the places of the patches, by layer and size; all, if there are none.
+    `chosen`: the places of the patches, by layer and size; all, if there are none. `counted`: a
+    patch counts as much as its share of a mask, [16, 16].
     """
+    counted = torch.ones(16, 16, dtype=torch.float64) if counted is None else counted
     total = torch.zeros((), dtype=torch.float64)
     for layer, (q, a) in enumerate(zip(query, answers, strict=True)):
         for size in (1, 2):
             places = chosen.get(f"{layer}/{size}", slice(None))
             q_s, a_s = (patches(x, size)[places] for x in (q, a))
             likeness = (q_s @ a_s.T / TAU).exp()
-            total = total - (likeness.diag() / likeness.sum(1)).log().mean()
+            losses = -(likeness.diag() / likeness.sum(1)).log()
+            side = int(q.shape[1] ** 0.5) // size
+            shares = counted.reshape(side, 16 // side, side, 16 // side).mean((1, 3))
+            weights = shares.flatten()[places]
+            total = total + (losses * weights).sum() / weights.sum()
     return total
 
 
@@ -69,7 +92,10 @@ def patches(features: Tensor, size: int) -> Tensor:
     return means / means.norm(dim=1, keepdim=True)
 
 
-def zerocon(sheet: Sheet, xa: float, cut: float, drawn: int | None) -> Tensor:
+def zerocon(
+    sheet: Sheet, xa: float, cut: float, drawn: int | None, words: list[int] | None = None
+) -> Tensor:
+    """`words`: the places of what changes; then the contrastive loss is of the background."""
     source = target = sheet.inverted(STEPS)[-1]
     for i, (t, here, there) in enumerate(pairs_of(STEPS)):
         reference = Kept()
@@ -80,7 +106,8 @@ def zerocon(sheet: Sheet, xa: float, cut: float, drawn: int | None) -> Tensor:
             sheet.net([moving], t, [sheet.target], edit)
             places = {} if drawn is None else chosen_patches(sheet, reference, i, drawn)
             loss = xa * cross_attention(edit, reference)
-            loss = loss + cut * contrastive(edit.features, reference.features, places)
+            mask = None if words is None else background(reference.maps, words, BELOW)
+            loss = loss + cut * contrastive(edit.features, reference.features, places, mask)
         (slope,) = torch.autograd.grad(loss, moving)
         target = target - slope
         empty, text = sheet.net([target, target], t, [sheet.empty, sheet.target])
@@ -110,6 +137,51 @@ def test_zerocon(edits: Both, xa: float, cut: float, drawn: int | None) -> None:
     ours = edits.edit(ZeroCon(terms, STEPS, W), DDIMInversion())
     agree(ours, [zerocon(sheet, xa, cut, drawn) for sheet in edits.sheets])
     differ(ours, edits.edit(DDIM(STEPS, W), DDIMInversion()))
+
+
+@torch.no_grad()
+def test_contrastive_loss_of_the_background(edits: Both) -> None:
+    """`red` changes to `blue`; `green star` (spelled in four tokens) to something else."""
+    terms = losses(
+        xa_weight=0.0, weight=CUT, n_patches=10, positions="background", background_below=BELOW
+    )
+    ours = edits.edit(ZeroCon(terms, STEPS, W), DDIMInversion())
+    words = [[3], [3, 4, 5, 6]]
+    theirs = [zerocon(s, 0.0, CUT, 10, own) for s, own in zip(edits.sheets, words, strict=True)]
+    agree(ours, theirs)
+    differ(ours, torch.cat([zerocon(sheet, 0.0, CUT, 10) for sheet in edits.sheets]))
+
+
+def pix2pix_zero(sheet: Sheet, xa: float) -> Tensor:
+    """As published: ∅'s and the text's copy of the latent move apart, and ∅'s one is kept.
+
+    The source, too, is guided. The loss is the mean of both copies' losses.
+    """
+    source = target = sheet.inverted(STEPS)[-1]
+    for t, here, there in pairs_of(STEPS):
+        reference, edit = Kept(), Kept()
+        with torch.no_grad():
+            noise = sheet.net([source] * 2, t, [sheet.empty, sheet.source], reference)
+        copies = [target.clone().requires_grad_() for _ in range(2)]
+        with torch.enable_grad():
+            sheet.net(copies, t, [sheet.empty, sheet.target], edit)
+            loss = xa * sum(cross_attention(edit, reference, row) for row in range(2)) / 2
+        assert isinstance(loss, Tensor)
+        slopes = torch.autograd.grad(loss, copies)
+        moved = [target - slope for slope in slopes]
+        empty, text = sheet.net(moved, t, [sheet.empty, sheet.target])
+        source = ddim(source, cfg(*noise, W), here, there)
+        target = ddim(moved[0], cfg(empty, text, W), here, there)
+    return target
+
+
+@torch.no_grad()
+def test_pix2pix_zero_as_published(edits: Both) -> None:
+    method = ZeroCon(losses(xa_weight=XA), STEPS, W, source_guidance=W, update="per_branch")
+    ours = edits.edit(method, DDIMInversion())
+    agree(ours, [pix2pix_zero(sheet, XA) for sheet in edits.sheets])
+    one_latent = ZeroCon(losses(xa_weight=XA), STEPS, W, source_guidance=W)
+    differ(ours, edits.edit(one_latent, DDIMInversion()))
 
 
 def descended(sheet: Sheet, steps: int, weight: float) -> Tensor:
@@ -145,7 +217,7 @@ def test_dds(edits: Both) -> None:
 
 @torch.no_grad()
 def test_cds(edits: Both) -> None:
-    """The source's patch asks for the edit's (CDS's orientation)."""
+    """The source's patch is the query (CDS's orientation)."""
     terms = losses(xa_weight=0.0, weight=CDS_WEIGHT, query="reference")
     ours = edits.edit(CDS(steps=2, loss=terms), NoInversion())
     agree(ours, [descended(sheet, 2, CDS_WEIGHT) for sheet in edits.sheets])

@@ -1,4 +1,4 @@
-"""Runs' directories with numbers that a test chooses, without editing anything."""
+"""Run directories with numbers chosen by a test, without edits."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ NOISE = np.random.default_rng(0).normal(0, 1, (2, 40))
 
 
 def cases(psnr: float, lpips: float, count: int = 40, success: int = 0) -> list[Record]:
-    """Case i has what all have, its own difficulty, and what the numbers add."""
+    """Case i's value: a common base, its difficulty, and the given offsets."""
     return [
         ok(
             str(i), str(i % 2), psnr_bg=20 + i / 10 + psnr * (1 + NOISE[0, i] / 2),
@@ -33,9 +33,7 @@ def rows(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, 
     return list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
 
 
-def test_what_is_better_worse_and_not_shown(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_better_worse_and_not_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = write_run(tmp_path / "first", cases(0, 0, success=20))
     second = write_run(tmp_path / "second", cases(1.0, 8.0, success=21))
     told = {row["metric"]: row for row in rows(capsys, str(first), str(second))}
@@ -62,7 +60,7 @@ def test_a_run_against_itself_ties_everywhere(
         assert row["ties"] == row["n"]
 
 
-def test_words_say_it_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_verdicts_are_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_run(tmp_path / "first", cases(0, 0))
     write_run(tmp_path / "second", cases(1.0, 0))
     main(["compare", f"{tmp_path}/*", "--markdown", "--metrics", "psnr_bg,lpips_bg"])
@@ -72,7 +70,9 @@ def test_words_say_it_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixtur
     ) in capsys.readouterr().out
 
 
-def test_each_edit_type_by_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_edit_types_are_compared_separately(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_run(tmp_path / "first", cases(0, 0))
     changed = [
         r if r.edit_type == "1" else o for r, o in zip(cases(3, 0), cases(0, 0), strict=True)
@@ -88,7 +88,7 @@ def test_each_edit_type_by_itself(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert told[2]["verdict"] == "better, large effect"
 
 
-def test_pairs_that_cannot_be_made_are_left_out_and_said(
+def test_missing_pairs_are_left_out_with_a_note(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = cases(0, 0)
@@ -102,7 +102,7 @@ def test_pairs_that_cannot_be_made_are_left_out_and_said(
     assert "1 failed in first and are in no pair: 0" in capsys.readouterr().out
 
 
-def test_other_cases_are_refused_and_named(
+def test_runs_over_different_cases_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs: list[str | Path] = [
@@ -142,7 +142,7 @@ def test_cases_that_only_share_a_name_are_refused(tmp_path: Path) -> None:
         ({"dataset": {"name": "other", "fingerprint": "d0"}}, "dataset"),
     ],
 )
-def test_numbers_that_mean_something_else_are_refused(
+def test_runs_with_another_evaluation_are_refused(
     tmp_path: Path, origin: dict[str, object], what: str
 ) -> None:
     write_run(tmp_path / "first", [ok("1")])
@@ -151,7 +151,7 @@ def test_numbers_that_mean_something_else_are_refused(
         compare([tmp_path], intersection=True)
 
 
-def test_a_run_that_had_the_mask_is_no_fair_match(
+def test_a_run_that_had_the_mask_is_noted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_run(tmp_path / "first", cases(0, 0))
@@ -178,7 +178,7 @@ def test_three_runs_are_corrected_together(
 
 
 def untouched(psnr: float, infinite: int, count: int = 100) -> list[Record]:
-    """The background of the first cases is untouched."""
+    """The background of the first cases is unchanged."""
     return [ok(str(i), psnr_bg=math.inf if i < infinite else psnr + i / 10) for i in range(count)]
 
 
@@ -227,7 +227,7 @@ def test_infinite_pairs_of_both_signs_have_no_mean(
 def test_a_metric_is_tested_as_if_it_were_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Successes are full of ties; they must not change how a metric without ties is tested."""
+    """Successes have many ties; these must not change the test of a metric without ties."""
     write_run(tmp_path / "first", cases(0, 0, count=20, success=10))
     write_run(tmp_path / "second", cases(0.3, 0, count=20, success=12))
     (alone,) = rows(capsys, str(tmp_path), "--metrics", "psnr_bg")

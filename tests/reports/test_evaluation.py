@@ -55,10 +55,10 @@ def test_recompressed_pictures_are_never_in_one_column(
         compare([tmp_path])
 
 
-def test_nobody_said_is_not_none_was_used(
+def test_unknown_use_of_masks_is_separate_from_none(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of pictures that others made nobody may know whether the method had the mask."""
+    """For pictures made elsewhere it may be unknown whether the method had the mask."""
     for name, said in (("a", False), ("b", None)):
         write_run(tmp_path / name, [ok(c, psnr_bg=1.0) for c in "xyz"], uses_mask=said)
     text = printed(capsys, str(tmp_path))
@@ -127,7 +127,7 @@ def test_what_needs_a_ground_truth_is_shown_only_where_there_is_one(
     assert "psnr_truth ↑" in printed(capsys, str(tmp_path))
 
 
-def test_tables_say_when_worlds_were_mixed(tmp_path: Path) -> None:
+def test_tables_note_mixed_worlds(tmp_path: Path) -> None:
     said = "metrics.clip knows the shapes world only, but the dataset is of photographs"
     pure = write_run(tmp_path / "pure", [ok("a")])
     mixed = write_run(tmp_path / "mixed", [ok("a")], provenance={"mixed_worlds": said})

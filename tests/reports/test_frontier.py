@@ -163,7 +163,7 @@ def test_seeds_are_averaged_into_one_point(tmp_path: Path) -> None:
     np.testing.assert_allclose(curve.x, [19.5, 39.5, 59.5], atol=0.5)
 
 
-def test_words_part_curves_and_numbers_make_them(tmp_path: Path) -> None:
+def test_words_separate_curves_and_numbers_are_swept(tmp_path: Path) -> None:
     for prompt in ("source", "target"):
         for guidance in (1.0, 10.0, 4.0):
             config = method("Ddim", prompt=prompt, guidance=guidance)

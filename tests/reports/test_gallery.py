@@ -61,7 +61,7 @@ def items() -> list[GalleryItem]:
     return [*(item(index) for index in range(4)), failed()]
 
 
-def test_the_page_asks_for_nothing_from_outside() -> None:
+def test_the_page_makes_no_requests() -> None:
     page = gallery_page(items(), COLUMNS, "a run")
     tags = Page(page).tags
     sources = [attrs[name] or "" for _, attrs in tags for name in ("src", "href") if name in attrs]
@@ -72,7 +72,7 @@ def test_the_page_asks_for_nothing_from_outside() -> None:
 
 
 @pytest.mark.parametrize("field", ["source_prompt", "instruction", "edit_name", "case", "error"])
-def test_text_from_a_dataset_stays_text(field: str) -> None:
+def test_text_from_a_dataset_is_escaped(field: str) -> None:
     values = {"case": "a", "status": "failed", "error": "no", field: HOSTILE}
     hostile = GalleryItem(Record(**values), source=picture())  # type: ignore[arg-type]
     tags = Page(gallery_page([hostile], COLUMNS, HOSTILE)).tags
@@ -92,7 +92,7 @@ def test_changed_words_are_marked() -> None:
     assert "<ins>blue</ins>" in gallery_page([item(0)], COLUMNS, "t")
 
 
-def test_numbers_that_are_none_are_shown_as_such() -> None:
+def test_nan_and_infinity_are_shown() -> None:
     page = gallery_page([item(1), item(2)], COLUMNS, "t")
     assert "<dd>∞</dd>" in page
     assert "<dd>–</dd>" in page
@@ -108,7 +108,7 @@ def test_the_mask_shows_the_region_as_it_is() -> None:
     assert len(set(pixels[4, 4].tolist())) == 1
 
 
-def test_small_pictures_are_exact_and_large_ones_small() -> None:
+def test_small_pictures_are_lossless_and_large_ones_reduced() -> None:
     assert data_uri(picture()).startswith("data:image/png")
     assert len(data_uri(Image.effect_noise((1024, 1024), 90).convert("RGB"))) < 100_000
     assert enlarged(picture(), 144).size == (128, 128)
@@ -155,7 +155,7 @@ def test_a_text_of_any_length_is_fitted_at_once() -> None:
     assert target[2] == ("dog", True)
 
 
-def test_a_clipped_text_is_as_long_as_the_room() -> None:
+def test_a_clipped_text_fills_the_width() -> None:
     draw, font = ImageDraw.Draw(Image.new("RGB", (9, 9))), ImageFont.load_default(13)
     for text in ("", "a", "a red heart on a meadow", "wwwwwwwwwwwwww", "iiiiiiiiiiiiiiiiiiiii"):
         for room in (-1, 0, 5, 20, 60, 61, 62, 80, 1000):

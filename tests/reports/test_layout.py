@@ -76,7 +76,7 @@ def test_one_run_says_what_was_left_out() -> None:
     assert "5 cases, 1 failed" in text
 
 
-def test_the_best_run_stands_out() -> None:
+def test_the_best_run_is_marked() -> None:
     markdown = to_markdown(grids({("a",): run(0), ("b",): run(1)}, COLUMNS))
     rows = {line.split("|")[1].strip(): line for line in markdown.splitlines() if "|" in line}
     for name in ("psnr_background ↑ (dB)", "structure ↓ (×10³)"):
@@ -116,7 +116,7 @@ def test_the_best_and_the_second_best_of_three() -> None:
     assert ranks([1.0, None], higher) == [0, 0]
 
 
-def test_infinite_values_are_the_best_there_are() -> None:
+def test_infinite_values_rank_best() -> None:
     higher, lower = COLUMNS[0], COLUMNS[1]
     assert ranks([20.0, 30.0], higher, [0.9, 0.0]) == [0, 0]  # not comparable
     assert ranks([30.0, 30.0], higher, [0.9, 0.0]) == [1, 0]
@@ -136,7 +136,7 @@ def test_markdown_has_no_html_and_no_links() -> None:
     assert "\\*\\*best" in text
 
 
-def test_nothing_that_moves_the_cursor_is_in_a_table() -> None:
+def test_tables_have_no_control_characters() -> None:
     name = "a\x1b[2J\x9b31m\u202e\r\nb"
     runs: dict[Label, Summary] = {(name,): run(0), ("b",): run(1)}
     made = grids(runs, [{**COLUMNS[0], "name": "m\x1b[1m"}])
@@ -169,7 +169,7 @@ def test_latex_has_booktabs_and_no_bare_symbols() -> None:
     assert text.count("{") - text.count("\\{") == text.count("}") - text.count("\\}")
 
 
-def test_html_is_one_page_whose_text_stays_text() -> None:
+def test_html_is_one_page_with_escaped_text() -> None:
     runs: dict[Label, Summary] = {("<script>x</script>",): run(0), ("b",): run(1), ("c",): run(2)}
     page = to_html(grids(runs, COLUMNS))
     assert page.startswith("<!doctype html>")

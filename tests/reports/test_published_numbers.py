@@ -1,4 +1,4 @@
-"""Numbers of papers: the form of the registry, how far papers are apart, what runs a row here."""
+"""Published numbers: the registry's format, the range of sources, and how to run a row."""
 
 from __future__ import annotations
 
@@ -72,12 +72,12 @@ def test_numbers_are_in_their_units(row: PublishedRow) -> None:
         assert low <= value <= high, f"{name} is {value}"
 
 
-def test_no_row_stands_twice() -> None:
+def test_no_row_is_repeated() -> None:
     assert [k for k, count in Counter(map(key, ROWS)).items() if count > 1] == []
 
 
 def test_no_numbers_are_another_sources_without_saying_so() -> None:
-    """Papers copy rows of others; a copy counts as one more measurement only if it is marked."""
+    """Papers copy rows of others; copies must be marked, so that they do not count twice."""
     seen: dict[tuple[float | None, ...], PublishedRow] = {}
     for row in filter(lambda row: row.own, ROWS):
         other = seen.setdefault(tuple(row.values.values()), row)
@@ -117,7 +117,7 @@ def texts(grid: Grid) -> list[list[str]]:
     return [[cell.text for cell in row] for row in grid.rows]
 
 
-def test_how_far_sources_are_apart_on_one_method() -> None:
+def test_the_range_of_sources_for_one_method() -> None:
     spread = grid_of(published_grids("pie_bench", [STRUCTURE, PSNR]), "range of the sources")
     rows = {row[0]: row[1:] for row in texts(spread)}
     assert rows["FlowEdit on SD3"] == ["2", "26.39 to 27.12", "22.22 to 22.27"]

@@ -197,7 +197,7 @@ def test_repeating_with_other_seeds_makes_no_more_cases(tmp_path: Path) -> None:
     assert "0.1, seed 1" in page
 
 
-def test_failures_costs_and_where_it_came_from(sweep: list[Run]) -> None:
+def test_failures_costs_and_provenance(sweep: list[Run]) -> None:
     spent = {
         "seconds": {"inversion": 1.0, "editing": 9.0},
         "unet_forward": {"inversion": 200, "editing": 400},
@@ -217,7 +217,7 @@ def test_failures_costs_and_where_it_came_from(sweep: list[Run]) -> None:
     assert "shapes b0" in page
 
 
-def test_text_from_outside_stays_text(tmp_path: Path) -> None:
+def test_untrusted_text_is_escaped(tmp_path: Path) -> None:
     for name in ("a", "b"):
         hostile = Record(
             case=HOSTILE, status="failed", error=HOSTILE, edit_name=HOSTILE, source_prompt=HOSTILE
@@ -237,8 +237,8 @@ def test_one_run_and_a_run_that_has_only_begun(tmp_path: Path) -> None:
     assert "0 of 2 cases are recorded" in report_page(find_runs([begun]), lookups={})
 
 
-def test_runs_of_two_sorts_are_in_no_common_table(tmp_path: Path) -> None:
-    """What is swept is found for each sort: the methods differ between them."""
+def test_runs_with_two_evaluations_share_no_table(tmp_path: Path) -> None:
+    """Swept settings are found per evaluation: the methods differ between them."""
     for protocol, method in (("masked", "A"), ("published", "B")):
         for size in (1, 2):
             settings = {"size": size, "method": {"_target_": f"x.{method}", "own": method}}
@@ -251,7 +251,7 @@ def test_runs_of_two_sorts_are_in_no_common_table(tmp_path: Path) -> None:
     assert page.count('alt="lpips_bg over size"') == 2
 
 
-def test_pictures_take_the_room_there_is() -> None:
+def test_pictures_fill_the_available_size() -> None:
     shots: Shots = {case: {case: partial(noise, 32, case)} for case in range(30)}
     whole = album(shots, 150_000)  # 32 x 32 x 3 bytes each, that nothing can compress
     assert (whole.level, whole.cases, len(whole.pictures)) == (LEVELS[0], 30, 30)
@@ -341,7 +341,7 @@ def test_in_a_browser_it_sorts_and_filters(sweep: list[Run], tmp_path: Path) -> 
 
 @pytest.mark.slow
 def test_a_large_sweep_is_under_five_megabytes(tmp_path: Path) -> None:
-    """The worst there is: 100 cases of 3 × 3 variants, pictures that nothing can compress."""
+    """The worst case: 100 cases of 3 × 3 variants with incompressible pictures."""
     runs = find_runs([write_sweep(tmp_path / "sweep", cases=100, side=128, values=(0.1, 0.2, 0.4))])
     assert write_report(tmp_path / "report.html", runs, lookups=lookups(runs)) < 5e6
     page = (tmp_path / "report.html").read_text()
@@ -353,7 +353,7 @@ def test_a_large_sweep_is_under_five_megabytes(tmp_path: Path) -> None:
 
 
 def _title(page: str, folder: Path) -> str:
-    """What the page's title is once its scripts have run."""
+    """The page's title after its scripts have run."""
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     assert browser, "this test needs a browser: install `chromium`"
     (folder / "page.html").write_text(page)

@@ -40,7 +40,7 @@ def test_the_interval_covers_also_where_a_success_is_all_or_nothing() -> None:
 
 @pytest.mark.parametrize(("cases", "least"), [(40, 0.925), (100, 0.93)])
 def test_the_interval_covers_also_where_differences_are_skewed(cases: int, least: float) -> None:
-    """Of log-normal differences; percentiles alone cover 91 and 92 %."""
+    """For log-normal differences; percentiles alone cover 91 and 92 %."""
     random = np.random.default_rng(cases)
     low, high = bootstrap_means(random.lognormal(0, 1, (cases, REPETITIONS)), resamples=2000)
     true = math.exp(0.5)
@@ -48,14 +48,14 @@ def test_the_interval_covers_also_where_differences_are_skewed(cases: int, least
 
 
 def test_rare_successes_have_an_interval_within_what_is_possible() -> None:
-    """Resamples of them often have no spread, and no t statistic then."""
+    """Their resamples often have no spread, and then no t statistic."""
     values = np.repeat([1.0, 0.0], [38, 2])[:, None]
     low, high = bootstrap_means(values)
     assert 0.8 < float(low[0]) < 0.95 < float(high[0]) <= 1
 
 
 def test_the_interval_does_not_depend_on_what_is_resampled_beside() -> None:
-    """Of successes many resamples have just the mean; the sums' rounding must not hide that."""
+    """For successes many resamples equal the mean; rounding of sums must not hide that."""
     successes = np.repeat([1.0, 0.0], [94, 6])[:, None]
     alone = bootstrap_means(successes)
     for others in (1, 2, 5, 16):

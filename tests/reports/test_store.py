@@ -36,7 +36,7 @@ def same(a: Summary, b: Summary) -> None:
             assert numbers == pytest.approx(wanted, rel=1e-12, nan_ok=True)
 
 
-def test_the_table_says_what_the_run_itself_said(tmp_path: Path) -> None:
+def test_the_table_agrees_with_the_runs_summary(tmp_path: Path) -> None:
     """DuckDB's sums against those in Python, with everything that is left out."""
     random = Random(0)
     odd = {3: math.inf, 5: math.nan, 8: -math.inf}
@@ -81,7 +81,7 @@ def test_the_last_line_of_a_case_counts(tmp_path: Path) -> None:
     assert overall.metrics["psnr_bg"].mean == 4.5
 
 
-def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
+def test_an_incomplete_last_line_is_ignored(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", [ok("a", psnr_bg=1.0), ok("b", psnr_bg=2.0)])
     with (run / "records.jsonl").open("ab") as file:
         file.write(ok("c", psnr_bg=9.0).to_line()[:40])
@@ -108,7 +108,7 @@ def test_a_damaged_line_is_named_and_never_skipped(tmp_path: Path, line: bytes) 
         summaries(fine, run)
 
 
-def test_names_are_no_patterns_and_no_sql(tmp_path: Path) -> None:
+def test_names_are_not_read_as_patterns_or_sql(tmp_path: Path) -> None:
     column = {**PSNR, "name": """p"s'n r"""}
     records = [ok("it's", **{"""p"s'n r""": 3.0})]
     run = write_run(tmp_path / "a[b]*'c", records, columns=[column])
@@ -119,7 +119,7 @@ def test_names_are_no_patterns_and_no_sql(tmp_path: Path) -> None:
     assert summary.overall.metrics["""p"s'n r"""].mean == 3.0
 
 
-def test_a_run_that_has_only_just_begun(tmp_path: Path) -> None:
+def test_a_run_without_records(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", [])
     empty = Statistic(None, None, 0)
     assert summaries(run)[0].overall.metrics["psnr_bg"] == empty

@@ -31,7 +31,7 @@ def test_mean_and_standard_error() -> None:
     assert statistic([]) == Statistic(None, None, 0)
 
 
-def test_what_is_no_number_is_left_out_and_counted() -> None:
+def test_nan_and_infinity_are_left_out_and_counted() -> None:
     values = [1.0, math.inf, 3.0, math.nan, -math.inf]
     assert statistic(values) == Statistic(2.0, 1.0, 2, nan=1, infinite=2)
     assert statistic([math.inf]).mean is None
@@ -72,8 +72,8 @@ def test_the_file_is_json_without_surprises(tmp_path: Path) -> None:
     assert content["edit_types"]["1"]["cases"] == 2
 
 
-def test_reports_know_no_runs() -> None:
-    """What a run leaves on disk they read through the ledger."""
+def test_reports_do_not_import_runs() -> None:
+    """They read a run's data through the ledger."""
     pattern = re.compile(r"^\s*(?:from|import) (zerocon\.\w+|torch)", re.MULTILINE)
     for file in (Path(__file__).parents[2] / "zerocon" / "reports").rglob("*.py"):
         imported = set(pattern.findall(file.read_text()))

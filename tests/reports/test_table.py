@@ -117,7 +117,7 @@ def test_one_case_has_no_interval(tmp_path: Path, capsys: pytest.CaptureFixture[
     )
 
 
-def test_different_sorts_never_share_a_column(
+def test_different_evaluations_never_share_a_column(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_run(tmp_path / "a", [ok("x", psnr_bg=1.0)])
@@ -134,7 +134,7 @@ def test_different_sorts_never_share_a_column(
     assert "3.00" not in first
 
 
-def test_a_method_given_the_mask_is_apart(
+def test_a_method_given_the_mask_has_a_separate_table(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_run(tmp_path / "a", [ok("x", psnr_bg=1.0)])
@@ -151,7 +151,7 @@ def test_one_column_has_one_unit(tmp_path: Path) -> None:
         print_table([tmp_path])
 
 
-def test_what_is_not_there_is_named(tmp_path: Path) -> None:
+def test_missing_metrics_and_settings_are_named(tmp_path: Path) -> None:
     run = write_run(tmp_path / "a", [ok("x")], method("Ddim", guidance=1.0))
     with pytest.raises(ConfigError, match=r"'method\.guidence'.*method\.guidance"):
         print_table([run], rows=["method.guidence"])
@@ -163,7 +163,7 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
         print_table([run], published="pie")
 
 
-def test_a_run_that_goes_on_and_mixed_revisions_are_said(
+def test_unfinished_runs_and_mixed_revisions_are_noted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_run(tmp_path / "a", [ok("x")], case_ids=["x", "y", "z"])
@@ -210,7 +210,7 @@ def test_every_published_row_has_its_base_model_and_source() -> None:
 
 @pytest.mark.slow
 def test_very_many_records_are_read_in_little_memory(tmp_path: Path) -> None:
-    """A fifth of a million; a million take five times as long and not five times the memory."""
+    """200,000 records; a million take five times as long, but not five times the memory."""
     command = [sys.executable, "benchmarks/table.py", "--runs", "400", "--folder", str(tmp_path)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
@@ -244,7 +244,7 @@ def infinite(cases: int, untouched: int, psnr: float) -> list[Record]:
     ]
 
 
-def test_a_mean_with_infinite_values_is_shown_as_what_it_is(
+def test_a_mean_with_infinite_values_is_infinite(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_run(tmp_path / "plain", infinite(10, 0, 30.0))

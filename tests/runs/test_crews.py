@@ -44,7 +44,7 @@ def run_by(executor: str, root: Path, pie: Path, cases: int = 4, steps: int = 2)
 
 @pytest.fixture
 def same_threads() -> Iterator[None]:
-    """As many as a worker has: sums over threads differ in their last bits, and pixels round."""
+    """As many threads as a worker, because sums over threads differ in their last bits."""
     before, cores = torch.get_num_threads(), os.cpu_count() or 1
     torch.set_num_threads(max(1, cores // 2))
     yield
@@ -91,9 +91,7 @@ def actors() -> list[int]:
     return found
 
 
-def test_an_actor_that_is_killed_loses_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_actor_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.setenv("ZEROCON_CACHE", str(tmp_path / "cache"))

@@ -1,7 +1,7 @@
-"""Runs that are killed, shared, or out of disk end with what an undisturbed run has.
+"""Runs that are killed, shared, or out of disk space have the results of an undisturbed run.
 
-A toy takes the models' place. Its pictures depend on their whole batch, as a model's last bits
-do, so a batch that is cut differently after a kill shows.
+A toy replaces the models. Its pictures depend on their whole batch, as a model's last bits do, so
+a batch that is cut differently after a kill is noticed.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ def test_two_processes_share_a_run(tmp_path: Path) -> None:
     assert worked_on(tmp_path / "shared") == lines_of(settings.directory) == COUNT
 
 
-def test_what_a_killed_process_had_claimed_is_done_by_the_other(tmp_path: Path) -> None:
+def test_a_killed_processs_claims_are_taken_over(tmp_path: Path) -> None:
     expected = undisturbed(tmp_path / "whole")
     settings = settings_at(tmp_path / "shared")
     victim, other = in_child(settings), in_child(settings)
@@ -196,7 +196,7 @@ def test_what_a_killed_process_had_claimed_is_done_by_the_other(tmp_path: Path) 
     assert lines_of(settings.directory) == COUNT
 
 
-def test_shards_meet_in_one_directory(tmp_path: Path) -> None:
+def test_shards_share_one_directory(tmp_path: Path) -> None:
     expected = undisturbed(tmp_path / "whole")["records"]
     outcomes = []
     for number in (3, 1, 2):
@@ -211,7 +211,7 @@ def test_shards_meet_in_one_directory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "1", "a/b", "-1/2"])
-def test_a_shard_that_is_none_is_refused(text: str) -> None:
+def test_an_invalid_shard_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=r"runner\.shard"):
         Shard.read(text)
 
@@ -244,7 +244,7 @@ def test_a_full_disk_ends_the_run_and_harms_nothing(
 
 
 class Unreadable(ToyDataset):
-    """Of ten cases in a row, `readable` can be read."""
+    """`readable` of ten consecutive cases can be read."""
 
     readable = 0
 
@@ -255,7 +255,7 @@ class Unreadable(ToyDataset):
 
 
 def unreadable(monkeypatch: pytest.MonkeyPatch, count: int, readable: int) -> None:
-    """Runs of real editors from now on, on a dataset most of which is missing."""
+    """Use real editors, on a dataset of mostly missing cases."""
     backbone: Any = SimpleNamespace(device=torch.device("cpu"), too_long=lambda _: False)
 
     class Crew(LocalCrew):
@@ -276,7 +276,7 @@ def unreadable(monkeypatch: pytest.MonkeyPatch, count: int, readable: int) -> No
 def test_cases_that_fail_at_once_are_recorded_while_others_are_claimed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, batch: int, readable: int
 ) -> None:
-    """Nothing slows the two threads that use the records down: the race that there was."""
+    """Regression test of a race between the two threads that use the records."""
     unreadable(monkeypatch, count, readable)
     settings = settings_at(tmp_path, f"runner.batch_size={batch}")
     edit(settings)
@@ -285,7 +285,7 @@ def test_cases_that_fail_at_once_are_recorded_while_others_are_claimed(
     assert sum(record.ok for record in found) == count * readable // 10
 
 
-def test_who_holds_all_that_is_left_is_said(
+def test_the_holder_of_the_remaining_cases_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = Console(file=io.StringIO(), width=300)
@@ -456,7 +456,7 @@ def children_of(pid: int) -> list[int]:
 
 
 @pytest.mark.usefixtures("workers")
-def test_what_a_worker_cant_load_is_raised_here(
+def test_a_workers_loading_error_is_raised_in_the_parent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(settings: RunSettings, count: int) -> Any:
@@ -479,9 +479,7 @@ def test_workers_that_always_die_end_the_run(
         runner.execute(by_processes(tmp_path))
 
 
-def test_ray_that_is_not_there_is_explained(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_ray_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "start_crew", crews.start_crew)
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     with pytest.raises(ConfigError, match=r"zerocon\[ray\]"):
@@ -492,8 +490,8 @@ Handed = tuple[tuple[str, ...], bool]  # the cases of a task, and whether it is 
 
 
 def outcome_of(dies: Callable[[Task], bool]) -> tuple[list[Handed], list[tuple[str, bool]]]:
-    """What a queue of one chunk hands out when the tasks that `dies` says lose their workers,
-    and the cases it records, each with whether it failed."""
+    """The tasks of a queue of one chunk if the tasks chosen by `dies` lose their workers, and the
+    recorded cases, each with whether it failed."""
     recorded: list[tuple[str, bool]] = []
     handed: list[Handed] = []
     chunk = Chunk(0, 3, ("a", "b", "c"), frozenset("abc"))
@@ -532,7 +530,7 @@ def test_a_chunk_that_only_kills_as_a_whole_is_edited_case_by_case() -> None:
     assert recorded == [("a", True), ("b", True), ("c", True)]
 
 
-def test_other_code_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_code_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = settings_at(tmp_path)
     directory = settings.directory
     runner.execute(settings)

@@ -1,4 +1,4 @@
-"""No number is shown, continued or taken for another run when an input changed.
+"""No number is shown, continued or reused after an input changed.
 
 The models are replaced by a toy; settings, datasets, weights' files, records and reports are real.
 """
@@ -113,7 +113,7 @@ def world(tmp_path: Path, pie: Path, printed: io.StringIO) -> World:
 
 
 def cut(directory: Path, count: int = 2) -> None:
-    """Only so many records, and no reports: a partial run."""
+    """Reduce to a partial run with `count` records and without reports."""
     lines = (directory / "records.jsonl").read_bytes().splitlines(keepends=True)
     (directory / "records.jsonl").write_bytes(b"".join(lines[:count]))
     (directory / "gallery.html").unlink()
@@ -188,7 +188,7 @@ def changeable(world: World) -> list[Path]:
     b=st.integers(0, 100_000),
     finished=st.booleans(),
 )
-def test_whatever_input_changes_no_number_is_shown_or_continued(
+def test_a_changed_input_stops_showing_and_continuing(
     template: World, monkeypatch: pytest.MonkeyPatch, what: str, a: int, b: int, finished: bool
 ) -> None:
     printed = use_toy(monkeypatch)
@@ -292,7 +292,7 @@ def test_a_case_that_goes_or_comes_is_named(tmp_path: Path, printed: io.StringIO
     assert "case b is not in the dataset any more; case c is new" in str(caught.value)
 
 
-def test_records_of_changed_pictures_are_not_taken(world: World, printed: io.StringIO) -> None:
+def test_records_of_changed_pictures_are_not_reused(world: World, printed: io.StringIO) -> None:
     runner.execute(world.settings("name=one"))
     runner.execute(world.settings("name=two"))
     assert len(ToyCrew.edited) == 4
@@ -302,7 +302,7 @@ def test_records_of_changed_pictures_are_not_taken(world: World, printed: io.Str
     assert len(ToyCrew.edited) == 8
 
 
-def test_a_deterministic_run_takes_no_other_records(world: World, printed: io.StringIO) -> None:
+def test_a_deterministic_run_reuses_no_other_records(world: World, printed: io.StringIO) -> None:
     runner.execute(world.settings("runner.batch_size=2"))
     exact = runner.execute(world.settings("runner.deterministic=true", "runner.batch_size=2"))
     assert len(ToyCrew.edited) == 8
@@ -390,7 +390,7 @@ class Mine(DDIM):
 
 
 @pytest.mark.parametrize("part", ["class", "what it imports"])
-def test_a_method_of_ones_own_that_changed(
+def test_a_changed_user_method(
     world: World, printed: io.StringIO, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
     name, helper = f"own_{world.folder.name}", f"helper_{world.folder.name}"
@@ -493,7 +493,7 @@ def test_files_are_hashed_once(world: World, monkeypatch: pytest.MonkeyPatch) ->
 def test_killed_between_two_files_of_its_beginning(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Until the origin is there, no run has begun; then its config and inputs are there, too."""
+    """A run begins with its origin file; then its config and inputs are there, too."""
     from zerocon.ledger import run_directory
 
     settings = world.settings()

@@ -1,4 +1,4 @@
-"""Ctrl-C: every phase of a run ends within seconds, in words, and leaves no process behind."""
+"""Ctrl-C: every phase of a run ends within seconds, with a message, without leftover processes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def toys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def limit() -> float:
-    """The promise is made for an idle machine; on a busy one everything takes longer."""
+    """The limit is for an idle machine; on a busy one everything takes longer."""
     return SECONDS * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
@@ -129,7 +129,7 @@ def _run(settings: RunSettings, line: Any) -> None:
 
 
 def interrupted(settings: RunSettings, ready: Callable[[], bool], wait: float = 0.3) -> str:
-    """What a run says that gets Ctrl-C, with all of its group, when it is ready and a moment on."""
+    """The output of a run whose process group gets Ctrl-C shortly after it is ready."""
     ours, theirs = FORK.Pipe()
     child = FORK.Process(target=_run, args=(settings, theirs))
     child.start()
@@ -147,7 +147,7 @@ def interrupted(settings: RunSettings, ready: Callable[[], bool], wait: float = 
 
 
 def no_process_of(group: int) -> bool:
-    """None is left after a moment, in which helpers of Python's notice that their parent ended."""
+    """Whether none is left after a moment in which Python's helpers notice the parent's end."""
     until = time.monotonic() + limit()
     while time.monotonic() < until:
         try:
@@ -163,7 +163,7 @@ def no_process_of(group: int) -> bool:
     [loading, computing, storing, reporting, telling_a_dead_server, waiting_for_others,
      waiting_for_a_lock],
 )  # fmt: skip
-def test_every_phase_ends_at_once_and_says_how_far_it_got(
+def test_every_phase_ends_quickly_and_reports_progress(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: Any
 ) -> None:
     settings = settings_at(tmp_path)
@@ -260,8 +260,8 @@ def test_the_command_ends_with_130_and_one_line(executor: str, tmp_path: Path) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seconds", [1.0, 2.0, 4.0])
-def test_the_command_ends_so_from_its_start_on(seconds: float, tmp_path: Path) -> None:
-    """Not in the first moment, which is the Python interpreter's own."""
+def test_the_command_can_be_interrupted_from_its_start(seconds: float, tmp_path: Path) -> None:
+    """Except while the Python interpreter starts."""
     run = subprocess.Popen(
         [sys.executable, "run.py", f"runner.root={tmp_path}", "dataset.limit=2"],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

@@ -1,4 +1,4 @@
-"""Ready-made ways to start a sweep elsewhere: they compose, and say what they should."""
+"""Configured launchers of sweeps: they compose, with the expected settings."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_joblib_starts_two_at_a_time() -> None:
 
 
 def test_slurm_gets_a_job_array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All of the launcher but `sbatch`: what it would be given."""
+    """The whole launcher except `sbatch`, whose input is checked."""
     submitit = pytest.importorskip("submitit")
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     given: dict[str, Any] = {}
@@ -102,7 +102,7 @@ def recorded(root: Path, steps: int, *records: Record) -> None:
     (directory / "gallery.html").touch()
 
 
-def test_what_was_done_elsewhere_tells_the_exit_status(
+def test_runs_of_other_processes_determine_the_exit_status(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ok = [Record(case=case, status="ok") for case in "ab"]
@@ -187,7 +187,7 @@ def started_by_the_agent(sweep: dict[str, Any], monkeypatch: pytest.MonkeyPatch)
     return commands[0]
 
 
-def test_the_wandb_sweep_starts_what_it_should(
+def test_the_wandb_sweep_starts_the_right_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep = yaml.safe_load((ROOT / "experiments/wandb_sweep/sweep.yaml").read_text())

@@ -69,7 +69,7 @@ def _state(directory: Path) -> str:
     return RunDirectory(directory).status().state
 
 
-def test_runs_are_removed_when_it_is_meant(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_runs_are_removed_only_with_yes(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     chosen = ["runs", "remove", "--root", str(root), "--state", "partial"]
     main(chosen)
     assert (root / "half").exists()

@@ -1,4 +1,4 @@
-"""Runs that older versions named are found again after one command."""
+"""Runs named by older versions are found again after one command."""
 
 from __future__ import annotations
 

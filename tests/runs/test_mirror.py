@@ -1,4 +1,4 @@
-"""A tracker is told of finished runs once, from their records."""
+"""Finished runs are uploaded once to a tracker, from their records."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CONFIG = {"_target_": f"{__name__}.Notes"}
 
 @register("tracker")
 class Notes(NoTracker):
-    """Writes down what it is told."""
+    """Records its calls."""
 
     def start(self, config: Mapping[str, Any], name: str, group: str) -> None:
         TOLD.append(("start", config["method"]["steps"], name, group))
@@ -64,7 +64,7 @@ def add_failed(run: Path) -> None:
         log.append(Record(case="b", status="failed", error="no mask"))
 
 
-def test_it_is_told_everything_once(run: Path) -> None:
+def test_a_run_is_uploaded_once(run: Path) -> None:
     add_failed(run)
     assert sync(run, CONFIG)
     assert TOLD == [
@@ -77,7 +77,7 @@ def test_it_is_told_everything_once(run: Path) -> None:
     assert len(TOLD) == 4
 
 
-def test_what_came_later_is_told_too(run: Path) -> None:
+def test_later_records_are_uploaded_too(run: Path) -> None:
     assert sync(run, CONFIG)
     add_failed(run)
     assert sync(run, CONFIG)
@@ -89,9 +89,7 @@ def test_an_upload_that_fails_is_tried_again(run: Path) -> None:
             sync(run, {"_target_": f"{__name__}.Unreachable"})
 
 
-def test_the_command_leaves_out_what_is_not_finished(
-    run: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_skips_unfinished_runs(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["track", "sync", str(run), "--set", "tracker=none"]
     main(command)
     assert "not finished" in capsys.readouterr().out
@@ -104,9 +102,7 @@ def test_the_command_leaves_out_what_is_not_finished(
     ]
 
 
-def test_tensorboard_that_is_not_there_is_explained(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_tensorboard_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard.writer", None)
     with pytest.raises(TrackerError, match=r"zerocon\[tensorboard\]"):
         tensorboard.TensorBoardTracker(str(tmp_path)).start({}, "run", "group")

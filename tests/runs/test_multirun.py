@@ -1,4 +1,4 @@
-"""Sweeps as a whole: each run of them is whole in W&B, also of those that break."""
+"""Sweeps: each run is complete in W&B, also if it fails."""
 
 from __future__ import annotations
 
@@ -57,7 +57,9 @@ def test_four_runs_of_which_two_break(tmp_path: Path) -> None:
         assert "nowhere" in run.summary["error"]
 
 
-def test_what_a_broken_run_did_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_runs_finished_cases_are_uploaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The disk is full at the second picture of the second run."""
     stored: list[str] = []
 
@@ -84,7 +86,7 @@ def test_what_a_broken_run_did_is_told(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.slow
 def test_joblib_does_two_runs_at_a_time(tmp_path: Path) -> None:
-    """By other processes; what they did is known here all the same."""
+    """By other processes, whose results are known here nevertheless."""
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     done = multirun(tmp_path, "hydra/launcher=two_at_a_time", "method.steps=2,3")
     assert done.returncode == 0, done.stderr

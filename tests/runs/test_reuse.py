@@ -35,7 +35,7 @@ def edits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return sizes
 
 
-def test_another_name_takes_the_records(tmp_path: Path, edits: list[int]) -> None:
+def test_a_run_with_another_name_reuses_the_records(tmp_path: Path, edits: list[int]) -> None:
     first = runner.execute(small(tmp_path, "name=one")).directory
     assert sum(edits) == 2
     second = runner.execute(small(tmp_path, "name=two"))
@@ -48,14 +48,14 @@ def test_another_name_takes_the_records(tmp_path: Path, edits: list[int]) -> Non
     assert "<h1>two:" in (second.directory / "gallery.html").read_text()
 
 
-def test_other_settings_do_not(tmp_path: Path, edits: list[int]) -> None:
+def test_other_settings_do_not_reuse_records(tmp_path: Path, edits: list[int]) -> None:
     runner.execute(small(tmp_path, "name=one"))
     runner.execute(small(tmp_path, "name=two", "method.guidance=3"))
     assert sum(edits) == 4
 
 
 @pytest.mark.parametrize("what", ["code", "backbone", "judges"])
-def test_what_other_code_or_models_made_is_not_taken(
+def test_records_of_other_code_or_models_are_not_reused(
     tmp_path: Path, edits: list[int], monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     first = runner.execute(small(tmp_path, "name=one")).directory
@@ -69,7 +69,7 @@ def test_what_other_code_or_models_made_is_not_taken(
     assert sum(edits) == 4
 
 
-def test_records_of_a_run_that_lost_a_picture_are_not_taken(
+def test_records_of_a_run_that_lost_a_picture_are_not_reused(
     tmp_path: Path, edits: list[int]
 ) -> None:
     first = runner.execute(small(tmp_path, "name=one")).directory
@@ -78,7 +78,7 @@ def test_records_of_a_run_that_lost_a_picture_are_not_taken(
     assert sum(edits) == 4
 
 
-def test_a_run_cut_off_while_taking_goes_on(
+def test_a_run_interrupted_while_copying_records_continues(
     tmp_path: Path, edits: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runner.execute(small(tmp_path, "name=one"))

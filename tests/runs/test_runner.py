@@ -67,7 +67,7 @@ def metrics_of(directory: Path) -> dict[str, dict[str, float]]:
     return {r.case: dict(r.metrics) for r in read_records(directory)}
 
 
-def test_a_run_leaves_everything_that_is_known(settings: RunSettings) -> None:
+def test_a_run_writes_all_its_files(settings: RunSettings) -> None:
     outcome = runner.execute(settings)
     assert (outcome.done, outcome.failed) == (3, 0)
     names = {p.name for p in outcome.directory.iterdir()}
@@ -90,7 +90,7 @@ def test_running_again_loads_nothing(
     assert runner.execute(settings).done == 3
 
 
-def test_an_interrupted_run_goes_on_and_ends_the_same(
+def test_an_interrupted_run_continues_with_the_same_result(
     settings: RunSettings, tmp_path: Path, pie: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = runner.execute(small(tmp_path / "whole", pie, "runner.batch_size=3"))
@@ -152,7 +152,9 @@ def state_of(directory: Path) -> list[tuple[Path, int]]:
         (lambda file: (file.unlink(), file.mkdir()), r"records\.jsonl"),
     ],
 )
-def test_spoilt_records_end_the_run_in_words(settings: RunSettings, spoil: Any, says: str) -> None:
+def test_damaged_records_end_the_run_with_a_message(
+    settings: RunSettings, spoil: Any, says: str
+) -> None:
     file = runner.execute(settings).directory / "records.jsonl"
     spoil(file)
     with pytest.raises(RecordError, match=says):
@@ -176,7 +178,7 @@ def test_a_broken_case_becomes_a_failed_record(tmp_path: Path, pie: Path) -> Non
     assert records[ids[2]].ok
 
 
-def test_one_case_that_breaks_the_model_leaves_its_batch_mates(
+def test_a_case_that_breaks_the_model_does_not_affect_its_batch(
     settings: RunSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     embed = StableDiffusionBackbone.embed
@@ -195,7 +197,7 @@ def test_one_case_that_breaks_the_model_leaves_its_batch_mates(
     assert "RuntimeError: this prompt breaks it" in str(failed[0].error)
 
 
-def test_over_long_prompts_are_named(tmp_path: Path, pie: Path) -> None:
+def test_too_long_prompts_are_named(tmp_path: Path, pie: Path) -> None:
     long = tmp_path / "long"
     shutil.copytree(pie, long)
     mapping = json.loads((long / "mapping_file.json").read_text())

@@ -1,4 +1,4 @@
-"""Scoring pictures that somebody else made: where they are found, how read, what is recorded."""
+"""Scoring pictures made elsewhere: finding, reading and recording them."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def test_a_csv_file_may_tell_methods_apart(pie: Path, tmp_path: Path) -> None:
         ("folder", "", r"no picture of a case of pie_bench. For case 000000000000, .*\.jpg or "),
     ],
 )
-def test_what_can_t_be_scored_is_said(
+def test_unusable_inputs_have_messages(
     pie: Path, tmp_path: Path, name: str, text: str | None, message: str
 ) -> None:
     if text == "":
@@ -320,7 +320,7 @@ def test_overrides_without_effect_are_refused(
     assert "'method.guidance=3' has no effect here" in capsys.readouterr().err
 
 
-def test_a_batch_s_bad_picture_leaves_the_others(
+def test_a_bad_picture_does_not_affect_its_batch(
     pie: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from zerocon.runs import score as scoring
@@ -373,8 +373,8 @@ def test_our_own_runs_pictures_can_be_scored_again(pie: Path, tmp_path: Path) ->
     }
 
 
-def test_whether_the_method_was_given_the_mask_is_as_said(pie: Path, tmp_path: Path) -> None:
-    """Nobody can see it in the pictures: without a word of it, the run doesn't claim to know."""
+def test_use_of_the_mask_is_recorded_as_given(pie: Path, tmp_path: Path) -> None:
+    """Pictures do not show it; without the option it is recorded as unknown."""
     for case_id in IDS:
         put(tmp_path / "flat" / f"{case_id}.png", photo(1))
     said = {"yes": True, "no": False}

@@ -1,4 +1,4 @@
-"""A search: nothing tried twice, nothing lost, the same trials again."""
+"""A search: no repeated and no lost trials, and reproducible trials."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def composed(overrides: tuple[str, ...]) -> DictConfig:
 
 
 def quickly(overrides: Sequence[str], foreign: Sequence[str] = ()) -> DictConfig:
-    """Composed, with the values that differ between trials put in by hand: Hydra takes long."""
+    """Compose once and insert the trials' values, because Hydra is slow."""
     overrides = [*foreign, *overrides]
     values = tuple(o for o in overrides if re.match(r"(method\.\w+|runner\.root)=", o))
     cfg = composed(tuple(o for o in overrides if o not in values)).copy()
@@ -121,7 +121,7 @@ def test_the_front_follows_what_the_metrics_call_better(tmp_path: Path, runs: Ma
     assert 1 < len(unbeaten) < 12
 
 
-def test_it_begins_with_the_usual_settings(tmp_path: Path, runs: MadeUp) -> None:
+def test_the_first_trial_has_the_default_settings(tmp_path: Path, runs: MadeUp) -> None:
     assert tried(run(tmp_path, 1)) == [{"method.guidance": "4.0", "method.steps": "50"}]
     beyond = {"method.guidance": {"float": [5.0, 9.0]}, "method.steps": {"int": [10, 90]}}
     (first,) = tried(run(tmp_path, 1, space=beyond))
@@ -156,7 +156,7 @@ def in_a_child(action: Callable[[], object]) -> int:
     return child
 
 
-def test_killed_and_begun_again_it_ends_the_same(
+def test_a_killed_search_continues_with_the_same_trials(
     tmp_path: Path, runs: MadeUp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = run(tmp_path / "whole", 12)
@@ -172,7 +172,7 @@ def test_killed_and_begun_again_it_ends_the_same(
     assert again.begun == runs.begun[10:]  # not the ten that were done
 
 
-def test_a_torn_line_of_the_journal_is_no_harm(tmp_path: Path, runs: MadeUp) -> None:
+def test_an_incomplete_line_of_the_journal_is_ignored(tmp_path: Path, runs: MadeUp) -> None:
     folder = run(tmp_path, 3).folder
     with (folder / JOURNAL).open("ab") as journal:
         journal.write(b'{"op_code":5,"worker_id"')
@@ -191,7 +191,9 @@ def test_a_finished_search_tries_nothing(
 
 
 @pytest.mark.slow
-def test_more_trials_continue_and_other_settings_begin_anew(tmp_path: Path, runs: MadeUp) -> None:
+def test_more_trials_continue_and_other_settings_start_a_new_search(
+    tmp_path: Path, runs: MadeUp
+) -> None:
     first = run(tmp_path, 3)
     assert run(tmp_path, 5).folder == first.folder
     assert len(runs.begun) == 5
@@ -242,7 +244,7 @@ def test_a_trial_that_fails_does_not_end_the_search(
     assert "trial 2 failed: RuntimeError: the losses are nan" in said
 
 
-def test_what_no_setting_is_to_blame_for_is_continued(
+def test_errors_independent_of_settings_can_be_continued(
     tmp_path: Path, runs: MadeUp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def execute(_: RunSettings) -> Outcome:
@@ -293,7 +295,7 @@ def test_two_processes_divide_the_trials(
         ({}, ["runner.shard=1/2"], r"leave runner\.shard out"),
     ],
 )  # fmt: skip
-def test_what_can_not_be_searched_is_said_at_once(
+def test_invalid_searches_are_refused_at_once(
     tmp_path: Path, runs: MadeUp, asked: dict[str, Any], more: list[str], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
@@ -317,7 +319,7 @@ def test_groups_can_be_searched(
     assert len(set(chosen)) == 2
 
 
-def test_runs_that_were_removed_are_missed(
+def test_removed_runs_are_reported(
     tmp_path: Path, runs: MadeUp, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = run(tmp_path, 3)
@@ -352,7 +354,7 @@ def test_without_optuna_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
         import_module("zerocon.runs.trials")
 
 
-def test_what_does_not_go_together_on_the_command_line() -> None:
+def test_incompatible_options_are_refused() -> None:
     for words in (["tune_zerocon", "--only", "a"], ["tune_zerocon", "--trials", "0"]):
         with pytest.raises(SystemExit):
             main(["experiment", *words])

@@ -1,4 +1,4 @@
-"""Runs looked at again: numbers from pictures, and pictures from the config."""
+"""Verifying runs: numbers from pictures, and pictures from the config."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ def run(made: tuple[Path, Path], tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def test_a_run_is_as_recorded(made: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unchanged_run_is_verified(
+    made: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     before = sorted(p.name for p in made[0].iterdir())
     main(["verify", str(made[0])])
     assert "3 records, 2 pictures, 18 numbers: all as recorded" in capsys.readouterr().out
@@ -99,7 +101,7 @@ def change_judge(run: Path) -> None:
         (change_judge, "the judges recorded"),
     ],
 )
-def test_what_is_not_as_recorded_is_said(
+def test_differences_from_the_records_are_reported(
     run: Path, spoil: Callable[[Path], None], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spoil(run)
@@ -109,20 +111,22 @@ def test_what_is_not_as_recorded_is_said(
     assert said in capsys.readouterr().out
 
 
-def test_what_is_no_run_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_path_without_a_run_has_a_message(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["verify", str(tmp_path)])
     assert stop.value.code == 2
     assert "no run's directory" in capsys.readouterr().err
 
 
-def test_a_dataset_that_moved_can_be_named(made: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_moved_dataset_can_be_given(made: tuple[Path, Path], tmp_path: Path) -> None:
     shutil.copytree(made[1], tmp_path / "moved")
     assert not verify(made[0], [f"dataset.root={tmp_path / 'moved'}"]).problems
 
 
 @pytest.mark.parametrize("override", ["seed=1", "dataset.limit=1", "backbone", "method.steps=3"])
-def test_a_run_is_looked_at_as_it_was_made(made: tuple[Path, Path], override: str) -> None:
+def test_a_run_is_verified_with_its_own_settings(made: tuple[Path, Path], override: str) -> None:
     with pytest.raises(ConfigError, match="can't be changed"):
         verify(made[0], [override])
 
@@ -144,7 +148,7 @@ def test_a_tolerance_of_size_and_digits(a: float, b: float, allowed: bool) -> No
     assert Tolerance(1e-4, {"x": 2}).allows("x", a, b) == allowed
 
 
-def test_a_run_comes_out_again(made: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_is_reproduced(made: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     records = (made[0] / "records.jsonl").read_bytes()
     main(["reproduce", str(made[0]), "--cases", "2"])
     said = capsys.readouterr().out
@@ -153,7 +157,7 @@ def test_a_run_comes_out_again(made: tuple[Path, Path], capsys: pytest.CaptureFi
     assert (made[0] / "records.jsonl").read_bytes() == records
 
 
-def test_what_does_not_come_out_again_is_told(
+def test_differences_in_reproduction_are_reported(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = (run / "config.yaml").read_text()

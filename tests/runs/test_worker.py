@@ -1,4 +1,4 @@
-"""Batches that don't fit are halved; a broken case costs its batch-mates nothing."""
+"""Batches that do not fit are halved; a broken case does not affect its batch."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Cases:
 
 
 class Model:
-    """Stands for the models: what was edited together, and what goes wrong."""
+    """Replaces the models: records batches, and fails as requested."""
 
     def __init__(self) -> None:
         self.batches: list[str] = []
@@ -99,7 +99,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_so_are_later_ones(
     assert model.batches == ["012", "3"]
 
 
-def test_a_run_that_is_continued_cuts_its_batches_as_before(tmp_path: Path, model: Model) -> None:
+def test_a_continued_run_has_the_same_batches(tmp_path: Path, model: Model) -> None:
     done(editor(tmp_path), "0123467")
     model.batches.clear()
     model.room = 8  # whatever the memory would hold by now
@@ -110,7 +110,7 @@ def test_a_run_that_is_continued_cuts_its_batches_as_before(tmp_path: Path, mode
     assert model.batches == ["0123"]
 
 
-def test_a_batch_size_that_is_damaged_is_found_anew(tmp_path: Path, model: Model) -> None:
+def test_a_damaged_batch_size_is_determined_again(tmp_path: Path, model: Model) -> None:
     one = editor(tmp_path)
     done(one, "0123467")
     file = one.settings.directory / "batch_size.json"
@@ -128,7 +128,7 @@ def test_a_case_that_does_not_fit_alone_fails(tmp_path: Path, model: Model) -> N
     assert "out of memory" in str(records["0"].error)
 
 
-def test_bad_cases_leave_their_batch_mates(tmp_path: Path, model: Model) -> None:
+def test_bad_cases_do_not_affect_their_batch(tmp_path: Path, model: Model) -> None:
     one = editor(tmp_path, "runner.batch_size=3")
     records = done(one, "4589")
     assert records["4"].error is records["9"].error is None
@@ -151,7 +151,7 @@ def test_a_part_without_any_wanted_case_is_left_out(tmp_path: Path, model: Model
     assert model.batches == ["3"]
 
 
-def test_a_broken_case_alone_costs_nothing_to_try_again(tmp_path: Path, model: Model) -> None:
+def test_a_single_broken_case_is_not_computed_again(tmp_path: Path, model: Model) -> None:
     cases = Cases()
     records = done(editor(tmp_path, cases=cases), "678", wanted="8")
     assert records["8"].error == "no picture"
@@ -173,7 +173,7 @@ def test_without_a_gpu_an_automatic_batch_is_a_whole_chunk(tmp_path: Path, model
         DatasetError("the file is gone"),
     ],
 )
-def test_what_fails_for_every_case_ends_the_run(
+def test_an_error_of_every_case_ends_the_run(
     tmp_path: Path, model: Model, error: Exception
 ) -> None:
     model.fatal = error
@@ -233,9 +233,7 @@ def test_a_model_that_does_not_load_ends_the_run(
 
 
 @pytest.mark.parametrize("size", ["3", "auto"])
-def test_each_case_is_edited_alone_when_no_batch_may_matter(
-    tmp_path: Path, model: Model, size: str
-) -> None:
+def test_deterministic_runs_edit_each_case_alone(tmp_path: Path, model: Model, size: str) -> None:
     one = editor(tmp_path, "runner.deterministic=true", f"runner.batch_size={size}")
     records = done(one, "01467", wanted="0167")
     assert list(records) == list("0167")

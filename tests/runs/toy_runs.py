@@ -50,7 +50,7 @@ Toy = tuple[Sequence[str], frozenset[str]]  # a batch, and which of it are wante
 
 
 class ToyEditor:
-    """Writes down what it works on; dies of cases called so."""
+    """Records its cases; dies at cases with deadly names."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -116,7 +116,7 @@ class ToyCrew(LocalCrew):
 
 
 def use_toys(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs are toys' work from now on, and print nothing."""
+    """Use toy editors without output in all runs."""
     for module in (runner, results):
         if hasattr(module, "CONSOLE"):
             monkeypatch.setattr(module, "CONSOLE", Console(file=io.StringIO()))
@@ -162,7 +162,7 @@ def worked_on(root: Path) -> int:
 
 
 def wait_for_work(root: Path, amount: int, child: Any) -> None:
-    """Until it worked on that many cases more, or has ended."""
+    """Wait until it has worked on that many more cases, or has ended."""
     before = worked_on(root)
     while worked_on(root) < before + amount and child.is_alive():
         time.sleep(0.001)

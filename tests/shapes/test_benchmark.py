@@ -49,7 +49,7 @@ def test_it_is_written_once_and_whole(folder: Path) -> None:
     assert [p.name for p in folder.parent.iterdir()] == [folder.name]
 
 
-def test_a_folder_in_the_way_is_not_overwritten(tmp_path: Path) -> None:
+def test_an_existing_folder_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("keep")
     with pytest.raises(FileExistsError, match="is not a complete benchmark"):
@@ -71,7 +71,7 @@ def test_splits_share_no_scene() -> None:
     assert not scenes[0] & scenes[1]
 
 
-def test_ids_are_unique_and_a_small_size_is_part_of_a_bigger_one() -> None:
+def test_ids_are_unique_and_smaller_sizes_are_subsets() -> None:
     big = {e.id: e for e in edits(700, "test")}
     assert len(big) == 700
     assert all(big[e.id] == e for size in (20, 100) for e in edits(size, "test"))
@@ -110,7 +110,7 @@ def test_files_are_in_pie_benchs_format(folder: Path) -> None:
         assert Image.open(folder / where / entry["image_path"]).size == (512, 512)
 
 
-def test_run_lengths_come_back() -> None:
+def test_run_lengths_are_decoded_exactly() -> None:
     mask = np.random.default_rng(0).random((9, 11)) > 0.4
     assert np.array_equal(decode_rle(encode_rle(mask), 9, 11), mask)
     assert encode_rle(np.zeros((3, 3), dtype=np.bool_)) == []

@@ -1,4 +1,4 @@
-"""The packaged models do what docs/shapes.md says of them."""
+"""The packaged models are as good as docs/shapes.md says."""
 
 from __future__ import annotations
 

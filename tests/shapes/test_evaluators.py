@@ -94,7 +94,7 @@ def test_plain_open_clip_loads_the_clip() -> None:
     torch.testing.assert_close(ours.texts(["a big red circle in a meadow"]), texts)
 
 
-def test_they_are_good() -> None:
+def test_the_packaged_models_reach_their_goals() -> None:
     assert caption_exact(load_captioner(), 60) >= 0.9
     assert clip_retrieval(200) >= 0.95
     assert structure_order(60) >= 0.8

@@ -1,4 +1,4 @@
-"""The flow transformer's training: one token in place of many, and where it looks."""
+"""The flow transformer's training: one token in place of many, and training times."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_one_zero_token_counts_as_the_pipelines_256() -> None:
 
 
 @torch.no_grad()
-def test_the_network_begins_as_the_one_that_predicts_nothing() -> None:
+def test_the_initial_network_predicts_zero() -> None:
     text = torch.randn(1, CONTEXT, 2 * WIDTH)
     pooled = torch.randn(1, 2 * WIDTH)
     out = build()(torch.randn(1, 4, 16, 16), text, pooled, torch.tensor([500.0]), return_dict=False)

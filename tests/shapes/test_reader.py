@@ -115,13 +115,13 @@ def test_it_is_so_for_every_edit_of_both_splits() -> None:
     check_edits(100, ("test", "validation"), 1)
 
 
-def test_only_what_was_asked_for_is_looked_at() -> None:
+def test_only_the_requested_change_is_checked() -> None:
     target = replace(BOTH, things=(replace(CIRCLE, color="green"), HOUSE))
     besides = replace(target, things=(target.things[0], replace(HOUSE, shape="cross")))
     assert edit_success(render(replace(besides, background="white")), BOTH, target)
 
 
-def test_an_edit_in_the_wrong_place_is_no_success() -> None:
+def test_an_edit_in_the_wrong_place_fails() -> None:
     wrong = replace(BOTH, things=(CIRCLE, replace(HOUSE, color="green")))
     target = replace(BOTH, things=(replace(CIRCLE, color="green"), HOUSE))
     assert not edit_success(render(wrong), BOTH, target)

@@ -1,4 +1,4 @@
-"""The recipe: every stage runs from nothing, and a killed one goes on where it was."""
+"""The recipe: every stage trains from scratch, and continues after a kill."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ toy(Path({folder!r}), Budget(save_every=0, log_every=1), pause=0.02)
 
 
 @pytest.mark.parametrize("muon", [False, True])
-def test_a_run_in_pieces_is_the_run_in_one(tmp_path: Path, muon: bool) -> None:
+def test_an_interrupted_training_equals_an_uninterrupted_one(tmp_path: Path, muon: bool) -> None:
     recipe = replace(RECIPE, muon=muon)
     whole = toy(tmp_path / "whole", Budget(), recipe=recipe)
     for _ in range(60):
@@ -45,7 +45,7 @@ def test_a_run_in_pieces_is_the_run_in_one(tmp_path: Path, muon: bool) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_and_ends_the_same(tmp_path: Path) -> None:
+def test_a_killed_training_continues_with_the_same_result(tmp_path: Path) -> None:
     folder = tmp_path / "killed"
     script = KILLED.format(tests=str(Path(__file__).parent), folder=str(folder))
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL)
@@ -115,7 +115,7 @@ def test_scenes_come_in_pairs_that_differ_in_one_thing() -> None:
     assert scenes_of("test-of-pairs", 5)[:3] == scenes_of("test-of-pairs", 3)
 
 
-def test_the_drawn_scenes_are_kept(tmp_path: Path) -> None:
+def test_rendered_scenes_are_cached(tmp_path: Path) -> None:
     first = load_scenes("kept", 8, tmp_path)
     again = load_scenes("kept", 8, tmp_path)
     assert (first.pixels == again.pixels).all()

@@ -78,7 +78,7 @@ def test_an_unreachable_server_harms_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_without_a_key_it_does_not_ask(tmp_path: Path) -> None:
+def test_without_a_key_there_is_no_prompt(tmp_path: Path) -> None:
     done = run("online", tmp_path, WANDB_BASE_URL="http://127.0.0.1:9")
     assert done.stdout == "the run ended\n"
     assert "wandb login" in done.stderr
@@ -92,7 +92,7 @@ class Broken(NoTracker):
         raise OSError("no space left\nat all")
 
 
-def test_the_guard_warns_once_and_then_is_silent(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_guard_warns_once(caplog: pytest.LogCaptureFixture) -> None:
     broken = Broken()
     tracker = Guarded(broken)
     with caplog.at_level(logging.WARNING):
@@ -115,7 +115,7 @@ def test_the_guard_lets_an_interrupt_through() -> None:
         Guarded(Interrupted()).fail("stopped")
 
 
-def test_the_pictures_of_killed_processes_go(
+def test_pictures_of_killed_processes_are_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))

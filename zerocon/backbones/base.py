@@ -1,4 +1,4 @@
-"""What every backbone answers. Prediction types, schedulers and classes stop here."""
+"""The interface of backbones, independent of prediction types, schedulers and libraries."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from zerocon.core.forward import Evaluations
 from zerocon.core.levels import Guess, Level, Path
 from zerocon.core.taps import Taps
 
-# The levels of a sampler: those of the model's own schedule, or evenly in flow time.
+# A sampler's levels: the model's own schedule, or uniform in flow time.
 Times = Literal["model", "even"]
 
 
@@ -23,13 +23,13 @@ class BackboneError(Exception):
 
 class Backbone(Protocol):
     name: str
-    fingerprint: str  # a digest of the weights and the scheduler; part of a run's name
+    fingerprint: str  # digest of the weights and the scheduler; part of a run's name
     device: torch.device
     dtype: torch.dtype
-    taps: Taps  # the network's sites, and who reads or replaces what passes them
+    taps: Taps  # the network's sites and active taps
     evaluations: Evaluations
-    prompt_tokens: int  # of a condition, from the first: those that `tokens` numbers, padded
-    start_tokens: int  # how many of them stand before a prompt's first word
+    prompt_tokens: int  # a condition's first tokens: the padded length of `tokens`
+    start_tokens: int  # of these, the tokens before a prompt's first word
 
     @property
     def side(self) -> int:
@@ -41,19 +41,19 @@ class Backbone(Protocol):
         ...
 
     def level(self, share: float) -> Level:
-        """The level at a share of the training times: 0 is clean, 1 noise."""
+        """The level at a fraction of the training times: 0 is clean, 1 noise."""
         ...
 
     def level_at(self, t: float) -> Level:
-        """The level at a flow time, of a diffusion model too: 0 is clean, 1 noise."""
+        """The level at a flow time, also for diffusion models: 0 is clean, 1 noise."""
         ...
 
     def encode(self, images: Tensor) -> Tensor:
-        """Pictures 0..1, [case, 3, side, side], to latents of about unit variance."""
+        """Encode pictures 0..1, [case, 3, side, side], to latents of about unit variance."""
         ...
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents to pictures 0..1."""
+        """Decode latents to pictures 0..1."""
         ...
 
     def embed(self, prompts: Sequence[str]) -> Condition:
@@ -61,23 +61,23 @@ class Backbone(Protocol):
         ...
 
     def tokens(self, prompt: str) -> tuple[int, ...]:
-        """The numbers of the condition's first tokens, with start and end, without padding."""
+        """The ids of the condition's first tokens, with start and end, without padding."""
         ...
 
     def too_long(self, prompt: str) -> bool:
-        """Does the prompt lose words to the text encoder's limit?"""
+        """Whether the text encoder cuts the prompt."""
         ...
 
     def predict(self, z: Tensor, level: Level, condition: Condition) -> Guess:
-        """What is clean and what is noise in `z`, whatever the network itself predicts.
+        """Predict the clean and the noise part of `z`, for any prediction type.
 
-        The network runs inside `taps.forward_pass()`, which notices a tap that nothing passes.
+        The network runs inside `taps.forward_pass()`, which checks that all taps had activations.
         """
         ...
 
 
 def path_of(backbone: Backbone, steps: int, times: Times) -> Path:
-    """The levels of a sampler: the model's own, or evenly in flow time down to clean."""
+    """A sampler's levels: the model's own, or uniform in flow time down to clean."""
     if times == "model":
         return backbone.path(steps)
     top = backbone.level(1.0).t
@@ -85,12 +85,12 @@ def path_of(backbone: Backbone, steps: int, times: Times) -> Path:
 
 
 def middles_of(backbone: Backbone, path: Path) -> tuple[Level, ...]:
-    """The level halfway through each step, in flow time."""
+    """The level at each step's midpoint in flow time."""
     return tuple(backbone.level_at((here.t + there.t) / 2) for here, there in path.steps)
 
 
 class BackboneSettings(Protocol):
-    """A backbone that is described but not loaded: what `conf/backbone/*.yaml` makes."""
+    """Settings of a backbone that is not yet loaded, as in `conf/backbone/*.yaml`."""
 
     flow: ClassVar[bool]  # a flow model, not a diffusion model
 

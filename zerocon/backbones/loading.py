@@ -1,4 +1,4 @@
-"""Models from a folder, a single file or the hub, and what tells one from another."""
+"""Load models from a folder, a single file or the hub, and compute their fingerprints."""
 
 from __future__ import annotations
 
@@ -37,22 +37,22 @@ DTYPES = {
 
 @dataclass
 class ModelParts:
-    """The models that a text-to-image model is made of, each by its folder's name."""
+    """The parts of a text-to-image model, by their folders' names."""
 
     classes: ClassVar[dict[str, Any]]
-    example: ClassVar[tuple[str, str]]  # a choice in conf/backbone, and its hub id
+    example: ClassVar[tuple[str, str]]  # a choice in conf/backbone and its hub id
 
     scheduler: Any
 
     @property
     def modules(self) -> list[Any]:
-        """Whatever has weights."""
+        """The parts with weights."""
         return [part for part in vars(self).values() if isinstance(part, nn.Module)]
 
 
 @dataclass
 class Parts(ModelParts):
-    """Stable Diffusion's."""
+    """Stable Diffusion's parts."""
 
     classes: ClassVar[dict[str, Any]] = {
         "vae": AutoencoderKL,
@@ -95,7 +95,7 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
 def load_parts(
     path: str, revision: str | None = None, config: str | None = None, kind: type[P] = Parts
 ) -> P:
-    """Load from whichever of the three kinds of place `path` names."""
+    """Load from a folder, a single file or the hub, depending on `path`."""
     place = Path(path).expanduser()
     if place.is_dir():
         return _from_pretrained(kind, str(place), None)
@@ -104,7 +104,7 @@ def load_parts(
     if place.suffix in PICKLES:
         raise BackboneError(about_pickle(place, "the backbone"))
     if place.exists() or path.startswith((".", "/", "~")) or path.count("/") != 1:
-        reason = "it is no folder, no .safetensors file and no hub id"
+        reason = "it is not a folder, a .safetensors file or a hub id"
         raise BackboneError(_missing(kind, path, reason))
     if revision is None:
         raise ConfigError(
@@ -129,13 +129,13 @@ def _part(cls: Any, path: str, name: str, revision: str | None) -> Any:
     if not issubclass(cls, ModelMixin):
         return load_pretrained(load, path, f"the {name}", **options)
     model = load_pretrained(load, path, f"the {name}", low_cpu_mem_usage=False, **options)
-    # Of a model in several files diffusers believes the index, whatever the files hold.
+    # diffusers trusts the index of a model in several files without checking the files.
     check_shards(_folder_of(path, name, revision), f"the {name}")
     return model
 
 
 def _folder_of(path: str, name: str, revision: str | None) -> Path:
-    """Where a part's files are: in the folder, or in the hub's cache once they are loaded."""
+    """The folder of a part's files, which for hub models is in the cache."""
     if revision is None:
         return Path(path) / name
     config = try_to_load_from_cache(path, f"{name}/config.json", revision=revision)
@@ -152,7 +152,7 @@ def _from_single_file(kind: type[P], file: Path, config: str | None) -> P:
         reason = lacks.splitlines()[0] if lacks else type(error).__name__
         if config is None and not isinstance(error, WeightsError):
             reason += (
-                "; a single file holds weights only: without a network, point backbone.config at a "
+                "; a single file has only weights: without a network, set backbone.config to a "
                 "folder with the model's config files and tokenizer"
             )
         raise BackboneError(_missing(kind, str(file), reason)) from error
@@ -171,7 +171,7 @@ def _missing(kind: type[ModelParts], path: str, reason: str) -> str:
 
 
 def fingerprint_of(parts: ModelParts) -> str:
-    """A digest of every weight and of the scheduler: the same numbers, wherever they lay."""
+    """A digest of all weights and the scheduler, independent of their location."""
     said = {k: v for k, v in dict(parts.scheduler.config).items() if not k.startswith("_")}
     digest = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode())
     for module in parts.modules:

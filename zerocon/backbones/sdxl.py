@@ -1,4 +1,4 @@
-"""Stable Diffusion XL: two text encoders, and a second kind of condition beside the tokens."""
+"""Stable Diffusion XL: two text encoders, and conditions beside the tokens."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from zerocon.core.conditions import Condition
 
 @dataclass
 class XLParts(Parts):
-    """Stable Diffusion's, and a second text encoder."""
+    """Stable Diffusion's parts and a second text encoder."""
 
     classes: ClassVar[dict[str, Any]] = {
         **Parts.classes,
@@ -57,7 +57,7 @@ class SDXLBackbone(StableDiffusionBackbone):
             (parts.tokenizer, self.text_encoder),
             (parts.tokenizer_2, frozen(parts.text_encoder_2, device, dtype)),
         )
-        # The picture's size as asked for, where its crop begins, and its size in the end.
+        # Original size, crop's corner, target size.
         self._sizes = (self.side, self.side, 0, 0, self.side, self.side)
 
     @torch.no_grad()
@@ -88,8 +88,8 @@ class SDXLBackbone(StableDiffusionBackbone):
 
 @dataclass(frozen=True)
 class SDXL(StableDiffusion):
-    """`empty_as_zeros`: the empty prompt is a condition of zeros, as the model was trained;
-    otherwise what the text encoders make of it."""
+    """`empty_as_zeros`: encode the empty prompt as zeros, as in the model's training, instead of
+    with the text encoders."""
 
     empty_as_zeros: bool = True
 

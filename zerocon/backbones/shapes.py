@@ -24,7 +24,7 @@ FLOW = PACKAGED / "flow"
 
 @dataclass(frozen=True)
 class Shapes:
-    """The package's own U-Net, or one retrained (`path`: its folder)."""
+    """The package's U-Net, or a retrained one in the folder `path`."""
 
     flow: ClassVar[bool] = False
     world: ClassVar[World] = "shapes"

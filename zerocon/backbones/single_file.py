@@ -1,8 +1,8 @@
-"""A whole model in one file, with the tensor names of the original Stable Diffusion checkpoints.
+"""Models in a single file with the tensor names of the original Stable Diffusion checkpoints.
 
-diffusers' converters give the tensors its own names. They leave out what they do not know and
-say nothing about what is not there, so both are checked here: every tensor of the models must
-be in the file, and every tensor of the file must be used, or be listed as harmless.
+diffusers' converters rename the tensors, but silently ignore unknown and missing ones. Both are
+checked here: every tensor of the models must be in the file, and every tensor of the file must be
+used or be listed as harmless.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from zerocon.core.weights import check, load_beside, load_strictly, read_tensors
 State = Mapping[str, Tensor]
 Convert = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 
-# What a file that is damaged, or of another kind of model, makes the converters raise.
+# Errors that converters raise for damaged files or other kinds of models.
 SINGLE_FILE_ERRORS = (OSError, ValueError, KeyError, IndexError, RuntimeError, AttributeError)
 
-# Tensors that training left in published files, and that no picture depends on.
+# Tensors from training in published files that do not affect results.
 UNUSED = (
-    "model_ema.*",  # a second copy of the U-Net, averaged over training
-    "first_stage_model.loss.*",  # the discriminator of the autoencoder's training
+    "model_ema.*",  # the U-Net's weights, averaged over training
+    "first_stage_model.loss.*",  # discriminator from the autoencoder's training
     "betas",
     "alphas_cumprod*",
     "sqrt_*",
@@ -43,7 +43,7 @@ UNUSED = (
     "logvar",
     "lvlb_weights",
     "denoiser.sigmas",
-    "cond_stage_model.model.transformer.resblocks.23.*",  # Stable Diffusion 2 stops before it
+    "cond_stage_model.model.transformer.resblocks.23.*",  # not used by Stable Diffusion 2
     "cond_stage_model.model.text_projection",
     "*.logit_scale",
     "*.attn_mask",
@@ -51,7 +51,7 @@ UNUSED = (
 
 
 def read_single_file(file: Path, classes: Mapping[str, Any], config: str | None) -> dict[str, Any]:
-    """Each part by its name; `config`: where its configs are, by default the hub's."""
+    """All parts by name; `config`: folder of their configs, by default the hub's."""
     state = read_tensors(file, "the model")
     place: str = config or fetch_diffusers_config(state)["pretrained_model_name_or_path"]
     parts: dict[str, Any] = {}
@@ -67,7 +67,7 @@ def read_single_file(file: Path, classes: Mapping[str, Any], config: str | None)
 
 
 def _new_part(cls: Any, place: str, name: str) -> tuple[nn.Module, Convert]:
-    """A model without its weights, and what gives the file's tensors its names."""
+    """A model without weights, and the converter of the file's tensor names."""
     if not issubclass(cls, ModelMixin):
         text = cls(cls.config_class.from_pretrained(place, subfolder=name))
         return text.eval(), partial(_text_state, text)
@@ -78,7 +78,7 @@ def _new_part(cls: Any, place: str, name: str) -> tuple[nn.Module, Convert]:
 
 
 def _fill(model: nn.Module, convert: Convert, state: State, what: str, file: Path) -> set[str]:
-    """Load the model's tensors; the names of those of the file that it uses."""
+    """Load the model's tensors; return the names of the used tensors of the file."""
     wanted = model.state_dict().keys()
     original = _original_names(convert, state)
     converted = {k: v for k, v in convert(dict(state)).items() if k in wanted}
@@ -87,14 +87,14 @@ def _fill(model: nn.Module, convert: Convert, state: State, what: str, file: Pat
 
 
 def _original_names(convert: Convert, state: State) -> dict[str, str]:
-    """{converted name: the file's}: tensors that hold only their number go the same way."""
+    """{converted name: name in the file}, by converting tensors that contain their index."""
     names = list(state)
     marks = {n: torch.tensor(float(i)).expand(state[n].shape) for i, n in enumerate(names)}
     return {name: names[int(v[(0,) * v.ndim])] for name, v in convert(marks).items() if v.numel()}
 
 
 def _text_state(model: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A text encoder's tensors, from whichever layout the file has."""
+    """A text encoder's tensors, from any of the known layouts."""
     text = getattr(model, "text_model", model)
     width = text.embeddings.position_embedding.weight.shape[-1]
 
@@ -109,7 +109,7 @@ def _text_state(model: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
     elif has("open_clip_sdxl", of_this_width=True):
         converted = convert_open_clip_checkpoint(model, state, "conditioner.embedders.1.model.")
     else:
-        raise ValueError(f"it has no text encoder that is {width} wide")
-    if text is model:  # transformers took the wrapper away
+        raise ValueError(f"it has no text encoder of width {width}")
+    if text is model:  # this version of transformers has no wrapper
         return {name.removeprefix("text_model."): v for name, v in converted.items()}
     return converted

@@ -41,7 +41,7 @@ class StableDiffusionBackbone:
         side: int | None = None,
     ) -> None:
         self.name, self.device, self.dtype, self.fingerprint = name, device, dtype, fingerprint
-        # Some autoencoders overflow half precision, and say so.
+        # Some autoencoders overflow in half precision, and their config says so.
         careful = dtype == torch.float16 and bool(parts.vae.config.get("force_upcast"))
         self.vae = frozen(parts.vae, device, torch.float32 if careful else dtype)
         self.unet = frozen(parts.unet, device, dtype)
@@ -57,7 +57,7 @@ class StableDiffusionBackbone:
         self.side = side or int(self.unet.config["sample_size"]) * per_latent
         self.latent_side = self.side // per_latent
         self.taps = install(self.unet, (self.latent_side, self.latent_side))
-        # The U-Net halves the latent between its levels, so each half must be whole.
+        # The U-Net halves the latent's side between its levels, so it must be divisible.
         step = per_latent * 2 ** (len(self.unet.config["block_out_channels"]) - 1)
         if self.side % step:
             raise ConfigError(f"backbone.side is {self.side}; it must be a multiple of {step}")
@@ -76,7 +76,7 @@ class StableDiffusionBackbone:
 
     @property
     def _spacing(self) -> Spacing:
-        """Only the config of a consistency model's scheduler has the times it was distilled at."""
+        """The spacing of timesteps; only consistency models' configs list distilled timesteps."""
         if "original_inference_steps" in self._config:
             return "consistency"
         return self._config["timestep_spacing"]

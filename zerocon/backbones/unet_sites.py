@@ -1,9 +1,8 @@
-"""The one place that knows diffusers' attention: what a U-Net's activations pass on their way.
+"""Taps in diffusers' U-Nets. Only this module depends on the internals of its attention.
 
-Every attention gets a processor, every residual block a hook, once, when the backbone is made.
-They stay and only look into the backbone's slot (`taps.Taps`), so that nothing has to be put
-in or taken out around a tap, compiled or not. Attention stays fused unless somebody wants its
-probabilities.
+Every attention gets a processor and every residual block a hook, once, when the backbone is made.
+They consult the backbone's `taps.Taps`, so that nothing is installed or removed around a tap,
+compiled or not. Attention stays fused unless its probabilities are needed.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from zerocon.core.taps import Kind, Site, Taps
 
 
 def install(unet: Any, grid: tuple[int, int]) -> Taps:
-    """Let the taps see the U-Net's activations. `grid`: height and width of the latents."""
+    """Install taps in the U-Net. `grid`: height and width of the latents."""
     found = list(_find_sites(unet, grid))
     taps = Taps(tuple(site for site, _ in found))
     for site, module in found:
@@ -32,7 +31,7 @@ def install(unet: Any, grid: tuple[int, int]) -> Taps:
 
 
 def _find_sites(unet: Any, grid: tuple[int, int]) -> Iterator[tuple[Site, Any]]:
-    """Every residual block and attention, in the order they run."""
+    """Yield all residual blocks and attentions in execution order."""
     numbers: dict[Kind, int] = {"res": 0, "self": 0, "cross": 0}
 
     def site(place: str, kind: Kind, scale: int) -> Site:
@@ -52,7 +51,7 @@ def _find_sites(unet: Any, grid: tuple[int, int]) -> Iterator[tuple[Site, Any]]:
 
 
 def _blocks(unet: Any) -> Iterator[tuple[str, int, Any]]:
-    """(side.level.layer, scale, residual block or transformer), in the order they run."""
+    """(side.level.layer, scale, residual block or transformer), in execution order."""
     levels = len(unet.down_blocks)
     for level, block in enumerate(unet.down_blocks):
         yield from _layers(f"down.{level}", 2**level, block)
@@ -83,7 +82,7 @@ def _features_hook(site: Site, taps: Taps) -> Any:
 
 
 class Processor:
-    """What `diffusers.models.attention_processor.AttnProcessor2_0` does, with taps."""
+    """`diffusers.models.attention_processor.AttnProcessor2_0` with taps."""
 
     def __init__(self, site: Site, taps: Taps) -> None:
         self.site, self.taps = site, taps
@@ -120,7 +119,7 @@ def _heads(attn: Any, projected: Tensor) -> Tensor:
 
 
 def _probabilities(attn: Any, queries: Tensor, keys: Tensor) -> Tensor:
-    """[row, head, position, token], at least in single precision: losses are summed over them."""
+    """[row, head, position, token], at least in single precision, as losses sum over them."""
     if attn.upcast_attention:
         queries, keys = queries.float(), keys.float()
     scores = queries @ keys.transpose(-1, -2) * attn.scale

@@ -12,6 +12,8 @@ from zerocon.core.quiet import quiet_models
 if TYPE_CHECKING:
     from PIL import Image
 
+SHOWN = 320  # pixels: pictures less high than that are enlarged side by side
+
 
 def add(commands: Any) -> None:
     edit = commands.add_parser("edit", help="edit one picture")
@@ -65,10 +67,12 @@ def _edit(options: argparse.Namespace) -> None:
 
 
 def side_by_side(source: Image.Image, edited: Image.Image) -> Image.Image:
+    """Small pictures are enlarged by a whole factor, so that each pixel stays one colour."""
     from PIL import Image
 
     gap = max(2, source.width // 32)
     paper = Image.new("RGB", (2 * source.width + gap, source.height), "white")
     paper.paste(source, (0, 0))
     paper.paste(edited, (source.width + gap, 0))
-    return paper
+    times = max(1, SHOWN // source.height)
+    return paper.resize((times * paper.width, times * paper.height), Image.Resampling.NEAREST)

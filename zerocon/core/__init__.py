@@ -1,1 +1,1 @@
-"""What methods are made of. Imports nothing else of the package."""
+"""The building blocks of methods. Imports nothing else of the package."""

@@ -1,4 +1,4 @@
-"""The data that flows: one edit request, and a batch of them."""
+"""Cases (edit requests) and the interface of datasets."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ if TYPE_CHECKING:
 
     from zerocon.core.hashing import FileHasher
 
-World = Literal["shapes", "photographs"]  # what a dataset's pictures are of, and judges know
+World = Literal[
+    "shapes", "photographs"
+]  # kinds of pictures in datasets, and in judges' training data
 
 
 class CaseError(Exception):
-    """One case can't be used. It becomes a failed record; the run goes on.
+    """A case can't be used. It becomes a failed record, and the run continues.
 
     The message says what is wrong, where, and what would be right.
     """
@@ -30,35 +32,35 @@ class DatasetError(Exception):
 
 
 class DatasetMissingError(DatasetError):
-    """The dataset's files are not where they should be, or can't be read.
+    """The dataset's files are missing or can't be read.
 
-    So nothing can be said about their content; a finished run's results are none the worse.
+    This says nothing about their content, so a finished run's results stay valid.
     """
 
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One edit request, ready to use: pictures are square, RGB, 0..1, all of one side."""
+    """One edit request. Its pictures are square, RGB, 0..1, and of equal size."""
 
     id: str
     image: Tensor  # [3, side, side]
     source_prompt: str
     target_prompt: str
     instruction: str = ""
-    edit_type: str = ""  # the dataset's own id; PIE-Bench: "0" .. "9"
-    edit_name: str = ""  # the same in words: "change object"
+    edit_type: str = ""  # the dataset's id; PIE-Bench: "0" .. "9"
+    edit_name: str = ""  # its name, such as "change object"
     blend_words: tuple[str, str] | None = None  # (in the source prompt, in the target prompt)
     mask: Tensor | None = None  # [1, side, side], 1 = region to edit, 0 = background
     ground_truth: Tensor | None = None  # [3, side, side]
-    source_scene: dict[str, Any] | None = None  # the shapes world only: Scene.to_json()
+    source_scene: dict[str, Any] | None = None  # only in the shapes world: Scene.to_json()
     target_scene: dict[str, Any] | None = None
-    # Does a picture, uint8 [64, 64, 3], show the edit? None where the dataset can't tell.
+    # Whether a picture, uint8 [64, 64, 3], shows the edit; None if the dataset can't decide.
     edit_done: Callable[[NDArray[np.uint8]], bool] | None = None
-    notes: tuple[str, ...] = field(default=())  # how the file differed from what was expected
+    notes: tuple[str, ...] = field(default=())  # deviations of the files from the expected format
 
 
 class Dataset(Protocol):
-    """Cases by id, in a fixed order. `load` raises CaseError for a case that is broken."""
+    """Cases by id, in a fixed order. `load` raises CaseError for a broken case."""
 
     name: str
     world: World
@@ -70,16 +72,16 @@ class Dataset(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """The start of `identity`, to be shown and stored."""
+        """The start of `identity`, for display and storage."""
         ...
 
     def identity(self, hasher: FileHasher) -> str:
-        """A digest of the chosen cases: their texts and the content of every file they use.
+        """A digest of the chosen cases: their texts and the contents of their files.
 
-        DatasetMissingError when the dataset's folder is not there any more.
+        Raises DatasetMissingError if the dataset's folder is gone.
         """
         ...
 
     def case_digest(self, case_id: str, hasher: FileHasher) -> str:
-        """The same of one case. A file that is missing is part of it, not an error."""
+        """As `identity`, of one case. A missing file is part of the digest, not an error."""
         ...

@@ -1,4 +1,4 @@
-"""Checks of settings, in words that name the field, the value and what is allowed."""
+"""Checks of settings; messages name the field, the value and what is allowed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _BRIEF.maxlevel, _BRIEF.maxstring, _BRIEF.maxother = 3, 120, 120
 
 
 class ConfigError(ValueError):
-    """A setting is wrong. The run ends before it begins."""
+    """A setting is invalid. The run does not start."""
 
 
 def in_range(name: str, value: float, low: float = -math.inf, high: float = math.inf) -> None:
@@ -31,6 +31,6 @@ def one_of(name: str, value: str, allowed: Sequence[str]) -> None:
 
 
 def shown(value: object, most: int = 120) -> str:
-    """A value as a message shows it: as written, but never longer than a line or two."""
+    """A value as written, shortened for messages."""
     text = repr(value) if isinstance(value, str) else _BRIEF.repr(value)
     return text if len(text) <= most else f"{text[:most]}… ({len(text)} characters)"

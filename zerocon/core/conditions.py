@@ -1,4 +1,4 @@
-"""What a sampler is told of a batch: its text conditions, its words, its random numbers."""
+"""A sampler's inputs for a batch: text conditions, words, and random numbers."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Condition:
-    """What a network is told of its rows' texts. Whatever changes one, changes each part alike."""
+    """A network's text condition of its rows. Operations apply to all parts alike."""
 
     tokens: Tensor  # [row, token, width]
-    pooled: Tensor | None = None  # of the whole prompt, [row, width], for models that use one
-    guidance: Tensor | None = None  # the scale, [row], for models that are told it
+    pooled: Tensor | None = (
+        None  # embedding of the whole prompt, [row, width], for models that use one
+    )
+    guidance: Tensor | None = None  # guidance scale, [row], for models with it as an input
 
     @property
     def parts(self) -> dict[str, Tensor]:
@@ -24,7 +26,7 @@ class Condition:
         return {name: part for name, part in parts.items() if part is not None}
 
     def with_guidance(self, guidance: float) -> Condition:
-        """The same texts for a model that is told the guidance scale."""
+        """The same texts, with the guidance scale as a model's input."""
         rows = self.tokens.new_full((len(self),), guidance)
         return replace(self, guidance=rows)
 
@@ -38,18 +40,18 @@ class Condition:
         return Condition(**{name: change(part) for name, part in self.parts.items()})
 
     def with_(self, other: Condition, change: Callable[[Tensor, Tensor], Tensor]) -> Condition:
-        """Both conditions' parts, combined part by part."""
+        """Combine two conditions part by part."""
         theirs = other.parts
         return Condition(**{name: change(p, theirs[name]) for name, p in self.parts.items()})
 
     @classmethod
     def cat(cls, conditions: Sequence[Condition]) -> Condition:
-        """The rows of all, one after the other."""
+        """Concatenate rows."""
         return cls._joined(conditions, torch.cat)
 
     @classmethod
     def stack(cls, conditions: Sequence[Condition]) -> Condition:
-        """One axis more, in front."""
+        """Stack along a new first axis."""
         return cls._joined(conditions, torch.stack)
 
     @classmethod
@@ -62,24 +64,24 @@ class Condition:
 
 @dataclass(frozen=True)
 class Words:
-    """A case's prompts as the text encoder reads them: token numbers without padding."""
+    """A case's prompts as token ids without padding."""
 
     source: tuple[int, ...]
     target: tuple[int, ...]
-    # Where the words stand that a case says its edit is about (PIE-Bench's `blended_word`).
+    # Token positions of the case's blend words (PIE-Bench's `blended_word`).
     source_blend: tuple[int, ...] = ()
     target_blend: tuple[int, ...] = ()
-    # The prompts' words, between spaces, each as its tokens.
+    # Each prompt split at spaces, each word as its tokens.
     source_split: tuple[tuple[int, ...], ...] = ()
     target_split: tuple[tuple[int, ...], ...] = ()
-    # A condition's first tokens are these; behind them there may be another encoder's.
+    # These are a condition's first tokens; another encoder's may follow.
     length: int = 77
     start: int = 1  # how many tokens stand before a prompt's first word: CLIP has one, T5 none
 
 
 @dataclass(frozen=True, eq=False)
 class Conditions:
-    """The text conditions of a batch, and the words they were made from."""
+    """The text conditions of a batch, and the words they encode."""
 
     source: Condition
     target: Condition
@@ -89,18 +91,18 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Draws:
-    """Random numbers that belong to a case, not to its place in a batch."""
+    """Random numbers per case, independent of its position in a batch."""
 
     seed: int
     case_ids: Sequence[str]
 
     def normal_like(self, z: Tensor, purpose: str) -> Tensor:
-        """Standard normal noise of the shape of `z`, independent for each case."""
+        """Standard normal noise in the shape of `z`, drawn separately for each case."""
         rows = [torch.randn(z.shape[1:], generator=g) for g in self.generators(purpose)]
         return torch.stack(rows).to(z.device, z.dtype)
 
     def permutations(self, length: int, count: int, purpose: str) -> Tensor:
-        """`count` different numbers below `length` for each case, [case, count]."""
+        """`count` distinct numbers below `length` for each case, [case, count]."""
         rows = [torch.randperm(length, generator=g)[:count] for g in self.generators(purpose)]
         return torch.stack(rows)
 

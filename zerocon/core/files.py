@@ -1,4 +1,4 @@
-"""Open files that other people made: regular files only, and never a wait."""
+"""Open untrusted files: regular files only, without blocking."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ KINDS = (
 
 
 def open_regular(path: Path) -> BufferedReader:
-    """Open a regular file for reading. Anything else (a pipe, a device, a folder) is an OSError.
+    """Open a regular file for reading; OSError for anything else (a pipe, a device, a folder).
 
-    A plain `open` of a named pipe waits until somebody writes to it, perhaps forever.
+    A plain `open` of a named pipe blocks until something writes to it.
     """
     file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115 - Path.open has no opener
     kind = kind_of(os.fstat(file.fileno()).st_mode)
@@ -31,7 +31,7 @@ def open_regular(path: Path) -> BufferedReader:
 
 
 def kind_of(mode: int) -> str:
-    """What a path leads to, in words; "" for a regular file."""
+    """The kind of file in words; "" for a regular file."""
     return next((words for matches, words in KINDS if matches(mode)), "")
 
 

@@ -1,4 +1,4 @@
-"""Digests of files, and a store that remembers them so that an unchanged file is read once."""
+"""Digests of files, and a store of digests, so that unchanged files are read once."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from typing import Any, cast
 
 from zerocon.core.files import open_regular
 
-FileHasher = Callable[[Path], str]  # the digest of a file's content; OSError if it can't be read
+FileHasher = Callable[[Path], str]  # file -> digest of its content; OSError if it can't be read
 
-SETTLED = 2 * 10**9  # nanoseconds: a file changed more recently may change again unnoticed
-MOST_BYTES = 8 * 2**20  # of a store: about 30,000 files
+SETTLED = 2 * 10**9  # nanoseconds; a more recently changed file could change again unnoticed
+MOST_BYTES = 8 * 2**20  # of a store, for about 30,000 files
 
 State = tuple[int, int, int, int, int]
 
@@ -31,27 +31,27 @@ def file_digest(path: Path) -> str:
 
 
 def digest_of(content: Any) -> str:
-    """The SHA-256 of plain values (JSON; what JSON has no form for counts as its text)."""
+    """The SHA-256 of plain values as JSON; values without a JSON form as their text."""
     text = json.dumps(content, sort_keys=True, default=str)
     return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
 
 
 class RememberedDigests:
-    """`file_digest`, with a store of what was hashed before. A `FileHasher`.
+    """A `FileHasher`: `file_digest` with a store of known digests.
 
-    A remembered digest counts while the file's size, times (of content and of metadata, in
-    nanoseconds), inode and device are the same. A file that changed in the last two seconds is
-    hashed each time and not remembered: it could change again within one tick of its clock.
+    A stored digest is valid while the file's size, times (of content and metadata, in
+    nanoseconds), inode and device are the same. Files changed in the last two seconds are hashed
+    each time and not stored, as they could change again within one tick of the clock.
 
-    The store is a text file with one line a digest, each with a checksum. Several processes may
-    use it at once, and any may be killed: a line that is not whole is ignored, and so is a store
-    that is damaged or can't be read or written. Past `most_bytes` its older half is dropped.
+    The store is a text file with one line per digest, each with a checksum. Several processes may
+    use it at once, and any may be killed: incomplete lines and stores that are damaged or can't be
+    read or written are ignored. Beyond `most_bytes`, the older half is dropped.
     """
 
     def __init__(self, store: Path, most_bytes: int = MOST_BYTES) -> None:
         self.store, self.most_bytes = store, most_bytes
         self._known: dict[str, tuple[State, str]] = {}
-        self._bytes = -1  # of the store; -1: it was not read yet
+        self._bytes = -1  # of the store; -1: not read yet
         self._lock = Lock()
 
     def __call__(self, path: Path) -> str:
@@ -75,7 +75,9 @@ class RememberedDigests:
             data = _last_bytes(self.store, self.most_bytes)
             self._bytes = len(data)
             for name, state, digest in _entries(data):
-                self._known.pop(name, None)  # the newest last: the oldest are dropped first
+                self._known.pop(
+                    name, None
+                )  # moves the name to the end; the oldest are dropped first
                 self._known[name] = (state, digest)
 
     def _remember(self, name: str, state: State, digest: str) -> None:
@@ -91,7 +93,7 @@ class RememberedDigests:
                     _append(self.store, line)
 
     def _shorten(self) -> None:
-        """Write the newer half as a new store in the place of the old one."""
+        """Replace the store by its newer half."""
         newest = list(self._known.items())[len(self._known) // 2 :]
         self._known = dict(newest)
         data = b"".join(_line(name, *value) for name, value in newest)
@@ -100,7 +102,7 @@ class RememberedDigests:
 
 
 def _state(status: os.stat_result) -> State:
-    """What can't stay the same when a file's content changes."""
+    """Attributes of which one changes whenever the content does."""
     return (
         status.st_size,
         status.st_mtime_ns,
@@ -115,7 +117,7 @@ def _settled(status: os.stat_result, now: int) -> bool:
 
 
 def _line(name: str, state: State, digest: str) -> bytes:
-    """One entry. The line break before it ends what a killed process left without one."""
+    """One entry. The line break before it ends a line that a killed process left incomplete."""
     text = json.dumps([name, *state, digest]).encode()
     return b"\n%08x %b\n" % (zlib.crc32(text), text)
 
@@ -139,7 +141,7 @@ def _last_bytes(store: Path, most: int) -> bytes:
 
 
 def _append(store: Path, line: bytes) -> None:
-    """Add a line in a single write, so that those of several processes don't mix."""
+    """Add a line in a single write, so that lines of several processes do not mix."""
     store.parent.mkdir(parents=True, exist_ok=True)
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NONBLOCK", 0)
     descriptor = os.open(store, flags, 0o600)

@@ -1,4 +1,4 @@
-"""Ctrl-C while a command starts: nothing is at stake yet, so it ends at once."""
+"""Let Ctrl-C end a command at once while it is still starting."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ INTERRUPTED = 130  # 128 and the signal's number, as shells report it
 
 
 def end_at_once() -> None:
-    """From now on Ctrl-C ends the process, even within imports that would swallow the error."""
+    """Let Ctrl-C end the process, even within imports that would catch KeyboardInterrupt."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, _end)
 
 
 def raise_again() -> None:
-    """From now on Ctrl-C raises KeyboardInterrupt, as usual: there is something to finish."""
+    """Let Ctrl-C raise KeyboardInterrupt again, so that work can be finished."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

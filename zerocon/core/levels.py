@@ -1,13 +1,13 @@
-"""Noise levels, and what a network says of a latent at one of them.
+"""Noise levels, and a network's prediction at a level.
 
 Every model mixes the clean latent and noise, `z = signal · clean + noise · ε`. Diffusion models
-keep `signal² + noise² = 1`, flow models `signal + noise = 1`. A backbone answers with both parts
-of the mixture, so one step leads from any level to any other, `z' = signal' · clean + noise' · ε`:
-DDIM's step for a diffusion model, Euler's for a flow model.
+keep `signal² + noise² = 1`, flow models `signal + noise = 1`. A backbone predicts both parts of
+the mixture, so that the step `z' = signal' · clean + noise' · ε` leads from any level to any
+other. It is DDIM's step for a diffusion model and Euler's for a flow model.
 
-All models share one coordinate: with `t = noise / (signal + noise)` and `z / (signal + noise)` a
-diffusion model's latent is a flow model's, `(1 - t) · clean + t · ε`. There a step along the
-velocity `ε - clean` is a straight line. Solvers and flow editors work in it, on both kinds.
+All models share one coordinate: with `t = noise / (signal + noise)`, `z / (signal + noise)` of a
+diffusion model equals a flow model's latent, `(1 - t) · clean + t · ε`. In it, steps along the
+velocity `ε - clean` are straight lines. Solvers and flow editors use it for both kinds of models.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from zerocon.core.timesteps import Spacing, timesteps
 
 @dataclass(frozen=True)
 class Level:
-    """How a latent is mixed at one time."""
+    """The mixture of signal and noise at one time."""
 
-    time: float  # what the network is told
+    time: float  # the network's time input
     signal: float  # √ā of a diffusion model, 1 - t of a flow model
     noise: float  # √(1 - ā), or t
     flow: bool = False
 
     @property
     def scale(self) -> float:
-        """What a latent is divided by to be in the common coordinate; 1 for a flow model."""
+        """Divisor that takes a latent to the common coordinate; 1 for a flow model."""
         return self.signal + self.noise
 
     @property
     def t(self) -> float:
-        """The flow time: 0 is clean, 1 noise."""
+        """The flow time, from 0 (clean) to 1 (noise)."""
         return self.noise / self.scale
 
     def mix(self, clean: Tensor, noise: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Path:
-    """The levels that a sampler visits, noisiest first; the last is where its last step lands."""
+    """The levels that a sampler visits, noisiest first, including the end of the last step."""
 
     levels: tuple[Level, ...]
 
@@ -67,7 +67,7 @@ class Path:
 
     @property
     def upwards(self) -> Path:
-        """The same levels, cleanest first, as an inversion visits them."""
+        """The levels in the order of an inversion, cleanest first."""
         return Path(self.levels[::-1])
 
 
@@ -80,9 +80,9 @@ def vp_path(
     distilled: int = 50,
     final_alpha: float | None = None,
 ) -> Path:
-    """A diffusion model's levels at `timesteps`, by default those of Stable Diffusion's DDIM.
+    """A diffusion model's levels at `timesteps`, by default those of DDIM in Stable Diffusion.
 
-    The last level is that of `final_alpha`; Stable Diffusion's is the ā of time 0, not 1.
+    The last level has ā = `final_alpha`; in Stable Diffusion this is the ā of time 0, not 1.
     """
     trained = len(alphas_cumprod)
     times = timesteps(trained, steps, spacing, offset=offset, distilled=distilled)
@@ -92,14 +92,14 @@ def vp_path(
 
 
 def vp_level(time: float, alpha: float) -> Level:
-    """Of a diffusion model at a cumulative ā."""
+    """A diffusion model's level at ā = `alpha`."""
     return Level(time, alpha**0.5, (1 - alpha) ** 0.5)
 
 
 def vp_level_at(alphas_cumprod: Tensor, t: float) -> Level:
-    """Of a diffusion model at a flow time, at most that of its noisiest level.
+    """A diffusion model's level at a flow time, at most that of its noisiest level.
 
-    The network is told a time between two that it was trained at.
+    The time is interpolated between two training times.
     """
     alphas = alphas_cumprod.double().numpy()
     signals, noises = np.sqrt(alphas), np.sqrt(1 - alphas)
@@ -127,46 +127,46 @@ def flow_level(t: float, trained: int = 1000) -> Level:
 
 @dataclass(frozen=True, eq=False)
 class Guess:
-    """The two parts of a noisy latent, as a network sees them. Guesses add and scale."""
+    """A network's estimate of the clean latent and the noise. Guesses add and scale."""
 
     clean: Tensor
     noise: Tensor
 
     @classmethod
     def from_noise(cls, z: Tensor, noise: Tensor, level: Level) -> Self:
-        """Of a diffusion model that predicts ε: `clean = (z - √(1-ā) ε) / √ā`."""
+        """From a diffusion model's prediction of ε: `clean = (z - √(1-ā) ε) / √ā`."""
         return cls((z - level.noise * noise) / level.signal, noise)
 
     @classmethod
     def from_v(cls, z: Tensor, v: Tensor, level: Level) -> Self:
-        """Of a diffusion model that predicts `v = √ā ε - √(1-ā) clean`."""
+        """From a diffusion model's prediction of `v = √ā ε - √(1-ā) clean`."""
         return cls(level.signal * z - level.noise * v, level.signal * v + level.noise * z)
 
     @classmethod
     def from_velocity(cls, z: Tensor, velocity: Tensor, level: Level) -> Self:
-        """Of a flow model that predicts `velocity = ε - clean`; divides by nothing."""
+        """From a flow model's prediction of `velocity = ε - clean`, without a division."""
         return cls(z - level.noise * velocity, z + level.signal * velocity)
 
     @classmethod
     def along(cls, z: Tensor, velocity: Tensor, level: Level) -> Self:
-        """Of any model whose latent `z` moves with `velocity` in the common coordinate."""
+        """From the velocity of the latent `z` in the common coordinate."""
         z = z / level.scale
         return cls(z - level.t * velocity, z + (1 - level.t) * velocity)
 
     @property
     def velocity(self) -> Tensor:
-        """In the common coordinate, whatever the model predicts."""
+        """The velocity in the common coordinate, for any kind of prediction."""
         return self.noise - self.clean
 
     def at(self, level: Level) -> Tensor:
-        """The latent that the same two parts make at another level."""
+        """Mix the same two parts at another level."""
         return level.mix(self.clean, self.noise)
 
     def seen_from(self, z: Tensor, level: Level) -> Guess:
-        """The same prediction, taken for that of the latent `z` at `level`.
+        """The same network output, taken as the prediction for the latent `z` at `level`.
 
-        A diffusion model's prediction is its ε, a flow model's its velocity. Inversion needs
-        this (the network is asked about the next level), and so does a latent that has moved.
+        A diffusion model's output is ε, a flow model's the velocity. This is for inversion, which
+        evaluates the network at the next level, and for latents changed after the evaluation.
         """
         if level.flow:
             return Guess.from_velocity(z, self.velocity, level)
@@ -188,7 +188,7 @@ class Guess:
 
 
 def moved(z: Tensor, velocity: Tensor, here: Level, there: Level) -> Tensor:
-    """The latent `z` at `here`, moved to `there` along a velocity of the common coordinate."""
+    """Move the latent `z` from `here` to `there` along a velocity in the common coordinate."""
     return there.scale * (z / here.scale + (there.t - here.t) * velocity)
 
 
@@ -203,11 +203,11 @@ def noise_scale(here: Level, there: Level) -> float:
 
 
 def noisy_mean(guess: Guess, here: Level, there: Level) -> Tensor:
-    """Where the η = 1 step lands before its noise is added."""
+    """The result of the η = 1 step before its noise is added."""
     left = max(0.0, there.noise**2 - noise_scale(here, there) ** 2)
     return there.signal * guess.clean + left**0.5 * guess.noise
 
 
 def at_least_single(x: Tensor) -> Tensor:
-    """Half precision as single; what is finer stays."""
+    """Convert half precision to single, and leave other precisions."""
     return x if x.dtype == torch.float64 else x.float()

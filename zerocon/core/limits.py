@@ -1,5 +1,5 @@
-"""Sizes that settings and what they bound have in common."""
+"""Limits shared by settings and the code that they bound."""
 
 GIB = 2**30
-DEFAULT = 10.0  # GiB that the cache may take
-AUTO = 32  # cases in a chunk when the batch size is found automatically
+DEFAULT = 10.0  # largest cache, GiB
+AUTO = 32  # cases per chunk if the batch size is determined automatically

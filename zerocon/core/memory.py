@@ -1,6 +1,6 @@
-"""What was computed before: the interface through which costly values are kept and found again.
+"""The interface for caching values that are expensive to compute.
 
-Directions and inversions are given a `Memory` and need not know where it keeps things.
+Directions and inversions get a `Memory`, independent of where it stores values.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Entry:
-    """One value: its tensors, and everything else as plain JSON."""
+    """A cached value: its tensors, and everything else as plain JSON."""
 
     tensors: Mapping[str, Tensor] = field(default_factory=dict["str", "Tensor"])
     values: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -27,16 +27,16 @@ class Entry:
 
 class Memory(Protocol):
     def kept(self, kind: str, content: Any, compute: Callable[[], Entry], count: int = 1) -> Entry:
-        """The entry of this kind that `content` determines: found, or computed and kept.
+        """Return the entry of this kind for `content`: find it, or compute and store it.
 
-        `content` is plain JSON and holds everything that the value depends on. `count`: how many
-        cases the entry is about.
+        `content` is plain JSON with everything that the value depends on. `count`: the number of
+        cases in the entry.
         """
         ...
 
 
 class NoMemory:
-    """Computes every time."""
+    """Stores nothing: computes each time."""
 
     def kept(self, kind: str, content: Any, compute: Callable[[], Entry], count: int = 1) -> Entry:
         return compute()
@@ -52,6 +52,6 @@ def cache_folder() -> Path:
 
 
 def key_of(kind: str, content: Any) -> str:
-    """The name of an entry: a digest of its kind and of everything that determines its value."""
+    """An entry's name: the digest of its kind and content."""
     text = json.dumps([kind, content], sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:40]

@@ -1,4 +1,4 @@
-"""Functions known by name, so that a room can use another's without importing it."""
+"""Functions referred to by name, so that a package can use another's without importing it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from typing import Any
 
 
 def named(place: str) -> Callable[..., Any]:
-    """The function at `module:name`; the module is imported now."""
+    """Import and return the function at `module:name`."""
     module, _, name = place.partition(":")
     return getattr(import_module(module), name)

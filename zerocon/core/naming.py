@@ -1,4 +1,4 @@
-"""A run's name: which settings its numbers depend on, and the digest of their values."""
+"""A run's name: the digest of the settings that its numbers depend on."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import json
 from collections.abc import Mapping
 from typing import Any, cast
 
-# Settings that change where or how fast a run is done, but none of its numbers.
+# Settings that do not affect a run's numbers, only where or how fast it is done.
 NOT_IN_NAME = ("runner", "tracker", "backbone.device", "dataset.root", "hydra")
-# The one setting below them that promises other bits. Unless it is on, no name mentions it.
+# The only setting among them that affects bits. It is part of the name only if it is on.
 DETERMINISTIC = "runner.deterministic"
-# Settings that can be given by a shorter name; what they fill is what a run stores.
+# Settings with a short form -> the settings that a run stores.
 SHORT_NAMES = {
     "loss.xa_weight": "loss.xa.weight",
     "loss.cut_weight": "loss.cut.weight",
     "loss.n_patches": "loss.cut.n_patches",
 }
-_ONE_NUMBER = 2.0**53  # a whole float up to here stands for one whole number
+_ONE_NUMBER = 2.0**53  # up to here, floats represent every whole number exactly
 
 
 def is_in_name(setting: str) -> bool:
@@ -28,7 +28,7 @@ def is_in_name(setting: str) -> bool:
 
 
 def content_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config without the settings that change no number."""
+    """The config without settings that do not affect numbers."""
     content = {key: value for key, value in config.items() if key not in NOT_IN_NAME}
     for dotted in NOT_IN_NAME:
         group, _, field = dotted.partition(".")
@@ -41,20 +41,20 @@ def content_of(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def digest(content: Mapping[str, Any]) -> str:
-    """A short name for settings. Neither the order of the keys nor `4` or `4.0` matter."""
+    """A short digest of settings, independent of the keys' order, and equal for `4` and `4.0`."""
     text = json.dumps(_named(canonical(content)), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 def digest_of_settings(config: Mapping[str, Any]) -> str:
-    """What a run's directory is named by, after the name that the user gave."""
+    """The digest in a run directory's name, after the user's name for it."""
     return digest({key: value for key, value in content_of(config).items() if key != "name"})
 
 
 def class_name(target: str) -> str:
-    """A class without the place of its file, which may change: `zerocon.DDIM`.
+    """A class's name without its file, which may change: `zerocon.DDIM`.
 
-    A class outside the package is known by its whole path.
+    Classes outside the package keep their full path.
     """
     if not target.startswith("zerocon."):
         return target
@@ -62,7 +62,7 @@ def class_name(target: str) -> str:
 
 
 def canonical(value: Any) -> Any:
-    """Every whole number without a point, inside lists and mappings too."""
+    """Write whole floats as integers, also in lists and mappings."""
     if isinstance(value, float):
         return int(value) if value.is_integer() and abs(value) <= _ONE_NUMBER else value
     if isinstance(value, Mapping):
@@ -73,7 +73,7 @@ def canonical(value: Any) -> Any:
 
 
 def _named(value: Any) -> Any:
-    """Every class by its name alone."""
+    """Replace every class path by the class's name."""
     if isinstance(value, Mapping):
         return {
             key: class_name(str(inner)) if key == "_target_" else _named(inner)

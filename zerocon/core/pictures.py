@@ -1,4 +1,4 @@
-"""Between tensors and picture files."""
+"""Conversion between tensors and pictures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from zerocon.core.cases import Case
 
 
 def to_uint8(images: Tensor) -> NDArray[np.uint8]:
-    """0..1, [n, 3, side, side] to bytes, [n, side, side, 3]."""
+    """Convert 0..1, [n, 3, side, side], to bytes, [n, side, side, 3]."""
     return images.float().mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
@@ -21,7 +21,7 @@ def from_uint8(pixels: NDArray[np.uint8]) -> Tensor:
 
 
 def case_pictures(case: Case) -> dict[str, Image.Image]:
-    """What there is to see of a case before it is edited."""
+    """A case's pictures other than its edit: source, ground truth, mask."""
     found = {"source": case.image, "truth": case.ground_truth, "mask": case.mask}
     return {
         name: Image.fromarray(to_uint8(t[None].expand(1, 3, -1, -1))[0])

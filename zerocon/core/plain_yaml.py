@@ -1,4 +1,4 @@
-"""Plain data from YAML that may come from anybody."""
+"""Plain data from untrusted YAML."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 import yaml
 
 _QUICK: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_DEEP = 1000  # levels that libyaml, which recurses in C, surely manages
+_DEEP = 1000  # levels that libyaml, which recurses in C, handles safely
 _LONGEST = 4_000_000  # characters
 
 
 def loaded(text: str) -> Any:
-    """What the text holds; YAMLError if it can't be read.
+    """Parse the text; YAMLError if that fails.
 
-    libyaml is ten times as fast as the loader in Python, but deep nesting overflows its stack and
-    ends the process. So it gets only what can't be nested deeply.
+    libyaml is ten times as fast as the loader in Python, but deep nesting overflows its stack, so
+    it is used only for text that can't be nested deeply.
     """
     if len(text) > _LONGEST:
         raise yaml.YAMLError(f"it has {len(text)} characters, more than settings ever have")
@@ -26,6 +26,6 @@ def loaded(text: str) -> Any:
 
 
 def _depth_at_most(text: str) -> int:
-    """An upper bound: brackets, and what stands before the first word of a line."""
+    """An upper bound of the nesting, from brackets and lines' indentation."""
     prefixes = (len(line) - len(line.lstrip(" -?\t")) for line in text.splitlines())
     return text.count("[") + text.count("{") + max(prefixes, default=0)

@@ -1,4 +1,4 @@
-"""Prompts as tokens: where a word stands, and which tokens of two prompts belong together.
+"""Prompts as tokens: positions of words, and alignment of two prompts' tokens.
 
 Alignment is Prompt-to-Prompt's. Prompts are tuples of token numbers with start and end; every
 result covers all the tokens that a text encoder reads. Attention maps are

@@ -1,4 +1,4 @@
-"""Other libraries' chatter would bury what a command has to say."""
+"""Silence other libraries' messages, which would hide a command's output."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def quiet() -> None:
 
 
 def quiet_models() -> None:
-    """The same, for progress bars of weights that load at once; needs transformers imported."""
+    """Disable progress bars of loading weights; needs transformers imported."""
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()

@@ -1,6 +1,6 @@
-"""What is known about one edited case: the record, and how it is written as a line of JSON.
+"""Records of edited cases, written as lines of JSON.
 
-Measures that are not numbers have no JSON literal: nan is written null, infinity "inf".
+JSON has no literals for nan and infinity: they are written as null and "inf".
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Record:
 
 
 def _inconsistency(record: Record) -> str:
-    """Describe what does not fit together in the record; empty when all is well."""
+    """Describe an inconsistency in the record; empty if there is none."""
     rules = {
         f"schema is {record.schema}; this version reads {SCHEMA}": record.schema == SCHEMA,
         "the case id is empty": record.case != "",
@@ -116,9 +116,9 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 
 def _checked(content: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a record: each is there, of its type, and there are no others."""
+    """Check that a record has exactly the known fields, each of its type."""
     names = {item.name for item in fields(Record)}
-    # The schema first: a line of another version has other fields, and that is the reason to give.
+    # The schema first: another version's fields differ, and the message should give that reason.
     if content.get("schema", SCHEMA) != SCHEMA:
         raise RecordError(f"schema is {content['schema']!r}; this version reads {SCHEMA}")
     if content.keys() != names:

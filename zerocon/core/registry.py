@@ -1,9 +1,9 @@
-"""Which classes a config may name: as which kind of thing, and by which public name.
+"""The classes that a config may name, by kind and public name.
 
-The package of each room offers its classes by name without importing them (`offer`). A module of
-the user's own registers its classes with `register`; it is imported only when the user names it,
-with `--plugin MODULE` or as an entry point in the group `zerocon.plugins`. A config, wherever it
-comes from, can name nothing else, and nothing is imported before its name is found here.
+Each package offers its classes by name without importing them (`offer`). Users' modules register
+classes with `register`; they are imported only if the user names them, with `--plugin MODULE` or
+as an entry point in the group `zerocon.plugins`. A config can name no other classes, and nothing
+is imported before its name is found here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any, TypeVar, cast
 from zerocon.core.checks import ConfigError
 from zerocon.core.source_code import with_imports
 
-# The kinds of things, and the package that offers each. Named, not imported: core needs no room.
+# Kinds of classes and the packages that offer them; named, not imported, as core imports none.
 ROOMS: Mapping[str, str] = {
     "backbone": "zerocon.backbones",
     "dataset": "zerocon.datasets",
@@ -36,14 +36,14 @@ ROOMS: Mapping[str, str] = {
 }
 PACKAGE = "zerocon."
 GROUP = "zerocon.plugins"  # of entry points
-PLUGINS = "ZEROCON_PLUGINS"  # environment variable: what --plugin named, for worker processes
+PLUGINS = "ZEROCON_PLUGINS"  # environment variable with --plugin's modules, for worker processes
 
 Class = TypeVar("Class", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
 class _Offer:
-    """A class that is imported when somebody asks for it."""
+    """A class that is imported on first use."""
 
     module: str
     name: str
@@ -54,7 +54,7 @@ class _Offer:
 
 @dataclass(frozen=True)
 class _Known:
-    """A class that is there."""
+    """An imported class."""
 
     choice: Any
 
@@ -66,10 +66,10 @@ _choices: dict[str, dict[str, _Offer | _Known]] = {kind: {} for kind in ROOMS}
 
 
 def offer(package: str, **kinds: Mapping[str, str]) -> Callable[[str], Any]:
-    """Offer a package's classes: of each kind, class name -> module in the package.
+    """Offer a package's classes: for each kind, class name -> module in the package.
 
-    The result is the package's `__getattr__`, which imports a class when it is used. An
-    underscore in a kind's name stands for a space.
+    Returns the package's `__getattr__`, which imports classes on first use. Underscores in a
+    kind's name stand for spaces.
     """
     places: dict[str, _Offer] = {}
     for kind, names in kinds.items():
@@ -77,7 +77,7 @@ def offer(package: str, **kinds: Mapping[str, str]) -> Callable[[str], Any]:
         places |= offered
         _choices[kind.replace("_", " ")] |= {f"{package}.{n}": o for n, o in offered.items()}
 
-    def __getattr__(name: str) -> Any:  # noqa: N807 - the package's own
+    def __getattr__(name: str) -> Any:  # noqa: N807 - becomes the package's
         if name in places:
             return places[name].load()
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
@@ -86,9 +86,9 @@ def offer(package: str, **kinds: Mapping[str, str]) -> Callable[[str], Any]:
 
 
 def register(kind: str) -> Callable[[Class], Class]:
-    """A decorator: the class may be chosen as this kind of thing, by `module.Class`."""
+    """Decorator that registers the class as this kind, under `module.Class`."""
     if kind not in ROOMS:
-        raise ConfigError(f"register({kind!r}): there is no such kind; there are: {_kinds()}")
+        raise ConfigError(f"register({kind!r}): there is no such kind; the kinds are: {_kinds()}")
 
     def registered(choice: Class) -> Class:
         public = f"{choice.__module__}.{choice.__qualname__}"
@@ -101,7 +101,7 @@ def register(kind: str) -> Callable[[Class], Class]:
 
 
 def find(kind: str, name: str) -> Callable[..., Any]:
-    """The class of that kind and name; ConfigError if there is none, before any import."""
+    """Return the class of that kind and name; ConfigError, before any import, if there is none."""
     public = public_name(kind, name)
     found = _all(kind).get(public)
     if found is None:
@@ -113,12 +113,12 @@ def find(kind: str, name: str) -> Callable[..., Any]:
 
 
 def names(kind: str) -> list[str]:
-    """The public name of every class of that kind that is known so far."""
+    """The public names of all known classes of that kind."""
     return sorted(_all(kind))
 
 
 def public_name(kind: str, name: str) -> str:
-    """The name as it is now: a class of zerocon may have been named by its file before."""
+    """The current name: older configs name zerocon's classes by their file."""
     if not name.startswith(PACKAGE):
         return name
     public = f"{ROOMS[kind]}.{name.rpartition('.')[2]}"
@@ -126,7 +126,7 @@ def public_name(kind: str, name: str) -> str:
 
 
 def _all(kind: str) -> dict[str, _Offer | _Known]:
-    import_module(ROOMS[kind])  # which offers its own
+    import_module(ROOMS[kind])  # which offers its classes
     return _choices[kind]
 
 
@@ -135,7 +135,7 @@ def _not_found(kind: str, name: str) -> str:
     if others:
         return f"{name} is a {others[0]}, not a {kind}"
     return (
-        f"{name} is no {kind} that is known here: {', '.join(names(kind))}. A class of your own "
+        f"{name} is not a known {kind}; there are: {', '.join(names(kind))}. A class of your own "
         f'is known once its module says @zerocon.register("{kind}") and the command --plugin MODULE'
     )
 
@@ -145,7 +145,7 @@ def _kinds() -> str:
 
 
 def use_plugins(modules: Sequence[str]) -> None:
-    """Import these modules, here and in every process that this one starts."""
+    """Import these modules, in this process and in all processes it starts."""
     for module in modules:
         _load(module)
     if modules:
@@ -155,7 +155,7 @@ def use_plugins(modules: Sequence[str]) -> None:
 
 @cache
 def load_plugins() -> None:
-    """Import what the parent process's command line named, and all entry points."""
+    """Import the modules named on the parent process's command line, and all entry points."""
     for module in _named():
         _load(module)
     for point in entry_points(group=GROUP):
@@ -167,7 +167,7 @@ def _named() -> list[str]:
 
 
 def _load(module: str) -> ModuleType:
-    """By name, from the current folder too: that is where a user's own module usually is."""
+    """Import a module, also from the current folder, where users' modules usually are."""
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)
@@ -183,8 +183,8 @@ def _guarded(name: str, load: Callable[[], Any]) -> Any:
 
 
 def sources_of(config: Mapping[str, Any]) -> list[Path]:
-    """The source files of the user's own classes that a config names, and of the modules beside
-    them that these import. Classes of zerocon have none here.
+    """The source files of users' classes in a config, and of the modules beside them that these
+    import. zerocon's classes are not included.
     """
     named = {name for name in targets(config) if not name.startswith(PACKAGE)}
     if named:
@@ -198,7 +198,7 @@ def sources_of(config: Mapping[str, Any]) -> list[Path]:
 
 
 def targets(node: object) -> Iterator[str]:
-    """Every class that is named anywhere in a config."""
+    """Yield all class names in a config."""
     if isinstance(node, Mapping):
         for key, value in cast("Mapping[str, Any]", node).items():
             if key == "_target_":

@@ -1,7 +1,7 @@
-"""The sampling loop, written once: a solver walks a path, a method says what the network is asked.
+"""The sampling loop: a solver steps along a path, and a method defines the evaluations.
 
-What is sampled are branches with names, each one latent per case: the edit, and the source
-beside it where a method needs it.
+It samples named branches with one latent per case each: the edit and, if a method needs it, the
+source.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from zerocon.core.levels import Guess, Level
 
 Branches = dict[str, Tensor]  # name -> latents, [case, channel, y, x]
 Guesses = dict[str, Guess]
-Evaluate = Callable[[Branches, Level], Guesses]  # what a solver calls, at any latent and level
-StepEvaluate = Callable[[int, Branches, Level], Guesses]  # the same, told the step
+Evaluate = Callable[[Branches, Level], Guesses]  # called by solvers, at any latent and level
+StepEvaluate = Callable[[int, Branches, Level], Guesses]  # with the step's number
 StepHook = Callable[[int, Branches], Branches]
 
 
 class Solver(Protocol):
-    """Leads every branch that is evaluated from the level of step `i` to the next one."""
+    """Takes all evaluated branches from the level of step `i` to the next one."""
 
     def step(self, i: int, z: Branches, evaluate: Evaluate) -> Branches: ...
 
@@ -39,7 +39,7 @@ def sample(
     before: StepHook = unchanged,
     after: StepHook = unchanged,
 ) -> Branches:
-    """All branches after the last step. `before` and `after` may move them around each step."""
+    """Sample all branches to the end. `before` and `after` may change them around each step."""
     z = start
     for i in range(steps):
         z = before(i, z)

@@ -1,4 +1,4 @@
-"""A contiguous share of a run's cases, for one of several machines."""
+"""A contiguous part of a run's cases, for one of several machines."""
 
 from __future__ import annotations
 

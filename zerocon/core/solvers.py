@@ -1,7 +1,7 @@
-"""How a latent gets from one level to the next.
+"""Solvers: steps of latents from one level to the next.
 
-A solver walks a path in either direction: down it samples, up it inverts. Those with several
-evaluations a step work in the common coordinate of `levels`; `v` is the velocity there.
+Solvers work in both directions: down a path they sample, up a path they invert. Those with several
+evaluations per step use the common coordinate of `levels`; `v` is the velocity in it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Velocities = Mapping[str, Tensor]  # by branch
 
 @dataclass(frozen=True)
 class Euler:
-    """One evaluation a step: DDIM's deterministic step, Euler's on a flow model."""
+    """One evaluation per step: DDIM's deterministic step; Euler's for a flow model."""
 
     path: Path
 
@@ -31,7 +31,7 @@ class Euler:
 
 @dataclass(frozen=True, eq=False)
 class WithNoise:
-    """DDPM's step (η = 1) of a diffusion model, with the noise of each step given."""
+    """A diffusion model's DDPM step (η = 1) with given noise maps."""
 
     path: Path
     noises: Tensor  # [step, case, channel, y, x]
@@ -46,9 +46,9 @@ class WithNoise:
 
 @dataclass(frozen=True)
 class Midpoint:
-    """RF-Solver (Wang et al. 2024): half a step along `v`, then the whole step along the `v` there.
+    """RF-Solver (Wang et al. 2024): the midpoint method, with two evaluations per step.
 
-    Two evaluations a step. Their Taylor term `Δ²/2 · (v_mid - v) / (Δ/2)` is the same step.
+    The paper's Taylor term `Δ²/2 · (v_mid - v) / (Δ/2)` gives the same step.
     """
 
     path: Path
@@ -63,9 +63,9 @@ class Midpoint:
 
 @dataclass(eq=False)
 class FireFlow:
-    """FireFlow (Deng et al. 2024): midpoint whose half step goes along the last step's middle `v`.
+    """FireFlow (Deng et al. 2024): midpoint steps that reuse the previous midpoint's `v`.
 
-    One evaluation a step, and one more in the first.
+    One evaluation per step, and an additional one in the first.
     """
 
     path: Path
@@ -83,10 +83,10 @@ class FireFlow:
 
 @dataclass(eq=False)
 class Corrector:
-    """Uni-Inv (Jiao et al. 2025): predicts with the last `v`, steps with the `v` found there.
+    """Uni-Inv (Jiao et al. 2025): predict the step's end with the last `v`, use the `v` there.
 
-    One evaluation a step, at the level it goes to, and one more in the first; with `zero_start`
-    the first prediction does not move instead, as an option of the published code has it.
+    One evaluation per step, at its end, and an additional one in the first. With `zero_start`, an
+    option of the published code, the first prediction is the latent itself instead.
     """
 
     path: Path
@@ -105,9 +105,9 @@ class Corrector:
 
 @dataclass(frozen=True)
 class FixedPoint:
-    """FTEdit (Xu et al. 2025): `evaluations` at the level it goes to, and the mean of their `v`.
+    """FTEdit (Xu et al. 2025): step with the mean `v` of `evaluations` at the step's end.
 
-    The first asks at the latent itself, each other one where the one before led.
+    The first evaluation is at the latent itself, each further one at the previous one's result.
     """
 
     path: Path
@@ -129,13 +129,13 @@ def velocities(found: Guesses) -> Velocities:
 
 
 def along(z: Branches, v: Velocities, here: Level, there: Level) -> Branches:
-    """The branches that have a velocity, moved by it; the others stay."""
+    """Move the branches that have a velocity; others stay."""
     return z | {name: moved(z[name], velocity, here, there) for name, velocity in v.items()}
 
 
 @dataclass(frozen=True, eq=False)
 class WithResiduals:
-    """As `WithNoise`, with what each step adds to its mean given as it is, not times σ."""
+    """As `WithNoise`, but adds the given residuals without the factor σ."""
 
     path: Path
     residuals: Tensor  # [step, case, channel, y, x]

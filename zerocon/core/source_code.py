@@ -1,4 +1,4 @@
-"""Source files: their digests, and which others they import, found without running them."""
+"""Digests of source files, and their imports, found by parsing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def digest_of_files(files: Iterable[Path]) -> str:
 
 @cache
 def code_of(*modules: str) -> str:
-    """The digest of these imported modules' files and of all modules of ours that they use."""
+    """The digest of these imported modules' files and of all our modules that they use."""
     return digest_of_files(_file_of(name) for name in sorted(_used_by(modules)))
 
 
@@ -31,7 +31,7 @@ def _file_of(module: str) -> Path:
 
 
 def _used_by(modules: Iterable[str]) -> set[str]:
-    """The modules, and those of the package or beside them whose functions or classes they use."""
+    """The modules, and those in the package or beside them whose functions or classes they use."""
     found, left = set[str](), set(modules)
     places = {PACKAGE, *(_file_of(name).parent for name in left)}
     while left:
@@ -50,9 +50,9 @@ def _lies_in(module: str, places: set[Path]) -> bool:
 
 
 def with_imports(module: str, file: Path) -> set[Path]:
-    """A module's file and all files beside it that it imports, directly or not.
+    """A module's file and all files beside it that it imports, directly or indirectly.
 
-    Of an installed package only its own files; what else is installed is not followed.
+    For an installed package these are only its own files, not its dependencies'.
     """
     root = file.parents[module.count(".") + (file.name == "__init__.py")]
     installed = {"site-packages", "dist-packages"} & {*root.parts}
@@ -88,9 +88,9 @@ def _imported(file: Path, root: Path) -> Iterator[Path]:
 
 
 def _files_of(root: Path, parts: list[str]) -> Iterator[Path]:
-    """The module's own file and those of the packages around it, as far as they are there."""
+    """The existing files of the module and of its parent packages."""
     for count in range(1, len(parts) + 1):
         place = root.joinpath(*parts[:count])
         for file in (place.with_suffix(".py"), place / "__init__.py"):
-            if file.is_file() and PACKAGE not in file.parents:  # which has a digest of its own
+            if file.is_file() and PACKAGE not in file.parents:  # zerocon has a separate digest
                 yield file

@@ -1,21 +1,21 @@
-"""Sites of a network, and reading (`record`) or replacing (`replace`) what passes through them.
+"""Sites of a network, and reading (`record`) or replacing (`replace`) their activations.
 
-A backbone owns one `Taps` and hands every activation that somebody wants to it. A tap lives
-for the length of a `with` block; outside of one nothing is read, changed or kept. A tap whose
-site nothing passes during a forward pass is an error (`SilentSiteError`).
+A backbone owns one `Taps` and passes it all requested activations. A tap is active within a `with`
+block; outside of one, nothing is read, changed or stored. If a tap's site has no activation during
+a forward pass, that is an error (`SilentSiteError`).
 
-A site's name says where it is. In a U-Net `up.1.2.self` is the self-attention of layer 2 in
+A site's name gives its location. In a U-Net, `up.1.2.self` is the self-attention of layer 2 in
 decoder block 1, `down.0.1.cross` a cross-attention, `mid.0.1.res` a residual block; in models
 with several transformer blocks a layer, the later ones are `up.1.2.d1.self`. In a transformer
-with joint attention `joint.3.self` is the part of block 3's attention that goes from image to
+with joint attention, `joint.3.self` is the part of block 3's attention from image to
 image tokens, `joint.3.cross` the part from image to text tokens, `joint.3.block` the block as a
 whole; a second attention over image tokens only is `joint.3.dual.self`, and blocks with one
 stream are `single.3.…`. Sites are chosen by patterns, separated by commas:
 
     up.*.self            every decoder self-attention
     cross@1/4            cross-attentions at a quarter of the latent's side
-    self#10..15          by their number among all sites of their kind, in the order they run
-    up.*.self,!up.0.*    a `!` takes away from what the earlier ones chose
+    self#10..15          by number among all sites of their kind, in execution order
+    up.*.self,!up.0.*    a `!` excludes sites from the preceding choice
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from torch import Tensor
 from zerocon.core.checks import ConfigError
 
 Kind = Literal["self", "cross", "res"]
-# What passes a site. Attention: [row, head, position, width] and, for `probs`,
+# Activations of a site. Attention: [row, head, position, width] and, for `probs`,
 # [row, head, position, token]; `output` is after the output projection, [row, position, width].
-# Rotated queries and keys have their positions in them; `queries` and `keys` have not yet.
-# `text`: the text tokens as they enter a joint attention, normalised, [row, token, width].
+# Rotated queries and keys include position embeddings, `queries` and `keys` do not.
+# `text`: the normalised text tokens before a joint attention, [row, token, width].
 # Blocks: `features` is what the block adds to its input, [row, channel, y, x] (of a U-Net's
 # residual block, after the second convolution).
 What = Literal[
@@ -66,9 +66,9 @@ class Site:
     name: str
     kind: Kind
     scale: int  # its positions lie on a grid of 1/scale of the latent's side
-    number: int  # among the sites of its kind, in the order they run
+    number: int  # among the sites of its kind, in execution order
     grid: tuple[int, int]  # height and width of its positions
-    passes: frozenset[What] | None = None  # none: what passes every U-Net's site of its kind
+    passes: frozenset[What] | None = None  # None: as at every U-Net's site of its kind
     # Of joint attention: the first and the last but one of its tokens that are image, and text.
     image: tuple[int, int] | None = None
     text: tuple[int, int] | None = None
@@ -78,11 +78,11 @@ class Site:
 
 
 class SitesError(ConfigError):
-    """The pattern finds nothing, or can't be read."""
+    """The pattern matches nothing or is invalid."""
 
 
 class SilentSiteError(Exception):
-    """Nothing passed a site that a tap watched, so the edit would have been none."""
+    """A tapped site had no activation, so the tap would have had no effect."""
 
 
 _PATTERN = re.compile(
@@ -92,7 +92,7 @@ _PATTERN = re.compile(
 
 @dataclass(frozen=True)
 class Pattern:
-    """One part of a choice of sites."""
+    """One part of a pattern."""
 
     glob: str
     scale: int | None
@@ -120,12 +120,12 @@ class Pattern:
 
 
 def read_patterns(text: str) -> list[Pattern]:
-    """The parts of a choice; SitesError if one can't be read."""
+    """The parts of a pattern; SitesError if one is invalid."""
     return [Pattern.read(part.strip()) for part in text.split(",")]
 
 
 def choose(sites: Sequence[Site], pattern: str, what: What) -> list[Site]:
-    """The sites that the pattern names and that have `what`, in the order they run."""
+    """The sites that match the pattern and have `what`, in execution order."""
     if what not in get_args(What):
         raise SitesError(f"{what!r} passes no site; there are: {', '.join(get_args(What))}")
     able = [site for site in sites if site.has(what)]
@@ -146,7 +146,7 @@ def _is_chosen(site: Site, parts: Sequence[Pattern]) -> bool:
 
 
 Change = Callable[[Site, dict[str, Tensor]], Mapping[str, Tensor]]
-Reader = Callable[[Site, Tensor], Tensor]  # what passes on
+Reader = Callable[[Site, Tensor], Tensor]  # returns the activation to use
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,16 +155,16 @@ class _Tap:
     what: What
     through: Reader
     stop: bool = False
-    fired: set[str] = field(default_factory=set[str])  # the sites that this pass has run
+    fired: set[str] = field(default_factory=set[str])  # sites reached in this pass
 
 
 class PassEnded(Exception):  # noqa: N818 - nothing is wrong
-    """The recordings with `stop` have seen all their sites, so the forward pass ends here."""
+    """All recordings with `stop` are complete, so the forward pass ends here."""
 
 
 @dataclass(eq=False)
 class Taps:
-    """The one slot that a backbone's attention and residual blocks read."""
+    """A backbone's active taps, which its attention and residual blocks consult."""
 
     sites: tuple[Site, ...]
     stack: list[_Tap] = field(default_factory=list[_Tap])
@@ -174,7 +174,7 @@ class Taps:
         return any(tap.what == what and site.name in tap.names for tap in self.stack)
 
     def through(self, site: Site, what: What, activation: Tensor) -> Tensor:
-        """The activation as the active taps leave it, the outermost first."""
+        """Apply the active taps to the activation, the outermost first."""
         stops = False
         for tap in self.stack:
             if tap.what == what and site.name in tap.names:
@@ -192,7 +192,7 @@ class Taps:
 
     @contextmanager
     def forward_pass(self) -> Generator[None]:
-        """Around every run of the network: all taps must have seen their sites at its end."""
+        """Wraps every forward pass; at its end all taps must have had their sites' activations."""
         self._forget()
         yield
         for tap in self.stack:
@@ -215,7 +215,7 @@ class Taps:
 
     @contextmanager
     def labelled(self, roles: Sequence[str], count: int) -> Generator[None]:
-        """Name the rows of the next forward passes: `count` rows for each role, in order."""
+        """Name the rows of the next forward passes: `count` rows per role, in order."""
         before = self.rows
         self.rows = {r: slice(i * count, (i + 1) * count) for i, r in enumerate(roles)}
         try:
@@ -233,7 +233,7 @@ class Taps:
 
 
 class Seen:
-    """What a recording holds of the last forward pass: by site, then by role."""
+    """A recording's activations of the last forward pass, by site and role."""
 
     def __init__(self, sites: Sequence[Site]) -> None:
         self.sites = list(sites)
@@ -249,16 +249,16 @@ class Seen:
         self._activations[site.name] = activations
 
     def of(self, role: str) -> list[Tensor]:
-        """One role's rows, a tensor for each site in the order they run."""
+        """One role's rows, a tensor per site in execution order."""
         return [self._activations[site.name][role] for site in self.sites]
 
 
 @contextmanager
 def record(taps: Taps, sites: str, what: What, *, stop: bool = False) -> Generator[Seen]:
-    """Keep what passes the chosen sites, each forward pass anew, attached to its graph.
+    """Record the chosen sites' activations, replaced in each forward pass, with gradients.
 
-    With `stop`, a forward pass ends (in `PassEnded`, which `run_for_taps` catches) once this and
-    every other recording with `stop` has seen its sites: what lies behind them costs nothing.
+    With `stop`, the forward pass ends (by `PassEnded`, which `run_for_taps` catches) once this and
+    all other recordings with `stop` are complete; later layers are not computed.
     """
     chosen = choose(taps.sites, sites, what)
     seen = Seen(chosen)
@@ -273,7 +273,7 @@ def record(taps: Taps, sites: str, what: What, *, stop: bool = False) -> Generat
 
 @contextmanager
 def replace(taps: Taps, sites: str, what: What, change: Change) -> Generator[None]:
-    """Put `change(site, {role: rows})`, where it names a role, in place of that role's rows."""
+    """Replace the rows of each role in the result of `change(site, {role: rows})`."""
     chosen = choose(taps.sites, sites, what)
 
     def through(site: Site, activation: Tensor) -> Tensor:
@@ -289,5 +289,5 @@ def replace(taps: Taps, sites: str, what: What, change: Change) -> Generator[Non
 
 
 def shared(source: str, *takers: str) -> Change:
-    """A change that gives the takers what the source row has."""
+    """A change that copies the source's activations to the takers."""
     return lambda _site, rows: dict.fromkeys(takers, rows[source])

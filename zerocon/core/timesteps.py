@@ -1,4 +1,4 @@
-"""Which of its training times a diffusion model is asked at, as diffusers' schedulers space them.
+"""Timesteps of diffusion models, spaced as in diffusers' schedulers.
 
 All lists are noisiest first.
 """
@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from typing import Literal, get_args
 
-TRAINED_TIMES = 1000  # that published settings count, of every model here
-# `consistency` is LCMScheduler's, the others are the `timestep_spacing` of all schedulers.
+TRAINED_TIMES = 1000  # training timesteps of all models here, in which published settings count
+# `consistency` is LCMScheduler's; the others are schedulers' `timestep_spacing`.
 Spacing = Literal["leading", "trailing", "linspace", "consistency"]
 SPACINGS: tuple[str, ...] = get_args(Spacing)
 
@@ -19,8 +19,8 @@ def timesteps(
 ) -> list[int]:
     """`steps` of the times 0 … `trained` - 1.
 
-    `offset` is added by `leading` only (`steps_offset` in a scheduler's config). `distilled` is
-    how many times a consistency model was distilled at (`original_inference_steps`).
+    `offset` is only added by `leading` (`steps_offset` in a scheduler's config). `distilled` is
+    a consistency model's number of distilled timesteps (`original_inference_steps`).
     """
     most = distilled if spacing == "consistency" else trained
     if not 1 <= steps <= most:

@@ -1,9 +1,8 @@
-"""Weights from files: safe formats only, and every tensor of the model from the file.
+"""Load weights from safe formats, and check that all tensors come from the file.
 
-Libraries fill in a tensor that a file lacks with random numbers or with uninitialised memory,
-and leave out one that the model has no place for; both with a log message at most. Here a
-missing, an unexpected and a wrongly shaped tensor are errors that name it. Extras that change
-nothing are listed in `HARMLESS`, or by whoever loads the model.
+Libraries initialise missing tensors randomly or leave them uninitialised, and ignore unexpected
+ones, with at most a log message. Here missing, unexpected and wrongly shaped tensors are errors
+that name them. Exceptions without effect are listed in `HARMLESS`, or by the caller.
 """
 
 from __future__ import annotations
@@ -25,22 +24,22 @@ from zerocon.core.checks import ConfigError
 Shape = tuple[int, ...]
 Model = TypeVar("Model")
 
-# Buffers that older versions of transformers saved; models compute them themselves now.
+# Buffers saved by older versions of transformers; models now compute them.
 HARMLESS: tuple[str, ...] = ("position_ids", "*.position_ids", "*.rotary_emb.inv_freq")
-# What the package brings: the shapes world's models. Data; the world's code is not needed for it.
+# The packaged models of the shapes world.
 PACKAGED = Path(__file__).parent.parent / "shapes" / "weights"
 
 PICKLES = (".bin", ".pt", ".ckpt", ".pth", ".pkl")
 HASHED = (".safetensors", ".json", ".txt")
-NAMED = 5  # a message names this many tensors
+NAMED = 5  # tensors that a message names
 
 
 class WeightsError(ConfigError):
-    """A model can't be loaded from these weights. The message names what is wrong with them."""
+    """A model can't be loaded from these weights. The message names the problem."""
 
 
 def read_tensors(file: Path, what: str) -> dict[str, Tensor]:
-    """Every tensor of a safetensors file; `what` it holds is said in the message if it can't."""
+    """All tensors of a safetensors file; error messages call its content `what`."""
     _check_file(file, what)
     try:
         return load_file(file)
@@ -49,9 +48,9 @@ def read_tensors(file: Path, what: str) -> dict[str, Tensor]:
 
 
 def read_published_pickle(file: Path, what: str) -> dict[str, Tensor]:
-    """The tensors of a `.pth` file, which some models are published as only.
+    """The tensors of a `.pth` file, the only published format of some models.
 
-    torch's reader for tensors alone is used; it refuses whatever could run code.
+    Uses torch's `weights_only` reader, which refuses anything that could run code.
     """
     if not file.is_file():
         raise WeightsError(f"{what} can't be loaded: there is no file {file}")
@@ -61,11 +60,11 @@ def read_published_pickle(file: Path, what: str) -> dict[str, Tensor]:
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(
-            f"{what} can't be loaded from {file}: it is damaged, or holds more than tensors "
+            f"{what} can't be loaded from {file}: it is damaged, or has more than tensors "
             f"({reason})"
         ) from error
     if not isinstance(found, Mapping) or not all(isinstance(v, Tensor) for v in found.values()):
-        raise WeightsError(f"{what} can't be loaded from {file}: it is no dictionary of tensors")
+        raise WeightsError(f"{what} can't be loaded from {file}: it is not a dictionary of tensors")
     return {str(name): value for name, value in found.items()}
 
 
@@ -78,9 +77,9 @@ def load_strictly(
     harmless: Sequence[str] = (),
     original: Mapping[str, str] | None = None,
 ) -> None:
-    """Copy the state into the module, or say which tensors do not fit.
+    """Copy the state into the module; raise if tensors do not fit.
 
-    `original`: the names that the file has for them, if the state was converted.
+    `original`: the tensors' names in the file, if the state was converted.
     """
     names = original or {}
     wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
@@ -106,9 +105,9 @@ def load_pretrained(
     advice: str = "",
     **options: Any,
 ) -> Any:
-    """What `from_pretrained` of transformers or diffusers (`make`) loads, if every tensor fits.
+    """Load by `from_pretrained` of transformers or diffusers (`make`), and check the tensors.
 
-    `advice` ends the message about a model that is not there or can't be read.
+    `advice` is added to the message if the model is missing or can't be read.
     """
     subfolder = str(options.get("subfolder", ""))
     _refuse_pickles(Path(path).expanduser() / subfolder, what)
@@ -139,13 +138,13 @@ def load_pretrained(
 def load_beside(
     make: Callable[..., Any], path: str, what: str, *, advice: str = "", **options: Any
 ) -> Any:
-    """What stands beside a model's weights (a tokenizer, a processor), by its `from_pretrained`."""
+    """Load what accompanies weights (a tokenizer, a processor) by its `from_pretrained`."""
     try:
         made = make(path, **options)
     except Exception as error:  # the libraries raise errors of any kind over a damaged file
         raise WeightsError(_not_loaded(what, path, error, advice)) from error
     tokenizer = getattr(made, "tokenizer", made)
-    # Where the files of a vocabulary are missing, transformers makes one of special tokens only.
+    # Without vocabulary files, transformers makes a vocabulary of special tokens only.
     if hasattr(tokenizer, "get_vocab") and _is_without_words(tokenizer):
         raise WeightsError(
             f"{what} can't be loaded from {path!r}: the files of its vocabulary (tokenizer.json, "
@@ -167,7 +166,7 @@ def check(
     shapes: Sequence[tuple[str, Shape, Shape]] = (),
     harmless: Sequence[str] = (),
 ) -> None:
-    """Refuse weights that do not fit; `shapes`: (name, in the file, in the model)."""
+    """Raise if weights do not fit; `shapes`: (name, in the file, in the model)."""
     strange = [n for n in unexpected if not is_harmless(n, harmless)]
     wrong = [f"{name} is {_shape(a)}, not {_shape(b)}" for name, a, b in sorted(shapes)]
     problems = [
@@ -184,7 +183,7 @@ def is_harmless(name: str, more: Sequence[str] = ()) -> bool:
 
 
 def check_shards(folder: Path, what: str) -> None:
-    """Refuse a model in several files whose index and files do not say the same."""
+    """Raise if the index of a model in several files contradicts the files."""
     for index in sorted(folder.glob("*.safetensors.index.json")):
         listed = _weight_map(index, what)
         held = {
@@ -200,7 +199,7 @@ def check_shards(folder: Path, what: str) -> None:
 
 
 def names_in(file: Path) -> list[str]:
-    """The names of a safetensors file's tensors; reads its header only."""
+    """The names of a safetensors file's tensors; reads only the header."""
     _check_file(file, "the model")
     try:
         with safe_open(file, framework="pt") as opened:
@@ -210,7 +209,7 @@ def names_in(file: Path) -> list[str]:
 
 
 def folder_fingerprint(folder: Path) -> str:
-    """A short digest of all that decides what the model in `folder` computes."""
+    """A short digest of all files that determine the model in `folder`."""
     digest = hashlib.sha256()
     for file in sorted(folder.rglob("*")):
         if file.suffix in HASHED:
@@ -224,7 +223,7 @@ def file_fingerprint(file: Path) -> str:
 
 
 def module_fingerprint(module: nn.Module) -> str:
-    """Of a model that is in memory only: a digest of its names and values."""
+    """The digest of a model in memory, from its tensors' names and values."""
     digest = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
         digest.update(name.encode())
@@ -247,7 +246,7 @@ def _check_file(file: Path, what: str) -> None:
 
 
 def _refuse_pickles(folder: Path, what: str) -> None:
-    """A folder that has a model's weights as pickles only."""
+    """Refuse a folder with a model's weights only as pickles."""
     if not folder.is_dir() or any(folder.glob("*.safetensors")):
         return
     pickles = [file for file in sorted(folder.iterdir()) if file.suffix in PICKLES]
@@ -259,7 +258,7 @@ def _weight_map(index: Path, what: str) -> dict[str, str]:
     try:
         return dict(json.loads(index.read_text("utf-8"))["weight_map"])
     except (ValueError, KeyError, TypeError, OSError) as error:
-        raise WeightsError(f"{what} can't be loaded: {index} is no index of shards") from error
+        raise WeightsError(f"{what} can't be loaded: {index} is not an index of shards") from error
 
 
 def _not_loaded(what: str, path: str, error: Exception, advice: str) -> str:
@@ -271,7 +270,7 @@ def _not_loaded(what: str, path: str, error: Exception, advice: str) -> str:
 
 def _unreadable(file: Path, what: str, error: Exception) -> str:
     return (
-        f"{what} can't be loaded from {file}: it is cut off, or no safetensors file "
+        f"{what} can't be loaded from {file}: it is truncated or not a safetensors file "
         f"({file.stat().st_size} bytes; {str(error).splitlines()[0]})"
     )
 

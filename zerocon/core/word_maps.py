@@ -1,6 +1,6 @@
-"""Where words get attention: their maps, local blending by them, foreground and background.
+"""Attention maps of words, and local blending and foreground masks based on them.
 
-A word map is the attention to the word's tokens over some layers; `marks` are the tokens' places.
+A word map is the attention to the word's tokens in some layers; `marks` are tokens' positions.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ Marks = Float[Tensor, "case marked"]
 
 
 class LocalBlend:
-    """Puts the source back where the blend words got little attention in the steps so far.
+    """Restores the source where the blend words got little attention so far.
 
-    And where the words `spared` (each as its tokens) got much.
+    Also where the words `spared` (each as its tokens) got much.
     """
 
     def __init__(
@@ -47,11 +47,11 @@ class LocalBlend:
             for role, places in zip(("source", "target"), both, strict=True)
         }
         self.sites, self.threshold, self.start = sites, threshold, start
-        self.maps: dict[tuple[str, str], WordMap] = {}  # summed over the steps
+        self.maps: dict[tuple[str, str], WordMap] = {}  # summed over steps
 
     @contextmanager
     def recording(self, taps: Taps) -> Generator[None]:
-        """Add the word maps of the forward pass inside, as they are after the edit."""
+        """Add the word maps of the enclosed forward pass, as edited."""
         if not self.marks["blend", "source"].any() and not self.marks["blend", "target"].any():
             yield
             return
@@ -74,7 +74,7 @@ class LocalBlend:
 
 
 class ForegroundAttention:
-    """Foreground attends to foreground only, background to background, in the rows `roles`."""
+    """Restricts attention to within foreground and within background, in the rows `roles`."""
 
     def __init__(
         self, words: Sequence[Words], seen: Seen, threshold: float, roles: Sequence[str]
@@ -84,7 +84,7 @@ class ForegroundAttention:
         self.seen, self.threshold, self.roles = seen, threshold, roles
 
     def __call__(self, site: Site, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        ran = self.seen.sites[: len(self.seen)]  # in this pass, before this site
+        ran = self.seen.sites[: len(self.seen)]  # sites before this one, in this pass
         if not ran:
             return {}
         theirs = self._foreground("source", self.source, ran, site.grid)
@@ -97,7 +97,7 @@ class ForegroundAttention:
     def _foreground(
         self, role: str, words: Marks, ran: Sequence[Site], grid: tuple[int, int]
     ) -> Bool[Tensor, "case position"]:
-        """Where the words get attention."""
+        """Positions where the words get attention."""
         found = word_map([self.seen[site.name][role] for site in ran], words, ran[0].grid)
         low, high = found.amin((2, 3), keepdim=True), found.amax((2, 3), keepdim=True)
         share = (found - low) / (high - low).clamp(min=1e-12)
@@ -107,9 +107,9 @@ class ForegroundAttention:
 def within(
     probs: Float[Tensor, "case head position key"], kept: Bool[Tensor, "case 1 position key"]
 ) -> Float[Tensor, "case head position key"]:
-    """Attention among the kept positions only; evenly to all where none is kept.
+    """Attention restricted to the kept positions; uniform if none is kept.
 
-    In joint attention image tokens get a share of 1; they keep that share.
+    In joint attention, the image tokens' total share is preserved.
     """
     limits = torch.finfo(probs.dtype)
     among = probs.clamp(min=limits.tiny).log().masked_fill(~kept, limits.min).softmax(-1)
@@ -117,12 +117,12 @@ def within(
 
 
 def _places(phrases: Sequence[Sequence[int]], tokens: Sequence[int]) -> list[int]:
-    """Where any of the phrases stands."""
+    """Positions of all the phrases' tokens."""
     return [place for phrase in phrases for place in places_of(phrase, tokens)]
 
 
 def marks(places: Sequence[Sequence[int]]) -> Marks:
-    """1 at each case's places; as many tokens as the last place needs."""
+    """1 at each case's positions; as many tokens as the last position needs."""
     marked = torch.zeros(len(places), 1 + max((p for own in places for p in own), default=0))
     for row, own in enumerate(places):
         for place in own:
@@ -133,7 +133,7 @@ def marks(places: Sequence[Sequence[int]]) -> Marks:
 def word_map(
     maps: Sequence[Float[Tensor, "case _head position token"]], words: Marks, grid: tuple[int, int]
 ) -> WordMap:
-    """The attention to the marked tokens, mean over heads and layers."""
+    """The mean attention to the marked tokens over heads and layers."""
     columns = words[:, None, :, None].to(maps[0])
     marked = [m[..., : words.shape[1]] @ columns for m in maps]
     found = torch.cat([m.squeeze(-1) for m in marked], dim=1).mean(1)  # [case, position]
@@ -143,7 +143,7 @@ def word_map(
 def blend_mask(
     source: WordMap, target: WordMap, threshold: float, size: Sequence[int]
 ) -> Bool[Tensor, "case 1 y x"]:
-    """True at and beside where either map is large; everywhere if both are 0."""
+    """True where either map is large, and next to it; everywhere if both are 0."""
     nowhere = (source.amax((1, 2, 3)) <= 0) & (target.amax((1, 2, 3)) <= 0)
     near = attended(_widened(source), _widened(target), threshold, size)
     return near | nowhere[:, None, None, None]
@@ -152,9 +152,9 @@ def blend_mask(
 def attended(
     source: WordMap, target: WordMap, threshold: float, size: Sequence[int]
 ) -> Bool[Tensor, "case 1 y x"]:
-    """True where either map is above the share `threshold` of its maximum."""
+    """True where either map exceeds the share `threshold` of its maximum."""
     larger = [F.interpolate(found, size=tuple(size)) for found in (source, target)]
-    # A map of zeros has no share (nan), which is not above any threshold.
+    # For a map of zeros the share is nan, which exceeds no threshold.
     shares = [found / found.amax((2, 3), keepdim=True) for found in larger]
     return (shares[0] > threshold) | (shares[1] > threshold)
 

@@ -1,4 +1,4 @@
-"""How the target condition is made from the source caption and the target prompt."""
+"""Directions: how the target condition is made."""
 
 from __future__ import annotations
 

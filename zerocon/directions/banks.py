@@ -1,4 +1,4 @@
-"""Banks of sentences that somebody wrote: text files by concept, or one JSON file."""
+"""Banks of given sentences: text files by concept, or one JSON file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from zerocon.directions.concepts import Concept
 
 
 def file_sentences(place: Path, concept: Concept) -> list[str]:
-    """The sentences of a concept, known by its differing words or by its whole phrase."""
+    """The sentences of a concept, looked up by its differing words or by its phrase."""
     banks = read_banks(place)
     for name in (concept.words, concept.phrase, _without_article(concept.phrase)):
         if name and name.lower() in banks:
@@ -25,7 +25,7 @@ def file_sentences(place: Path, concept: Concept) -> list[str]:
 
 
 def check_place(place: Path) -> None:
-    """ConfigError unless there are sentences."""
+    """Raise ConfigError if there are no sentences."""
     try:
         read_banks(place)
     except OSError as error:
@@ -33,13 +33,13 @@ def check_place(place: Path) -> None:
 
 
 def read_banks(place: Path) -> dict[str, list[str]]:
-    """{concept: sentences}: of a folder, its `<concept>.txt`; of a JSON file, its content."""
+    """{concept: sentences}, from a folder's `<concept>.txt` or a JSON file."""
     inside = sorted(place.glob("*.txt")) if place.is_dir() else []
     return _read_banks(place, tuple(map(last_change, (place, *inside))))
 
 
 def last_change(file: Path) -> int:
-    """In nanoseconds; 0 if there is no such file."""
+    """Modification time in nanoseconds; 0 if the file is missing."""
     try:
         return file.stat().st_mtime_ns
     except OSError:
@@ -71,9 +71,11 @@ def _from_json(file: Path) -> dict[str, list[str]]:
     try:
         data = json.loads(file.read_text("utf-8"))
     except ValueError as error:
-        raise ConfigError(f"direction.file: {file} is no JSON ({error}); {WANTED}") from error
+        raise ConfigError(
+            f"direction.file: {file} is not valid JSON ({error}); {WANTED}"
+        ) from error
     if not isinstance(data, dict) or not all(_is_text_list(v) for v in data.values()):
-        raise ConfigError(f"direction.file: {file} holds something else; {WANTED}")
+        raise ConfigError(f"direction.file: {file} contains something else; {WANTED}")
     return {str(name).lower(): _lines(sentences) for name, sentences in data.items()}
 
 

@@ -1,4 +1,4 @@
-"""What a direction is, and the arithmetic that all of them share."""
+"""The interface of directions, and shared arithmetic."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from zerocon.core.conditions import Condition
 from zerocon.core.levels import at_least_single
 from zerocon.core.memory import NO_MEMORY, Memory
 
-CHUNK = 64  # sentences that go through the text encoder together
+CHUNK = 64  # sentences encoded together
 
 
 class Direction(Protocol):
@@ -22,13 +22,13 @@ class Direction(Protocol):
 
     @property
     def keeps_target_words(self) -> bool:
-        """Is row k of the target condition about word k of the target prompt?"""
+        """Whether token k of the target condition corresponds to token k of the target prompt."""
         ...
 
     def __call__(
         self, backbone: Backbone, cases: Sequence[Case], memory: Memory = NO_MEMORY
     ) -> Condition:
-        """`memory` may keep what is costly to compute."""
+        """Return the target condition; `memory` caches expensive values."""
         ...
 
 
@@ -50,7 +50,7 @@ class MadeOfSentences(Protocol):
 
 @runtime_checkable
 class DescribesSources(Protocol):
-    """A direction that writes the source prompts from the pictures."""
+    """A direction that captions the pictures to get source prompts."""
 
     def source_prompts(self, cases: Sequence[Case], memory: Memory) -> list[str]: ...
 
@@ -58,8 +58,8 @@ class DescribesSources(Protocol):
 def with_sources(
     direction: Direction, cases: Sequence[Case], memory: Memory = NO_MEMORY
 ) -> list[Case]:
-    """The cases with the direction's own source prompts, if it writes some: inversion and
-    sampler begin at the same condition."""
+    """The cases with the direction's own source prompts, if it has some, so that inversion and
+    sampler use the same condition."""
     if not isinstance(direction, DescribesSources):
         return list(cases)
     prompts = direction.source_prompts(cases, memory)
@@ -74,9 +74,9 @@ def check_strength(strength: float) -> None:
 
 
 def steered(source: Condition, delta: Condition, strength: float, *, pooled: bool) -> Condition:
-    """c + α Δc; `pooled`: all tokens move by the mean of Δc over the tokens.
+    """c + α Δc; `pooled`: add the mean of Δc over tokens to all tokens.
 
-    Computed at least in single precision: the difference of two half-precision embeddings is small.
+    At least in single precision, because differences of embeddings are small.
     """
     if pooled:
         delta = dataclasses.replace(delta, tokens=delta.tokens.mean(-2, keepdim=True))
@@ -93,9 +93,9 @@ def difference_of(target: Condition, source: Condition) -> Condition:
 
 
 def mean_embedding(backbone: Backbone, sentences: Sequence[str]) -> Condition:
-    """The mean over a set of sentences, position by position: tokens [token, width].
+    """The mean over a set of sentences, per token: tokens [token, width].
 
-    A set: neither order nor repetition changes a bit of it.
+    The result is independent of order and repetition, to the bit.
     """
     distinct = sorted(set(sentences))
     chunks = (distinct[i : i + CHUNK] for i in range(0, len(distinct), CHUNK))

@@ -1,4 +1,4 @@
-"""The automatic direction: from what a captioner says of the picture (pix2pix-zeroCon, 1-2)."""
+"""The automatic direction, from a caption of the picture (pix2pix-zeroCon, steps 1 and 2)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# The annotation of an inherited setting is looked up in this module, too.
+# Annotations of inherited settings are resolved in this module, too.
 from pathlib import Path  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from typing import Literal
 
@@ -25,15 +25,15 @@ KIND = "captions_v1"
 
 @dataclass(frozen=True)
 class Caption(Sentences):
-    """Source sentences from the picture's caption, target sentences from the same caption with
-    the edited concept exchanged; which concept, the two prompts' difference tells. With no
-    source prompt the caption takes its place, and the target prompt is the target sentence.
+    """Source sentences from the picture's caption, target sentences from the caption with the
+    edited concept exchanged, which is the difference of the two prompts. Without a source prompt,
+    the caption is the source prompt and the target prompt is the target sentence.
 
-    `source`: what c is the embedding of, for the whole run: the `caption`, or the `given` source
-    prompt where there is one. When the caption doesn't mention what is edited, the target prompt
-    is the target sentence. `between`: what the sentences are made of, the `captions` before and
-    after the exchange or, where both are given, the two `prompts`. `captioner`: a BLIP model's
-    folder or hub id; null: the shapes world's own.
+    `source`: the text whose embedding is c, for the whole run: the `caption`, or the `given`
+    source prompt if there is one. If the caption does not mention the edited concept, the target
+    prompt is the target sentence. `between`: what the sentences are made from, the `captions`
+    before and after the exchange or, if both are given, the two `prompts`. `captioner`: a BLIP
+    model's folder or hub id; null: the shapes world's.
     """
 
     bank: str = "prompts"
@@ -58,7 +58,7 @@ class Caption(Sentences):
         ]
 
     def source_prompts(self, cases: Sequence[Case], memory: Memory) -> list[str]:
-        """Each case's source prompt, for inversion and sampler too."""
+        """Each case's source prompt, also used by inversion and sampler."""
         captions = self.captions(cases, memory)
         return [self._base(case, text) for case, text in zip(cases, captions, strict=True)]
 
@@ -95,6 +95,6 @@ def _captioned(model: Captioner, case: Case, memory: Memory) -> str:
     levels = (case.image * 255).round().to(torch.uint8).cpu().contiguous()
     picture = hashlib.sha256(levels.numpy().tobytes()).hexdigest()
     content = [model.fingerprint, list(levels.shape), picture]
-    # One picture at a time, so that its caption can't depend on the others in its batch.
+    # One picture at a time, so that its caption does not depend on its batch.
     found = memory.kept(KIND, content, lambda: Entry(values={"captions": model(case.image[None])}))
     return found.values["captions"][0]

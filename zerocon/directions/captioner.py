@@ -1,4 +1,4 @@
-"""BLIP, from a picture to a sentence about it: the package's own, from a folder, or the hub's."""
+"""BLIP, which captions pictures: the package's, from a folder, or from the hub."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ ADVICE = (
 
 @dataclass(frozen=True, eq=False)
 class Captioner:
-    """BLIP and what it needs to read pictures and write words."""
+    """BLIP and its processor."""
 
     model: BlipForConditionalGeneration
-    processor: Any  # a BlipProcessor; what it takes and gives is known at run time only
+    processor: Any  # a BlipProcessor, whose arguments and results are only known at run time
     fingerprint: str
 
     @torch.no_grad()
     def __call__(self, pictures: Tensor) -> list[str]:
-        """A caption for each of the pictures, which are in 0..1, [picture, 3, side, side]."""
+        """Caption the pictures, which are in 0..1, [picture, 3, side, side]."""
         levels = [picture.cpu() for picture in (pictures * 255).round().to(torch.uint8)]
         pixels = self.processor(images=levels, return_tensors="pt").pixel_values
         tokens = self.model.generate(
@@ -45,7 +45,7 @@ class Captioner:
 
 @cache
 def load_captioner(path: str | None = None, revision: str | None = None) -> Captioner:
-    """Any BLIP that writes captions, on the GPU if there is one; by default the shapes world's."""
+    """Load a captioning BLIP, on the GPU if there is one; by default the shapes world's."""
     if path is None:
         return _loaded(str(FOLDER), None)
     captioner = _loaded(path, revision)

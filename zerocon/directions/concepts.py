@@ -1,7 +1,7 @@
-"""What an edit is about: the words in which the target prompt differs from the source prompt.
+"""The edited concept: the words in which the target prompt differs from the source prompt.
 
-Pure functions of words. A word is what stands between spaces; punctuation after it is a word
-of its own. Case doesn't matter when words are compared.
+Pure functions of words. Words are separated by spaces; punctuation after a word is a separate
+word. Comparisons ignore case.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ EDGES = frozenset(
         *("toward", "towards", "under", "upon", "which", "while", "who", "with", "without"),
     )
 )
-START, END = "<start>", "<end>"  # no word has these keys: a prompt's two ends
+START, END = "<start>", "<end>"  # a prompt's two ends; no word has these keys
 EVERYWHERE = ARTICLES | EDGES
-LONGER = 3  # words that another caption may have more in the edit's place
-REACH = 4  # words of context on each side that help to find a place
-FAMILIAR = 1.5  # context of two words in a row: an insertion may go by one side alone
+LONGER = 3  # additional words that another caption may have at the edit's place
+REACH = 4  # words of context on each side used to find a place
+FAMILIAR = 1.5  # context of two consecutive words, enough to place an insertion by one side
 
 Words = Sequence[str]
 
 
 @dataclass(frozen=True)
 class Change:
-    """`old` words (none: an insertion) become `new` ones (none: a deletion), at a place that
-    the words around it in the source prompt describe."""
+    """`old` words (none: an insertion) become `new` ones (none: a deletion), at a place given by
+    the words around it in the source prompt."""
 
     old: tuple[str, ...]
     new: tuple[str, ...]
@@ -61,7 +61,7 @@ def join(words: Words) -> str:
 
 
 def changes(source: str, target: str) -> list[Change]:
-    """How the source prompt becomes the target prompt, from left to right."""
+    """The changes from the source to the target prompt, from left to right."""
     old, new = split(source), split(target)
     matcher = difflib.SequenceMatcher(None, _keys(old), _keys(new), autojunk=False)
     return [
@@ -72,7 +72,7 @@ def changes(source: str, target: str) -> list[Change]:
 
 
 def substituted(sentence: str, edits: Sequence[Change]) -> str | None:
-    """The sentence after the same edits; None when one of them has no clear place in it."""
+    """The sentence after the same edits; None if one of them has no clear place in it."""
     words = split(sentence)
     places = [_place(words, edit) for edit in edits]
     found = sorted((p, e.new) for p, e in zip(places, edits, strict=True) if p is not None)
@@ -85,7 +85,7 @@ def substituted(sentence: str, edits: Sequence[Change]) -> str | None:
 
 
 def concepts(source: str, target: str) -> tuple[Concept, Concept]:
-    """What is edited, before and after, from the first differing word to the last.
+    """The edited concept before and after, from the first differing word to the last.
 
     "a photo of a red cat", "a photo of a dog": "red cat" of "a red cat", "dog" of "a dog".
     """
@@ -102,7 +102,7 @@ def _keys(words: Words) -> list[str]:
 
 
 def _place(words: Words, edit: Change) -> tuple[int, int] | None:
-    """The words of the sentence that the edit replaces; the best known surroundings win."""
+    """The words of the sentence that the edit replaces, where the context matches best."""
     keys = _keys(words)
     longest = len(edit.old) + LONGER
     spans = [
@@ -113,13 +113,13 @@ def _place(words: Words, edit: Change) -> tuple[int, int] | None:
 
 
 def _score(keys: Words, edit: Change, span: tuple[int, int]) -> float | None:
-    """How well the span is the edit's place; None when it can't be."""
+    """How well the span matches the edit's place; None if it can't be the place."""
     here, old = list(keys[span[0] : span[1]]), _keys(edit.old)
     sides = _sides(keys, edit, span)
     left, right = (_likeness(*side) for side in sides)
     enclosed = left >= 1 and right >= 1
     surroundings = sum(_likeness(*side, common=0.25) for side in sides)
-    if here == old:  # an insertion's empty span is everywhere, so its surroundings must be known
+    if here == old:  # an insertion's empty span matches everywhere, so its context must be known
         known = bool(old) or enclosed or max(left, right) >= FAMILIAR
         return 2 * REACH + surroundings if known else None
     if enclosed and _may_say(here, old):
@@ -128,22 +128,22 @@ def _score(keys: Words, edit: Change, span: tuple[int, int]) -> float | None:
 
 
 def _may_say(here: Words, old: Words) -> bool:
-    """Could other words, in the same place, say what the edit's old words say?"""
+    """Whether these words may be a paraphrase of the edit's old words."""
     if len(old) <= 2:
         return 1 <= len(here) <= len(old) + 1 and bool(old)
     return difflib.SequenceMatcher(None, here, old, autojunk=False).ratio() >= 0.5
 
 
 def _sides(keys: Words, edit: Change, span: tuple[int, int]) -> list[tuple[Words, Words]]:
-    """The words to the left, nearest first, here and in the source prompt; and to the right."""
+    """The context on both sides, nearest word first, here and in the source prompt."""
     left = ([START, *keys[: span[0]]][::-1], [START, *_keys(edit.before)][::-1])
     right = ([*keys[span[1] :], END], [*_keys(edit.after), END])
     return [left, right]
 
 
 def _likeness(here: Words, there: Words, common: float = 1.0) -> float:
-    """How many of the next words are the same; the nearest count most. `common`: what a word
-    counts that is everywhere, such as an article."""
+    """How many of the next words agree, weighted by nearness. `common`: the weight of frequent
+    words such as articles."""
     pairs = list(zip(here, there, strict=False))[:REACH]
     return sum(
         0.5**distance * (common if a in EVERYWHERE else 1)
@@ -153,7 +153,7 @@ def _likeness(here: Words, there: Words, common: float = 1.0) -> float:
 
 
 def _common(old: Words, new: Words) -> tuple[int, int]:
-    """How many words both begin with, and how many both end with."""
+    """The number of common words at the start and at the end."""
     shorter = min(len(old), len(new))
     a, b = _keys(old), _keys(new)
     first = next((i for i in range(shorter) if a[i] != b[i]), shorter)
@@ -163,13 +163,13 @@ def _common(old: Words, new: Words) -> tuple[int, int]:
 
 
 def _phrase(before: Words, after: Words, shorter: int) -> tuple[int, int]:
-    """How many of the common words on each side belong to the same phrase.
+    """The number of common words on each side that belong to the same phrase.
 
-    `shorter`: where the differing words end in the prompt that has fewer of them.
+    `shorter`: the end of the differing words in the prompt that has fewer of them.
     """
     left = _until_article(before)
     right = _until_edge(after)
-    if left == right == 0 and shorter == len(before):  # nothing of one side: take what follows
+    if left == right == 0 and shorter == len(before):  # one side is empty: include what follows
         right = _until_edge(after[1:]) + 1 if after else 0
     return left, right
 

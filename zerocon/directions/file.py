@@ -1,4 +1,4 @@
-"""A direction computed before, from a file."""
+"""A precomputed direction from a file."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from zerocon.core.memory import NO_MEMORY, Memory
 from zerocon.directions.banks import last_change
 from zerocon.directions.base import check_strength, steered
 
-SHARED = "delta"  # the tensor for all cases; a case's own is `delta.<case id>`
-POOLED = "pooled"  # the same of the pooled embedding, for models that use one
+SHARED = "delta"  # tensor for all cases; for one case it is `delta.<case id>`
+POOLED = "pooled"  # as `delta`, of the pooled embedding, for models that use one
 
 
 @dataclass(frozen=True)
 class File:
     """c_edit = c + α Δc, with Δc from a safetensors file: `delta` [token, width] for every case,
-    or `delta.<case id>`; a case's own one goes first. `zerocon direction --out` writes such files.
+    or `delta.<case id>`, which takes precedence. `zerocon direction --out` writes such files.
     """
 
     keeps_target_words: ClassVar[bool] = False
@@ -48,13 +48,13 @@ class File:
         if made_for not in (None, backbone.fingerprint):
             raise ConfigError(
                 f"direction.path={self.path} was made with another backbone ({made_for}) than "
-                f"this one ({backbone.fingerprint}): embeddings of two models don't add up"
+                f"this one ({backbone.fingerprint}): embeddings of different models can't be added"
             )
         rows = [self._delta(deltas, case, source) for case in cases]
         return steered(source, Condition.stack(rows), self.strength, pooled=self.pooled)
 
     def _delta(self, deltas: dict[str, Tensor], case: Case, source: Condition) -> Condition:
-        """The case's own difference, or the one for all cases, for each part of a condition."""
+        """The case's difference, or the one for all cases, for each part of a condition."""
         parts = {
             part: self._part(deltas, part, case.id, like.shape[1:])
             for part, like in source.parts.items()
@@ -79,7 +79,7 @@ class File:
 
 
 def read_deltas(path: Path) -> tuple[dict[str, Tensor], str | None]:
-    """The file's directions, and the fingerprint of the backbone they were made for, or None."""
+    """The file's directions, and their backbone's fingerprint or None."""
     return _read_deltas(path, last_change(path))
 
 

@@ -1,4 +1,4 @@
-"""What one direction is computed from, and where it moves the condition."""
+"""Show what a direction is computed from, and how it moves the condition."""
 
 from __future__ import annotations
 
@@ -33,11 +33,13 @@ class Inspected:
     target_words: list[str]
     before: Condition  # c, tokens [token, width]
     after: Condition  # c_edit
-    similarities: dict[str, tuple[float, float]]  # to which sentences: before, after
+    similarities: dict[
+        str, tuple[float, float]
+    ]  # name of a set of sentences -> similarity before, after
 
     @property
     def delta(self) -> Condition:
-        """What was added to c, strength and pooling included."""
+        """The change of c, including strength and pooling."""
         return difference_of(self.after, self.before)
 
     @property
@@ -49,7 +51,7 @@ class Inspected:
 def inspected(
     backbone: Backbone, direction: Direction, case: Case, memory: Memory = NO_MEMORY
 ) -> Inspected:
-    """The case's direction, and how it moves the source's condition."""
+    """Compute the case's direction and how it moves the source condition."""
     (known,) = with_sources(direction, [case], memory)
     sets = _sentence_sets(direction, case, known, memory)
     before = backbone.embed([sets.base])[0].map(lambda part: part.float().cpu())
@@ -73,7 +75,7 @@ def pooled(condition: Condition) -> Tensor:
 
 
 def token_texts(backbone: Any, prompt: str) -> list[str]:
-    """The tokens' own words where the backbone has a tokenizer, else their numbers."""
+    """The tokens' texts if the backbone has a tokenizer, else their ids."""
     ids = list(backbone.tokens(prompt))
     tokenizer = getattr(backbone, "tokenizer", None)
     texts = tokenizer.convert_ids_to_tokens(ids) if tokenizer else [str(i) for i in ids]
@@ -81,7 +83,7 @@ def token_texts(backbone: Any, prompt: str) -> list[str]:
 
 
 def direction_file(found: Inspected, fingerprint: str) -> bytes:
-    """The content of a file that `direction=file` reads."""
+    """The content of a file for `direction=file`."""
     about = {"backbone": fingerprint, "source": found.sets.base, "target": found.target_prompt}
     names = {"tokens": SHARED, "pooled": POOLED}
     tensors = {names[part]: delta.contiguous() for part, delta in found.delta.parts.items()}

@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from zerocon.core.memory import Entry, Memory
 from zerocon.core.weights import folder_fingerprint, load_beside, load_pretrained
 
-# The model continues the last line, so each of its sentences begins with the concept. No model
-# that was trained to follow instructions is needed.
+# The model continues the last line, so each sentence begins with the concept. It need not be
+# instruction-tuned.
 KIND = "sentences_v1"
 PROMPT = """Captions of photographs, one a line:
 a brown horse standing in a field under a blue sky
@@ -33,12 +33,12 @@ ADVICE = (
 class Writer:
     """A language model with its tokenizer and a digest of its weights."""
 
-    model: Any  # transformers' Auto classes say only at run time what they load
+    model: Any  # transformers' Auto classes determine the type at run time
     tokenizer: Any
     fingerprint: str
 
     def continuations(self, concept: str, count: int, seed: int, memory: Memory) -> list[str]:
-        """The rest of `count` sentences that begin with the concept."""
+        """Continue `count` sentences that begin with the concept."""
         content = [self.fingerprint, PROMPT, LONGEST, concept, count, seed]
         found = memory.kept(
             KIND, content, lambda: Entry(values={"lines": self._write(concept, count, seed)})
@@ -73,7 +73,7 @@ class Writer:
 
 
 def first_sentence(text: str) -> str:
-    """Up to the end of the line or of the sentence, in single spaces."""
+    """The text up to the end of its first line or sentence, with single spaces."""
     line = text.split("\n", 1)[0]
     return " ".join(line.split(". ", 1)[0].rstrip(" .").split())
 

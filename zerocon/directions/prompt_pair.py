@@ -1,4 +1,4 @@
-"""The direction from one source prompt to one target prompt (pix2pix-zero's PIE-Bench runs)."""
+"""The direction from the source to the target prompt (pix2pix-zero's PIE-Bench runs)."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from zerocon.directions.base import SentenceSets, check_strength, difference_of,
 class PromptPair:
     """c_edit = c + α (embed(target) - embed(source)), with c = embed(source).
 
-    At strength 1, token by token, that is the target prompt itself; other strengths go less
-    far or farther. `pooled` moves every token by the mean difference.
+    At strength 1 this is the target prompt's embedding; other strengths interpolate or
+    extrapolate. `pooled` moves every token by the mean difference.
     """
 
     strength: float = 1.0

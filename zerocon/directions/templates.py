@@ -1,7 +1,7 @@
-"""Built-in sentences about what an edit changes, for photographs.
+"""Built-in sentences about the edited concept, for photographs.
 
-The same sentences are filled with the concept before and after, so that the mean difference is
-about the edit and little else.
+The same templates are filled with the concept before and after, so that the mean difference
+reflects mainly the edit.
 """
 
 from __future__ import annotations
@@ -47,6 +47,6 @@ Pair = tuple[str, str]
 
 
 def photo_sentences(source: str, target: str, count: int) -> list[Pair]:
-    """Sentences of photographs' captions, with the phrase that changes."""
+    """Templates of photo captions, filled with the phrase that changes."""
     before, after = concepts(source, target)
     return [(t.format(before.phrase), t.format(after.phrase)) for t in PHOTO[:count]]

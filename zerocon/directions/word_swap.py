@@ -1,4 +1,4 @@
-"""No direction at all: the target prompt is the target condition."""
+"""No direction: the target prompt's embedding is the target condition."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a picture's latent to the trajectory that leads back to it."""
+"""Inversions: from a picture's latent to a trajectory that leads back to it."""
 
 from __future__ import annotations
 

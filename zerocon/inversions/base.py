@@ -1,4 +1,4 @@
-"""A trajectory, what it takes to walk it back, and what makes one."""
+"""Trajectories and the interface of inversions."""
 
 from __future__ import annotations
 
@@ -23,34 +23,36 @@ from zerocon.core.sampling import (
 )
 from zerocon.core.solvers import Euler, FireFlow, Midpoint, WithNoise, WithResiduals
 
-# What an inversion can give that a method may or may not make use of: noisy latents, a negative
-# condition for each step, a source branch that is put back onto its trajectory.
+# What an inversion may provide and a method may use: noisy latents, a negative condition per
+# step, a source branch that is reset to its trajectory.
 Provided = Literal["trajectory", "negative", "source_row"]
 
-# The solver that samples from a trajectory without noise maps.
+# Makes the solver that samples from a trajectory without noise maps.
 WayBack = Literal["euler", "midpoint", "fireflow"]
 
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
-    """The source's latents under an inversion, and how sampling walks back from its start.
+    """The source's latents under an inversion, and what sampling from its start needs.
 
     `latents` is [step + 1, case, channel, y, x], cleanest first: `latents[0]` is the encoded
-    picture, `latents[-1]` what sampling starts from. Samplers count their steps from the start:
-    step 0 leaves `latents[-1]`.
+    picture, `latents[-1]` the start of sampling. Sampling steps are counted from there: step 0
+    starts at `latents[-1]`.
     """
 
     path: Path
     latents: Tensor
-    negatives: Condition | None = None  # the ∅ of each step: [step, case, …]
-    noises: Tensor | None = None  # of a sampler that adds noise, [step, case, channel, y, x]
-    residuals: Tensor | None = None  # or what it adds as it is, not in units of each step's σ
-    pinned: bool = False  # the source branch is put back onto the latents after each step
-    pulled: bool = False  # and the edit moves by as much
-    proximal: float | None = None  # quantile below which guidance's differences are dropped
+    negatives: Condition | None = None  # a ∅ per step: [step, case, …]
+    noises: Tensor | None = None  # noise maps of a stochastic sampler, [step, case, channel, y, x]
+    residuals: Tensor | None = None  # or its added noise without division by each step's σ
+    pinned: bool = False  # the source branch is reset to the latents after each step
+    pulled: bool = False  # and the edit is moved by the same difference
+    proximal: float | None = (
+        None  # quantile below which differences are dropped in proximal guidance
+    )
     shrink: bool = False  # soft threshold instead of hard
     way_back: WayBack = "euler"
-    middles: tuple[Level, ...] = ()  # halfway through each step, for a way back that asks there
+    middles: tuple[Level, ...] = ()  # midpoints of the steps, for solvers that evaluate there
 
     @property
     def clean(self) -> Tensor:
@@ -61,19 +63,19 @@ class Trajectory:
         return self.latents[-1]
 
     def starting_from(self, z: Tensor) -> Self:
-        """The same way back, but from the latents `z`, [case, channel, y, x]."""
+        """The trajectory with another start of sampling, `z` [case, channel, y, x]."""
         return replace(self, latents=torch.cat([self.latents[:-1], z[None].to(self.latents)]))
 
     def starts(self, *branches: str) -> Branches:
-        """These branches where sampling starts."""
+        """These branches at the start of sampling."""
         return dict.fromkeys(branches, self.start)
 
     def before(self, step: int) -> Tensor:
-        """The source's latent that sampling step `step` leaves."""
+        """The source's latent at the start of sampling step `step`."""
         return self.latents[len(self.path) - step]
 
     def source_at(self, step: int, level: Level) -> Tensor:
-        """The source's latent at a level within sampling step `step`, on a straight line."""
+        """The source's latent at a level within sampling step `step`, by linear interpolation."""
         here, there = self.path.steps[step]
         if level == here:
             return self.before(step)
@@ -82,7 +84,7 @@ class Trajectory:
         return level.scale * torch.lerp(*ends, share)
 
     def tail(self, count: int) -> Self:
-        """What is left of it for the last `count` steps; all of it where it has no more."""
+        """The trajectory of the last `count` steps, or all of it if it has no more."""
         count = min(count, len(self.path))
         first = len(self.path) - count
         return replace(
@@ -99,7 +101,7 @@ class Trajectory:
         return otherwise if self.negatives is None else self.negatives[step]
 
     def guided(self, negative: Guess, positive: Guess, scale: float) -> Guess:
-        """`∅ + w (c - ∅)`; with proximal guidance, of the larger differences only."""
+        """`∅ + w (c - ∅)`; with proximal guidance, only the larger differences."""
         if self.proximal is None:
             return guided(negative, positive, scale)
         difference = positive - negative
@@ -108,7 +110,7 @@ class Trajectory:
         return negative + scale * (difference * kept)
 
     def both_guided(self, found: Guesses, edit: float, source: float) -> Guesses:
-        """The guided guesses of `both_branches`' rows, each branch at its own scale."""
+        """The guided guesses of `both_branches`' rows, with a scale per branch."""
         return {
             "source": self.guided(found["source_negative"], found["source"], source),
             "edit": self.guided(found["negative"], found["target"], edit),
@@ -116,7 +118,7 @@ class Trajectory:
 
     @property
     def solver(self) -> Solver:
-        """A new one: some keep what they have found in the step before."""
+        """A new solver, as some keep values of the previous step."""
         if self.residuals is not None:
             return WithResiduals(self.path, self.residuals)
         if self.noises is not None:
@@ -128,7 +130,7 @@ class Trajectory:
 
     @property
     def noisy(self) -> bool:
-        """Whether the steps of the way back are those at η = 1."""
+        """Whether sampling steps are at η = 1."""
         return self.noises is not None or self.residuals is not None
 
     def sample(
@@ -139,7 +141,7 @@ class Trajectory:
         before: StepHook = unchanged,
         after: StepHook = unchanged,
     ) -> Tensor:
-        """The branch "edit" after the last step."""
+        """Sample the branch "edit" to the end."""
 
         def settled(step: int, z: Branches) -> Branches:
             return after(step, self.settled(step, z))
@@ -148,7 +150,7 @@ class Trajectory:
         return sample(self.solver, steps, start, evaluate, before=before, after=settled)["edit"]
 
     def settled(self, step: int, z: Branches) -> Branches:
-        """The branches after a step: a pinned source is back on its trajectory."""
+        """The branches after a step, with a pinned source reset to its trajectory."""
         if not self.pinned or "source" not in z:
             return z
         kept = self.before(step + 1)
@@ -157,7 +159,7 @@ class Trajectory:
         return z | {"source": kept}
 
     def stored(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """All of it, for storing: its tensors, and the rest as plain JSON."""
+        """Its content for storage: tensors, and the rest as plain JSON."""
         negatives = self.negatives.parts if self.negatives else {}
         tensors = {
             "latents": self.latents,
@@ -177,7 +179,7 @@ class Trajectory:
 
     @classmethod
     def restored(cls, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> Self:
-        """The trajectory that `stored` gave this of."""
+        """The trajectory from `stored`'s result."""
         prefix = "negatives."
         negatives = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
         settings = dict(rest)
@@ -197,9 +199,9 @@ class Trajectory:
 
 
 def proximal_share(difference: Tensor, quantile: float, *, shrink: bool) -> Tensor:
-    """What share is kept of each value: none below the case's quantile of sizes.
+    """The share of each value to keep: 0 below the case's quantile of magnitudes.
 
-    Larger values stay (hard threshold) or shrink by the quantile (soft threshold).
+    Larger values are kept (hard threshold) or reduced by the quantile (soft threshold).
     """
     sizes = difference.abs()
     limits = at_least_single(sizes.flatten(1)).quantile(quantile, dim=1)
@@ -215,13 +217,13 @@ class Inversion(Protocol):
     def __call__(
         self, backbone: Backbone, clean: Tensor, conditions: Conditions, steps: int, draws: Draws
     ) -> Trajectory:
-        """The trajectory of `clean`, [case, channel, y, x], in `steps` steps."""
+        """Invert `clean`, [case, channel, y, x], in `steps` steps."""
         ...
 
 
 @runtime_checkable
 class FittedToGuidance(Protocol):
-    """An inversion whose trajectory returns under one guidance only."""
+    """An inversion whose trajectory reconstructs at one guidance scale only."""
 
     @property
     def fitted_guidance(self) -> float: ...
@@ -229,9 +231,9 @@ class FittedToGuidance(Protocol):
 
 @runtime_checkable
 class FittedToSteps(Protocol):
-    """An inversion that may name its own times."""
+    """An inversion that may define its own timesteps."""
 
     @property
     def fitted_steps(self) -> int | None:
-        """How many, if it does; the method's steps must be as many."""
+        """The number of its own timesteps, which must equal the method's steps, or None."""
         ...

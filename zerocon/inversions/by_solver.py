@@ -1,7 +1,7 @@
-"""Inversions that differ in the solver that walks up: RF-Solver's, FireFlow's, Uni-Inv's, FTEdit's.
+"""Inversions defined by a solver: RF-Solver, FireFlow, Uni-Inv, FTEdit.
 
-Each paper's way back is part of its inversion: RF-Solver and FireFlow sample with the same solver,
-Uni-Inv and FTEdit by Euler's step (DDIM's, on a diffusion model).
+As in the papers, RF-Solver and FireFlow also sample with their solver; Uni-Inv and FTEdit sample
+with Euler's step (DDIM's on a diffusion model).
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from zerocon.inversions.base import Provided, Trajectory, WayBack
 
 @dataclass(frozen=True, kw_only=True)
 class InversionBySolver:
-    """Walks the sampler's levels upwards, the first share `share` of the steps from the picture.
+    """Inverts through the sampler's levels, over the share `share` of the steps.
 
-    `prompt` and `guidance`: what the network is told meanwhile. `times`: the sampler's levels.
+    `prompt` and `guidance` are those of the inversion. `times`: the sampler's levels.
     """
 
     provides: ClassVar[frozenset[Provided]] = frozenset({"trajectory"})
@@ -66,12 +66,12 @@ class InversionBySolver:
 
     @abstractmethod
     def solver(self, path: Path, middles: tuple[Level, ...]) -> Solver:
-        """What walks this path; `middles` are the levels halfway through its steps."""
+        """The solver of this path; `middles` are the levels at its steps' midpoints."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RFSolverInversion(InversionBySolver):
-    """RF-Solver (Wang et al. 2024): midpoint steps, up and down, of two evaluations each."""
+    """RF-Solver (Wang et al. 2024): midpoint steps in both directions, two evaluations each."""
 
     way_back: ClassVar[WayBack] = "midpoint"
 
@@ -81,7 +81,7 @@ class RFSolverInversion(InversionBySolver):
 
 @dataclass(frozen=True, kw_only=True)
 class FireFlowInversion(InversionBySolver):
-    """FireFlow (Deng et al. 2024): midpoint steps that reuse the last one's velocity."""
+    """FireFlow (Deng et al. 2024): midpoint steps that reuse the previous step's velocity."""
 
     way_back: ClassVar[WayBack] = "fireflow"
 
@@ -91,8 +91,8 @@ class FireFlowInversion(InversionBySolver):
 
 @dataclass(frozen=True, kw_only=True)
 class UniInversion(InversionBySolver):
-    """Uni-Inv (Jiao et al. 2025): the velocity at a step's predicted end. `zero_start`: an option
-    of the published code, whose first prediction does not move."""
+    """Uni-Inv (Jiao et al. 2025): the velocity at a step's predicted end. `zero_start`, an option
+    of the published code: the first predicted end is the latent itself."""
 
     zero_start: bool = False
 
@@ -102,7 +102,7 @@ class UniInversion(InversionBySolver):
 
 @dataclass(frozen=True, kw_only=True)
 class FixedPointInversion(InversionBySolver):
-    """FTEdit (Xu et al. 2025): `evaluations` at each step's noisier level, their mean taken."""
+    """FTEdit (Xu et al. 2025): the mean of `evaluations` at each step's noisier level."""
 
     evaluations: int = 3
 

@@ -17,13 +17,12 @@ from zerocon.inversions.base import Provided, Trajectory
 
 @dataclass(frozen=True)
 class DDIMInversion:
-    """The sampler's step run backwards, at guidance 1.
+    """The sampler's steps in reverse, at guidance 1.
 
-    `prompt`: under the source condition, or the empty one (Plug-and-Play). `refinements`:
-    how often each step is repeated with what the network predicts at its result, towards the
-    fixed point from which sampling returns exactly. `steps`: of the inversion, where it takes
-    smaller ones than the sampler (Plug-and-Play: 1000 and 50); the trajectory has the latents at
-    the sampler's levels.
+    `prompt`: the source condition, or the empty one (Plug-and-Play). `refinements`: how often
+    each step is repeated with the prediction at its result, towards the fixed point from which
+    sampling reconstructs exactly. `steps`: number of inversion steps if larger than the sampler's
+    (Plug-and-Play: 1000 and 50); the trajectory has the latents at the sampler's levels.
     """
 
     provides: ClassVar[frozenset[Provided]] = frozenset({"trajectory"})
@@ -31,7 +30,7 @@ class DDIMInversion:
 
     prompt: Literal["source", "empty"] = "source"
     refinements: int = 0
-    steps: int | None = None  # none: the sampler's
+    steps: int | None = None  # None: as the sampler
 
     def __post_init__(self) -> None:
         one_of("inversion.prompt", self.prompt, ("source", "empty"))
@@ -48,7 +47,7 @@ class DDIMInversion:
         walk = self._finer(backbone, path)
         z, latents = clean, [clean]
         for noisier, here in reversed(walk.steps):
-            # As every published implementation: the network sees the time it goes *to*.
+            # As in all published implementations, the network gets the time at the step's *end*.
             guess = backbone.predict(z, noisier, cond).seen_from(z, here)
             for _ in range(self.refinements):
                 guess = backbone.predict(guess.at(noisier), noisier, cond).seen_from(z, here)
@@ -58,7 +57,7 @@ class DDIMInversion:
         return Trajectory(path, torch.stack(latents))
 
     def _finer(self, backbone: Backbone, path: Path) -> Path:
-        """The path of the inversion's own steps, up to the level that sampling starts from."""
+        """The path of the inversion's own steps, up to the level at which sampling starts."""
         if self.steps is None:
             return path
         finer = backbone.path(self.steps)
@@ -66,6 +65,6 @@ class DDIMInversion:
         if missing:
             raise ConfigError(
                 f"inversion.steps is {self.steps}, and its times do not include {missing[0]:g}, "
-                f"where the sampler's {len(path)} steps come by; take a multiple of method.steps"
+                f"one of the sampler's {len(path)} times; use a multiple of method.steps"
             )
         return Path(finer.levels[finer.levels.index(path.levels[0]) :])

@@ -1,4 +1,4 @@
-"""Direct inversion (PnP Inversion, Ju et al. 2024): the source's row is put back at every step."""
+"""Direct inversion (PnP Inversion, Ju et al. 2024): reset the source branch at every step."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ BY_SOLVER: Mapping[str, type[InversionBySolver]] = {
 
 @dataclass(frozen=True)
 class DirectInversion:
-    """An inversion; while sampling, `z_src += z* - z_src`, and the edited row is left alone.
+    """Wraps an inversion; in sampling, `z_src += z* - z_src`, without changing the edit.
 
     `walk`: DDIM inversion (`steps`: see there), pix2pix-zero's `regularized` one on its `grid`, or
-    one of those by another solver. `moves`: the `source` alone, or `both` rows by what puts the
-    source back. PIE-Bench's runs of pix2pix-zero have `regularized` and `both`; FTEdit has
-    `fixed_point` and `source`.
+    one of the solvers'. `moves`: correct only the `source`, or move `both` branches by the
+    source's correction. PIE-Bench's runs of pix2pix-zero use `regularized` and `both`; FTEdit
+    uses `fixed_point` and `source`.
     """
 
     provides: ClassVar[frozenset[Provided]] = frozenset({"trajectory", "source_row"})
@@ -58,7 +58,7 @@ class DirectInversion:
         self._regularized()
         if self.walk != "regularized" and self.grid != "diffusers":
             raise ConfigError(
-                f"inversion.grid={self.grid} is one of pix2pix-zero's inversion; set "
+                f"inversion.grid={self.grid} is for pix2pix-zero's inversion; set "
                 "inversion.walk=regularized, or leave it out"
             )
         if self.walk == "regularized" and self._ddim() != DDIMInversion():
@@ -75,7 +75,7 @@ class DirectInversion:
 
     @property
     def uses_draws(self) -> bool:
-        """Without them it is the same for every seed and case id."""
+        """Whether it uses random draws; otherwise it is the same for every seed and case id."""
         return self.walk == "regularized"
 
     @property

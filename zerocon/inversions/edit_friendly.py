@@ -18,11 +18,11 @@ from zerocon.inversions.base import Provided, Trajectory
 
 @dataclass(frozen=True)
 class EditFriendlyInversion:
-    """Noise maps that lead DDPM's sampler (η = 1) through latents drawn each for itself.
+    """Noise maps that lead the DDPM sampler (η = 1) through independently drawn latents.
 
-    `guidance` is of the source prompt while they are extracted. Sampling begins after the
-    share `skip` of the steps. `last_noise`: of the step onto the picture itself; without it,
-    as published, the picture comes back only nearly.
+    `guidance` is that of the source prompt during the extraction. Sampling starts after the share
+    `skip` of the steps. `last_noise`: include the noise map of the step onto the picture; without
+    it, as published, the reconstruction is only approximate.
     """
 
     provides: ClassVar[frozenset[Provided]] = frozenset({"trajectory"})
@@ -49,7 +49,8 @@ class EditFriendlyInversion:
             guess = predict_guided(
                 backbone, here, z, conditions.negative, conditions.source, self.guidance
             )
-            # z_{t-1} = mean + σ · noise, solved for the noise; walked, so that no error adds up.
+            # z_{t-1} = mean + σ · noise, solved for the noise. z then follows the sampler, so
+            # that errors do not accumulate.
             mean, sigma = noisy_mean(guess, here, there), noise_scale(here, there)
             noises.append((goal - mean) / sigma if sigma else torch.zeros_like(z))
             z = mean + sigma * noises[-1]
@@ -61,7 +62,7 @@ class EditFriendlyInversion:
 
 
 def _drawn(clean: Tensor, path: Path, draws: Draws) -> list[Tensor]:
-    """The picture and, from the least noisy level on, an independent draw at every level."""
+    """The picture and an independent draw at every level, least noisy first."""
     generators = draws.generators("edit_friendly")
     latents = [clean]
     for level in reversed(path.levels[:-1]):

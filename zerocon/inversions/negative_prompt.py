@@ -18,10 +18,10 @@ from zerocon.inversions.ddim import DDIMInversion
 
 @dataclass(frozen=True)
 class NegativePromptInversion:
-    """The source prompt in place of ∅: guided sampling of the source is then unguided.
+    """The source prompt as ∅, so that guidance has no effect on the source.
 
-    `proximal`: guidance keeps only the differences above this quantile of their sizes. `shrink`:
-    with a soft threshold instead of a hard one, as the published code has it.
+    `proximal`: guidance keeps only differences above this quantile of their magnitudes. `shrink`:
+    a soft threshold instead of a hard one, as in the published code.
     """
 
     provides: ClassVar[frozenset[Provided]] = frozenset({"trajectory", "negative"})

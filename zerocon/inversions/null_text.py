@@ -1,4 +1,4 @@
-"""Null-text inversion (Mokady et al. 2023): an ∅ for each step, so that guidance returns."""
+"""Null-text inversion (Mokady et al. 2023): optimise ∅ per step to reconstruct with guidance."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from zerocon.core.levels import Guess, at_least_single
 from zerocon.inversions.base import Provided, Trajectory
 from zerocon.inversions.ddim import DDIMInversion
 
-SCALE = 2.0**14  # of the loss on its way back: small slopes survive half precision
-LossAt = Callable[[Condition, Tensor], Tensor]  # (the ∅ of some rows, which rows) -> their losses
+SCALE = 2.0**14  # loss scaling: small gradients survive half precision
+LossAt = Callable[[Condition, Tensor], Tensor]  # (∅ of some rows, the rows) -> their losses
 
 
 @dataclass(frozen=True)
 class NullTextInversion:
-    """DDIM inversion at guidance 1, then Adam on ∅, step by step, at the guidance of sampling.
+    """DDIM inversion at guidance 1, then Adam on ∅, step by step, at the sampling guidance.
 
-    A step's ∅ begins where the last one's ended. A case is done with a step when its loss is
-    below `tolerance + step · 2e-5`; the others go on without it.
+    Each step starts from the previous step's ∅. A case is finished with a step when its loss is
+    below `tolerance + step · 2e-5`; others continue without it.
     """
 
     provides: ClassVar[frozenset[Provided]] = frozenset({"trajectory", "negative"})
@@ -65,7 +65,7 @@ class NullTextInversion:
     def _loss(
         self, backbone: Backbone, walk: Trajectory, step: int, z: Tensor, with_text: Guess
     ) -> LossAt:
-        """How far the guided step lands from the trajectory, [case]."""
+        """The squared distance of the guided step's result from the trajectory, [case]."""
         (level, there), goal = walk.path.steps[step], walk.before(step + 1)
 
         def loss_at(null: Condition, rows: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ class NullTextInversion:
         return loss_at
 
     def _fitted(self, null: Condition, step: int, loss_at: LossAt) -> Condition:
-        """∅ after Adam's steps; each case stops by itself."""
+        """∅ after optimisation; each case stops separately."""
         rate = self.learning_rate * max(0.0, 1 - step / 100)
         limit = self.tolerance + step * 2e-5
         null = null.map(torch.clone)
@@ -99,7 +99,7 @@ class NullTextInversion:
 
 @torch.enable_grad()
 def _slopes(loss_at: LossAt, null: Condition, rows: Tensor) -> tuple[Tensor, Condition]:
-    """The losses and their gradients by each row's own ∅."""
+    """The losses and their gradients with respect to each row's ∅."""
     leaf = null.map(lambda part: part.detach().requires_grad_())
     loss = loss_at(leaf, rows)
     slopes = torch.autograd.grad(loss.sum() * SCALE, list(leaf.parts.values()))

@@ -1,4 +1,4 @@
-"""pix2pix-zero's inversion: DDIM's, with every predicted noise pushed towards white noise."""
+"""pix2pix-zero's inversion: DDIM inversion with predicted noise regularised to white noise."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ from zerocon.core.levels import Guess, Level, Path, at_least_single
 from zerocon.core.timesteps import TRAINED_TIMES
 from zerocon.inversions.base import Provided, Trajectory
 
-COARSEST = 8  # side at which the pyramid ends
+COARSEST = 8  # smallest side in the pyramid
 
 Grid = Literal["diffusers", "authors", "pie_bench"]
-Step = tuple[Level, Level, Level]  # where the network is asked, and the step's two ends
+Step = tuple[Level, Level, Level]  # level of the evaluation, and the step's two ends
 
 
 @dataclass(frozen=True)
 class RegularizedInversion:
-    """`iterations` times a step: `rolls` descents of the auto-correlation, one of the KL term.
+    """`iterations` per step, each with `rolls` gradient steps on the auto-correlation, one on KL.
 
-    `grid`: `diffusers` asks the network at the time it goes to, as its pipeline does. The authors'
-    code asks at the time t it comes from and steps from ā[t-1] to ā[t-1+stride]; it leaves out
-    the first and the last time (`authors`). PIE-Bench's runs take all of them (`pie_bench`).
+    `grid`: `diffusers` evaluates the network at the time at the step's end, as its pipeline does.
+    The authors' code evaluates at the time t at the step's start and steps from ā[t-1] to
+    ā[t-1+stride]; it omits the first and the last time (`authors`). PIE-Bench's runs use all
+    times (`pie_bench`).
     """
 
     provides: ClassVar[frozenset[Provided]] = frozenset({"trajectory"})
@@ -69,7 +70,7 @@ class RegularizedInversion:
         return Trajectory(path, torch.stack(latents))
 
     def _steps(self, backbone: Backbone, path: Path) -> Iterator[Step | None]:
-        """Towards the noise; None where the grid leaves a time out."""
+        """The steps towards noise; None where the grid omits a time."""
         if self.grid == "diffusers":
             yield from ((noisier, here, noisier) for noisier, here in reversed(path.steps))
             return
@@ -94,9 +95,9 @@ class RegularizedInversion:
 
 
 def auto_correlation(noise: Tensor, shifts: Tensor) -> Tensor:
-    """Squared mean of noise × shifted noise, over both axes and a pyramid of sizes, [case].
+    """Squared mean of noise × shifted noise, over both axes and a pyramid of scales, [case].
 
-    `shifts` [case, channel, level]: by how much each picture of the pyramid is rolled.
+    `shifts` [case, channel, level]: the shift at each level of the pyramid.
     """
     total = noise.new_zeros(len(noise))
     for level in range(shifts.shape[2]):
@@ -109,7 +110,7 @@ def auto_correlation(noise: Tensor, shifts: Tensor) -> Tensor:
 
 
 def draw_shifts(noise: Tensor, generators: list[torch.Generator]) -> Tensor:
-    """From each case's own generator, in the published order, [case, channel, level]."""
+    """Draw shifts from each case's generator, in the published order, [case, channel, level]."""
     sides = [noise.shape[2]]
     while sides[-1] > COARSEST:
         sides.append(sides[-1] // 2)
@@ -121,7 +122,7 @@ def draw_shifts(noise: Tensor, generators: list[torch.Generator]) -> Tensor:
 
 
 def rolled_by(noise: Tensor, shifts: Tensor, axis: int) -> Tensor:
-    """`torch.roll` along one axis, each [case, channel] picture by its own shift."""
+    """`torch.roll` along one axis, with a shift per case and channel."""
     size = noise.shape[axis]
     ticks = torch.arange(size, device=noise.device)
     index = (ticks - shifts[:, :, None]) % size  # [case, channel, size]
@@ -130,7 +131,7 @@ def rolled_by(noise: Tensor, shifts: Tensor, axis: int) -> Tensor:
 
 
 def kl_divergence(noise: Tensor) -> Tensor:
-    """Of a normal distribution with the case's mean and variance from the standard one, [case]."""
+    """KL divergence from N(0, 1) of a normal with each case's mean and variance, [case]."""
     mean, variance = noise.mean((1, 2, 3)), noise.var((1, 2, 3))
     return variance + mean.square() - 1 - (variance + 1e-7).log()
 

@@ -1,4 +1,4 @@
-"""RF-Inversion (Rout et al. 2024): up to noise, steered towards one drawn in advance."""
+"""RF-Inversion (Rout et al. 2024): inversion controlled towards noise drawn in advance."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from zerocon.inversions.base import Provided, Trajectory
 class RFInversion:
     """`û = u + γ ((y1 - y) / (1 - t) - u)`, where `y1` is the noise and `u` the model's velocity.
 
-    `schedule`: the sampler's levels upwards (`path`), or what the published code does: it tells
-    the network `i / (N + 1)`, a time that is not shifted, and takes the sizes of its steps from
-    the sampler's path in the order of sampling.
+    `schedule`: the sampler's levels in reverse (`path`), or as in the published code: the network
+    gets `i / (N + 1)`, a time without shift, and the step sizes are those of the sampler's path in
+    the order of sampling.
     """
 
     provides: ClassVar[frozenset[Provided]] = frozenset({"trajectory"})
@@ -56,7 +56,7 @@ class RFInversion:
         return Trajectory(path, torch.stack(latents))
 
     def _steps(self, backbone: Backbone, path: Path) -> list[tuple[Level, float]]:
-        """The level that the network is told of, and the size in flow time, of each step."""
+        """Each step's level for the network, and its size in flow time."""
         if self.schedule == "path":
             return [(here, there.t - here.t) for here, there in path.upwards.steps]
         told = [backbone.level_at(i / (len(path) + 1)) for i in range(len(path))]

@@ -19,12 +19,12 @@ from zerocon.inversions.base import Provided, Trajectory
 
 @dataclass(frozen=True)
 class TurboEditInversion:
-    """For models distilled to a few steps, whose edit-friendly latents would look too noisy.
+    """For models distilled to a few steps, for which edit-friendly latents are too noisy.
 
-    The latent of each step is drawn as edit-friendly inversion draws it, but with the noise of
-    a time that is `shift` steps smaller than the time that the network is told. `skip`: share of
-    the steps left out, from the noisiest on; or `times` names the steps' times themselves.
-    `last_rms`: what the last step adds is scaled down to this root mean square at most.
+    Each step's latent is drawn as in edit-friendly inversion, but at the noise level of a time
+    `shift` timesteps smaller than the network's time input. `skip`: share of the steps omitted,
+    noisiest first; or `times` lists the timesteps explicitly. `last_rms`: upper limit of the root
+    mean square of the noise added in the last step.
     """
 
     provides: ClassVar[frozenset[Provided]] = frozenset({"trajectory"})
@@ -33,7 +33,7 @@ class TurboEditInversion:
     skip: float = 0.2
     shift: float = 1.0
     times: list[int] | None = None
-    last_rms: float | None = 15.5 / 128  # a norm of 15.5 over 4 x 64 x 64 numbers
+    last_rms: float | None = 15.5 / 128  # a norm of 15.5 for 4 x 64 x 64 numbers
 
     def __post_init__(self) -> None:
         in_range("inversion.skip", self.skip, 0, 1)
@@ -48,13 +48,13 @@ class TurboEditInversion:
     def _check_times(self, times: list[int]) -> None:
         if not times or any(a <= b for a, b in pairwise([TRAINED_TIMES, *times, 0])):
             raise ConfigError(
-                f"inversion.times is {times}; give times between 1 and {TRAINED_TIMES - 1}, "
+                f"inversion.times is {times}; give timesteps between 1 and {TRAINED_TIMES - 1}, "
                 "the largest first: [799, 499, 199]"
             )
         if self.skip:
             raise ConfigError(
-                f"inversion.skip is {self.skip}, but inversion.times names the steps' times: "
-                "leave one of the two out (inversion.skip=0)"
+                f"inversion.skip is {self.skip}, but inversion.times lists the timesteps: "
+                "set only one of the two (inversion.skip=0)"
             )
 
     @property
@@ -76,7 +76,7 @@ class TurboEditInversion:
         return Trajectory(path, torch.stack(drawn[::-1]), residuals=torch.stack(residuals))
 
     def _path(self, backbone: Backbone, steps: int) -> Path:
-        """The last step lands on the clean latent, whatever the scheduler's last ā."""
+        """The path; it ends at the clean latent, independent of the scheduler's last ā."""
         if self.times is None:
             left = max(1, steps - round(self.skip * steps))
             levels = backbone.path(steps).tail(left).levels[:-1]
@@ -85,7 +85,7 @@ class TurboEditInversion:
         return Path((*levels, vp_level(0, 1.0)))
 
     def _drawn(self, backbone: Backbone, clean: Tensor, path: Path, draws: Draws) -> list[Tensor]:
-        """An independent draw for each step, the noisiest first, and the picture."""
+        """An independent draw for each step, noisiest first, and the picture."""
         first, second = path.levels[:2]
         shift = round(self.shift * (first.time - second.time))
         drawn: list[Tensor] = []
@@ -98,6 +98,6 @@ class TurboEditInversion:
 
 
 def _limited(residual: Tensor, most: float) -> Tensor:
-    """Each case's, scaled down where its root mean square is larger."""
+    """Scale down cases whose root mean square is larger than `most`."""
     size = residual.square().mean((1, 2, 3), keepdim=True).sqrt()
     return residual * (most / size.clamp(min=most)) if most else torch.zeros_like(residual)
