@@ -77,7 +77,7 @@ def test_a_run_of_a_user_class_needs_the_plugin(folder: Path) -> None:
     without = called(folder, "reproduce", str(run))
     assert without.returncode == 2
     assert "--plugin MODULE" in without.stderr
-    assert "my_method.Keep is no method" in without.stderr
+    assert "my_method.Keep is not a known method" in without.stderr
     within = called(folder, "reproduce", str(run), "--plugin", "my_method")
     assert within.returncode == 0, within.stdout + within.stderr
     assert "1 equal to the bit" in within.stdout

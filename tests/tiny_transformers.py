@@ -169,5 +169,10 @@ def tiny_flux_parts(folder: Path, *, schnell: bool = False, **changes: Any) -> F
 
 def tiny_flux(parts: FluxParts, **changes: Any) -> FluxBackbone:
     settings: dict[str, Any] = {"dtype": torch.float32, "size": (32, 32), "t5_tokens": 24} | changes
+    settings.setdefault("guidance", "embedded" if _takes_guidance(parts) else "classifier_free")
     dtype = settings.pop("dtype")
     return FluxBackbone(parts, "tiny-flux", CPU, dtype, fingerprint_of(parts), **settings)
+
+
+def _takes_guidance(parts: FluxParts) -> bool:
+    return bool(parts.transformer.config["guidance_embeds"])

@@ -133,7 +133,8 @@ def edit(
     """Edit the picture, described by `source`, to match `target`.
 
     `overrides` are settings as on the command line: `["loss.cut_weight=0.5"]`. Without `source`,
-    the picture's caption is used (`direction=caption`). `blend`: the edited words in the source
+    the picture's caption is used (`direction=caption`); with it, zeroCon's automatic direction
+    starts from the given prompt (`direction=sentences`). `blend`: the edited words in the source
     and the target prompt; Prompt-to-Prompt preserves the rest of the picture, and MasaCtrl's mask
     needs them. Pass a loaded `backbone` to edit many pictures.
     """
@@ -150,12 +151,24 @@ def edit(
 
 
 def settings_of_edit(source: str, overrides: Sequence[str]) -> RunSettings:
-    """Settings for one picture; needs prompts, or a direction that makes them."""
+    """Settings for one picture; needs prompts, or a direction that makes them.
+
+    A method with the automatic direction uses the given source prompt in place of the caption.
+    """
+    from zerocon.config.compose import compose_config
     from zerocon.config.settings import compose_settings
 
-    chosen = any(o.startswith("direction=") for o in overrides)
-    automatic = [] if source or chosen else ["direction=caption"]
+    automatic: list[str] = []
+    if not source and not any(o.startswith("direction=") for o in overrides):
+        automatic = ["direction=caption"]
+    elif source and not any(o.lstrip("+").startswith(_DECIDES) for o in overrides):
+        usual = str(compose_config(overrides)["direction"]["_target_"])
+        automatic = ["direction=sentences"] if usual == _CAPTION else []
     return compose_settings([*automatic, *overrides], worlds="edit")
+
+
+_DECIDES = ("direction", "experiment=")
+_CAPTION = "zerocon.directions.Caption"
 
 
 def request(

@@ -269,7 +269,8 @@ def test_reading_changes_nothing(backbone: Tiny) -> None:
     plain = backbone.predict(z, backbone.level(0.7), cond).velocity
     taps = backbone.taps
     rotated = ("rotated_queries", "rotated_keys") if backbone.layout.rotary else ()
-    for what in ("queries", "keys", "values", "probs", "output", "text", "features", *rotated):
+    usual = ("queries", "keys", "values", "probs", "output", "text", "features", "hidden")
+    for what in (*usual, *rotated):
         with record(taps, "*", what) as seen:
             assert torch.equal(backbone.predict(z, backbone.level(0.7), cond).velocity, plain)
             assert len(seen) == len(seen.sites)
@@ -283,6 +284,7 @@ WHAT_SHAPES = {
     ("self", "output"): (2, 60, 16),
     ("block", "output"): (2, 60, 16),
     ("block", "features"): (2, 16, 6, 10),
+    ("block", "hidden"): (2, 16, 6, 10),
 }
 ROTATED_SHAPES = {
     ("self", "rotated_queries"): (2, 2, 60, 8),
@@ -383,6 +385,21 @@ def test_features_are_what_a_block_adds(backbone: Tiny, stream: str) -> None:
         without = backbone.predict(z, level, cond).clean
     torch.testing.assert_close(*output.of("all"))
     assert not torch.allclose(plain, without)
+
+
+@torch.no_grad()
+def test_hidden_is_a_blocks_output_on_the_grid(backbone: Tiny, stream: str) -> None:
+    z, cond = inputs(backbone)
+    level, taps, block = backbone.level(0.7), backbone.taps, f"{stream}.1.block"
+    with record(taps, block, "output") as output, record(taps, block, "hidden") as hidden:
+        plain = backbone.predict(z, level, cond).clean
+    on_grid = output.of("all")[0].transpose(1, 2).unflatten(2, (6, 10))
+    assert torch.equal(hidden.of("all")[0], on_grid)
+    with replace(taps, block, "hidden", lambda _s, rows: {"all": rows["all"] * 2}):
+        doubled = backbone.predict(z, level, cond).clean
+    with replace(taps, block, "output", lambda _s, rows: {"all": rows["all"] * 2}):
+        assert torch.equal(backbone.predict(z, level, cond).clean, doubled)
+    assert not torch.allclose(doubled, plain)
 
 
 def test_gradients_are_those_of_the_written_out_softmax(backbone: Tiny) -> None:

@@ -21,8 +21,9 @@ from zerocon.core.cases import Case
 from zerocon.core.conditions import Conditions, Draws
 from zerocon.core.forward import predict
 from zerocon.core.prompts import words_of
-from zerocon.core.taps import record
+from zerocon.core.taps import choose, record
 from zerocon.inversions.base import Trajectory
+from zerocon.losses import ZeCon
 from zerocon.methods.ddim import DDIM
 
 PROMPTS = ["a big red circle on a gray background", "a small blue house at the beach"]
@@ -119,6 +120,16 @@ def test_the_noise_equals_the_pipelines(
     added = {"text_embeds": pooled, "time_ids": sizes.expand(2, -1)}
     theirs = pipe.unet(z, 500, encoder_hidden_states=tokens, added_cond_kwargs=added).sample
     torch.testing.assert_close(eps(backbone, z, 500, backbone.embed(PROMPTS)), theirs)
+
+
+def test_zecons_blocks_follow_the_same_rule(backbone: SDXLBackbone) -> None:
+    chosen = choose(backbone.taps.sites, ZeCon().sites, "hidden")
+    assert [(site.name, site.scale) for site in chosen] == [
+        ("in.0.0.block", 1),
+        ("down.0.1.block", 1),
+        ("down.1.1.block", 2),
+        ("down.2.1.block", 4),
+    ]
 
 
 def test_sampling_equals_the_pipeline(

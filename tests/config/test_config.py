@@ -8,6 +8,7 @@ import pytest
 
 from zerocon.cli import guarded
 from zerocon.config.compose import sweep
+from zerocon.config.files import read_mapping
 from zerocon.config.places import CONF
 from zerocon.config.settings import compose_settings
 from zerocon.core.checks import ConfigError
@@ -45,11 +46,11 @@ def test_every_yaml_composes_and_binds_to_its_class(choice: str) -> None:
 
 @pytest.mark.parametrize(("backbone", "guidance"), [("shapes", 4.0), ("sd15", 7.5)])
 def test_a_backbone_brings_its_usual_settings(backbone: str, guidance: float) -> None:
-    usual = compose_settings([f"backbone={backbone}"], worlds="edit")
+    usual = compose_settings([f"backbone={backbone}"], worlds="any")
     assert isinstance(usual.method, ZeroCon)
     assert usual.method.guidance == guidance
     assert "usual" not in usual.config
-    given = compose_settings([f"backbone={backbone}", "method.guidance=3"], worlds="edit")
+    given = compose_settings([f"backbone={backbone}", "method.guidance=3"], worlds="any")
     assert isinstance(given.method, ZeroCon)
     assert given.method.guidance == 3.0
 
@@ -85,6 +86,49 @@ def test_descent_scale_depends_on_the_latents_area(backbone: str, side: int, nam
     method = compose_settings([f"backbone={backbone}", f"method={name}"], worlds="edit").method
     assert isinstance(method, DDS)
     assert method.scale / side**2 == 2000 / 64**2
+
+
+def direction(*overrides: str) -> str:
+    config = compose_settings(overrides, worlds="any").config
+    return config["direction"]["_target_"].rpartition(".")[2]
+
+
+def test_zerocon_brings_the_automatic_direction_and_other_methods_the_target_prompt() -> None:
+    assert direction() == direction("method=zerocon") == "Caption"
+    assert direction("method=pnp") == direction("method=pix2pix_zero") == "WordSwap"
+    assert direction("direction=prompt_pair") == "PromptPair"  # what is said wins
+    assert direction("direction=word_swap", "method=zerocon") == "WordSwap"
+    assert direction("+experiment=pix2pix_zero_published") == "Caption"
+    assert [
+        direction(*run) for run in sweep(["method=zerocon,word_swap", "seed=1"])
+    ] == ["Caption", "WordSwap"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("backbone", "bank"), [("shapes", "shapes_in_place"), ("sd15", "photo"), ("sd3", "photo")]
+)
+@pytest.mark.parametrize("name", ["caption", "sentences"])
+def test_sentences_suit_the_backbone(backbone: str, bank: str, name: str) -> None:
+    given = [f"backbone={backbone}", f"direction={name}"]
+    assert compose_settings(given, worlds="any").config["direction"]["bank"] == bank
+
+
+def test_the_papers_experiment_is_the_default_with_every_choice_pinned() -> None:
+    pinned = compose_settings(["+experiment=zerocon_paper"])
+    assert pinned.config == compose_settings([]).config
+    said = read_mapping(CONF / "experiment" / "zerocon_paper.yaml")
+    open_ones = {  # follow from others, or mean nothing here
+        "direction": {"captioner", "captioner_revision", "file", "model", "revision", "seed"},
+        "inversion": {"steps"},
+    }
+    for group in ("method", "direction", "inversion"):
+        settings = set(pinned.config[group]) - {"_target_"} - open_ones.get(group, set())
+        assert settings <= set(said[group]), group
+    for term in ("xa", "cut"):
+        settings = set(pinned.config["loss"][term]) - {"_target_", "weight", "n_patches"}
+        pinned_ones = set(said["loss"][term]) | {"background_below", "attention_sites"}
+        assert settings <= pinned_ones, term
+    assert {"xa_weight", "cut_weight", "n_patches"} <= set(said["loss"])
 
 
 def test_the_default_run() -> None:

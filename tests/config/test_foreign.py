@@ -299,7 +299,7 @@ def test_only_a_plugins_registered_classes_are_known(plugin: Path) -> None:
     assert type(settings.method).__name__ == "Half"
     assert os.environ["ZEROCON_PLUGINS"] == "own_plugin"  # for the processes that work for us
     for name in ("own_plugin.Hidden", "own_plugin.os.system", "own_plugin.SDEdit"):
-        with pytest.raises(ConfigError, match="is no method"):
+        with pytest.raises(ConfigError, match="is not a known method"):
             find("method", name)
     with pytest.raises(ConfigError, match="is a method, not a metric"):
         find("metric", "own_plugin.Half")

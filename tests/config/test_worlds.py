@@ -13,6 +13,7 @@ from zerocon.core.checks import ConfigError
 
 SD = ["backbone=sd15", "backbone.path=sd15"]
 PIE = ["dataset=pie_bench", "dataset.root=somewhere"]
+SWAP = ["direction=word_swap"]  # needs no captioner
 JUDGES = [
     "metrics.clip.path=some/clip",
     "metrics.clip.revision=abc",
@@ -31,22 +32,22 @@ def refusal(*overrides: str) -> str:
 
 def test_choices_of_one_world_are_accepted() -> None:
     assert compose_settings([]).mixture == ""
-    assert compose_settings([*SD, *PIE, *JUDGES]).mixture == ""
+    assert compose_settings([*SD, *SWAP, *PIE, *JUDGES]).mixture == ""
     assert compose_settings(["direction=sentences"]).mixture == ""
 
 
 @pytest.mark.parametrize("metrics", ["masked", "published", "full"])
 def test_photographs_are_not_judged_by_the_shapes_worlds_judges(metrics: str) -> None:
-    said = refusal(*SD, *PIE, f"metrics={metrics}")
+    said = refusal(*SD, *SWAP, *PIE, f"metrics={metrics}")
     assert "metrics.clip" in said.partition(" know the shapes world only")[0]
     for setting in ("metrics.clip.path=…", "metrics.lpips.net=squeeze", "metrics.structure.path=…"):
         assert setting in said
     assert "mixed_worlds=true" in said
-    assert compose_settings([*SD, *PIE, f"metrics={metrics}", *JUDGES]).mixture == ""
+    assert compose_settings([*SD, *SWAP, *PIE, f"metrics={metrics}", *JUDGES]).mixture == ""
 
 
 def test_one_judge_is_enough_to_be_refused() -> None:
-    said = refusal(*SD, *PIE, *[j for j in JUDGES if "clip" not in j])
+    said = refusal(*SD, *SWAP, *PIE, *[j for j in JUDGES if "clip" not in j])
     assert said.startswith("metrics.clip knows the shapes world only, but the backbone and the d")
     assert "; set metrics.clip.path=… (docs/metrics.md)" in said
 
@@ -69,7 +70,7 @@ def test_backbone_and_dataset_are_of_one_world() -> None:
     ("overrides", "setting"),
     [
         (["direction=caption"], "set direction.captioner=…"),
-        (["direction=sentences"], "set direction.bank=photo"),
+        (["direction=sentences", "direction.bank=shapes"], "set direction.bank=photo"),
         (["direction=sentences", "direction.bank=shapes_elsewhere"], "set direction.bank=photo"),
         (["direction=caption", "direction.captioner=a/b", "direction.captioner_revision=c",
           "direction.bank=shapes"], "set direction.bank=photo"),
@@ -86,6 +87,24 @@ def test_an_edit_without_a_source_prompt_is_not_captioned_by_another_world() -> 
         settings_of_edit("", [*SD, "method=zerocon"])
     settings_of_edit("a cat", [*SD, "method=zerocon"])  # its judges judge nothing
     settings_of_edit("", ["method=zerocon"])
+
+
+def test_the_paper_on_photographs_needs_a_captioner_and_has_sentences() -> None:
+    said = refusal(*SD, *PIE, *JUDGES)
+    assert "direction.captioner=… (a BLIP model; direction=prompt_pair needs none)" in said
+    captioner = ["direction.captioner=a/blip", "direction.captioner_revision=abc"]
+    settings = compose_settings([*SD, *PIE, *JUDGES, *captioner])
+    assert settings.mixture == ""
+    assert settings.config["direction"]["bank"] == "photo"
+
+
+def test_an_edit_from_a_given_prompt_needs_no_captioner() -> None:
+    given = settings_of_edit("a cat", SD)
+    assert given.config["direction"]["_target_"] == "zerocon.directions.Sentences"
+    others = settings_of_edit("a cat", [*SD, "method=pnp"]).config["direction"]["_target_"]
+    assert others == "zerocon.directions.WordSwap"
+    chosen = settings_of_edit("a cat", ["direction.strength=0.5"]).config["direction"]
+    assert chosen["_target_"] == "zerocon.directions.Caption"
 
 
 def test_mixed_worlds_allows_it_and_is_part_of_the_name() -> None:

@@ -66,7 +66,7 @@ def test_replacing_needs_equal_numbers_of_words() -> None:
         ((1, 2, 3, 4), (1, 4), [0, 3]),
         ((1, 2, 3), (1, 9, 3), [0, None, 2]),
         ((1, 2, 3), (7, 8), [None, None]),
-        # Two ways are as good; the published order of preference pairs the earlier twin.
+        # Two alignments are equally good; as published, the earlier of the equal tokens is paired.
         ((5, 1), (5, 5, 1), [0, None, 1]),
     ],
 )

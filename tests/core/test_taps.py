@@ -40,6 +40,7 @@ def test_the_sites_are_stable_diffusions(backbone: StableDiffusionBackbone) -> N
     sites = backbone.taps.sites
     kinds = [site.kind for site in sites]
     assert (kinds.count("self"), kinds.count("cross"), kinds.count("res")) == (16, 16, 22)
+    assert kinds.count("block") == 1 + 8 + 2 + 12  # the first convolution, then every layer
     named = {site.name: site for site in sites}
     assert named["up.1.2.self"].scale == 4
     assert named["mid.0.0.cross"].scale == 8
@@ -129,6 +130,30 @@ def test_features_are_the_second_convolutions(backbone: StableDiffusionBackbone)
 
 
 @torch.no_grad()
+@pytest.mark.parametrize(
+    ("site", "shape"),
+    [
+        ("in.0.0.block", (2, 8, 16, 16)),
+        ("down.0.1.block", (2, 8, 16, 16)),
+        ("down.3.1.block", (2, 16, 2, 2)),
+        ("mid.0.0.block", (2, 16, 2, 2)),
+        ("up.3.2.block", (2, 8, 16, 16)),
+    ],
+)
+def test_hidden_is_the_state_as_it_leaves_a_layer(
+    backbone: StableDiffusionBackbone, site: str, shape: tuple[int, ...]
+) -> None:
+    """The state itself: what is changed there passes on."""
+    z, cond = inputs()
+    with record(backbone.taps, site, "hidden") as seen:
+        plain = eps(backbone, z, TIME, cond)
+    assert seen.of("all")[0].shape == shape
+    with replace(backbone.taps, site, "hidden", lambda _s, rows: {"all": rows["all"] * 1.5}):
+        assert not torch.allclose(eps(backbone, z, TIME, cond), plain)
+    assert torch.equal(eps(backbone, z, TIME, cond), plain)
+
+
+@torch.no_grad()
 def test_rows_are_addressed_by_role(backbone: StableDiffusionBackbone) -> None:
     z, cond = inputs(4)
     with record(backbone.taps, "up.1.2.self", "output") as seen:
@@ -156,7 +181,7 @@ def test_shared_queries_and_keys_are_shared_probabilities(
         changed = {role: g.noise for role, g in predict(backbone, LEVEL, rows).items()}
     assert torch.equal(seen[site]["source"], seen[site]["target"])
     plain = {role: g.noise for role, g in predict(backbone, LEVEL, rows).items()}
-    torch.testing.assert_close(plain["source"], changed["source"])  # batch-mates never touch
+    torch.testing.assert_close(plain["source"], changed["source"])  # rows are independent
     assert not torch.allclose(plain["target"], changed["target"])
 
 

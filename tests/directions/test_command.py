@@ -50,6 +50,8 @@ def test_the_command_shows_and_writes(tmp_path: Path, capsys: pytest.CaptureFixt
     shown = capsys.readouterr().out
     assert "target sentences" in shown
     assert "|Δ| / |c|" in shown
+    main(["direction", *PAIR, "direction.count=4"])  # no picture, so from prompt to prompt
+    assert capsys.readouterr().out == shown.replace(shown.splitlines()[-1] + "\n", "")
     main(["direction", *PAIR, "direction=file", f"direction.path={out}"])
     numbers = [line for line in capsys.readouterr().out.splitlines() if "|c|" in line]
     assert numbers[0] in shown  # the same step
@@ -71,7 +73,7 @@ def test_the_caption_comes_from_the_picture(
     [
         (["direction=caption"], "give it as --image FILE"),
         (["method=sdedit"], "method=sdedit has no effect on a direction"),
-        (["direction.strength=2"], "direction.strength"),
+        (["direction=word_swap", "direction.strength=2"], "direction.strength"),
         (["direction=file", f"direction.path={TOO_SMALL}"], "tokens are [77, 96]"),
     ],
 )

@@ -9,7 +9,7 @@ from zerocon.directions.templates import PHOTO, photo_sentences
 from zerocon.shapes.benchmark import edit as edit_of
 from zerocon.shapes.captions import CaptionError, caption, parse
 from zerocon.shapes.scene import THING_ATTRIBUTES
-from zerocon.shapes.sentences import shapes_sentences
+from zerocon.shapes.sentences import in_place, shapes_sentences
 
 
 @pytest.mark.parametrize(
@@ -127,3 +127,46 @@ def _difference(source: str, target: str) -> object:
         names = [f"{name} of {i}" for name in THING_ATTRIBUTES]
         pairs += zip(names, *things, strict=True)
     return [pair for pair in pairs if pair[1] != pair[2]]
+
+
+@pytest.mark.parametrize("edit_type", range(10))
+def test_sentences_in_place_keep_every_word_at_its_place(edit_type: int) -> None:
+    for number in range(3):
+        edit = edit_of("validation", edit_type, number)
+        prompts = edit.source_prompt, edit.target_prompt
+        pairs = in_place(*prompts, 32)
+        assert pairs[0] == prompts
+        assert len(set(pairs)) == len(pairs) >= 4
+        assert pairs == in_place(*prompts, 32)
+        assert pairs[:3] == in_place(*prompts, 3)
+        for pair in pairs:
+            assert [len(s.split()) for s in pair] == [len(p.split()) for p in prompts]
+            assert _difference(*pair) == _difference(*prompts)
+
+
+def test_sentences_in_place_exchange_one_word_that_both_prompts_share() -> None:
+    pairs = in_place("a big red circle at the beach", "a big blue circle at the beach", 32)
+    assert ("a small red circle at the beach", "a small blue circle at the beach") in pairs
+    assert ("a big red heart at the beach", "a big blue heart at the beach") in pairs
+    assert ("a big red circle in a meadow", "a big blue circle in a meadow") in pairs
+    said = {sentence for pair in pairs for sentence in pair}
+    assert not any("gray" in sentence for sentence in said)  # of another length
+    assert all("red" in before and "blue" in after for before, after in pairs)  # the edit stays
+
+
+def test_sentences_in_place_are_of_scenes_that_can_be() -> None:
+    tilted = in_place(
+        "a big tilted red cross in a meadow", "a big tilted red heart in a meadow", 32
+    )
+    assert len(tilted) > 5
+    hollow = in_place("a big hollow red cross in a meadow", "a big red cross in a meadow", 32)
+    assert ("a big hollow red circle in a meadow", "a big red circle in a meadow") in hollow
+    turned = in_place(
+        "a big tilted red cross in a meadow", "a big tilted blue cross in a meadow", 32
+    )
+    assert not any("circle" in sentence for pair in turned for sentence in pair)
+
+
+def test_sentences_in_place_take_prompts_outside_the_grammar() -> None:
+    assert in_place("my old dog", "my old cat", 8) == [("my old dog", "my old cat")]
+    assert ("a blue dog", "a blue cat") in in_place("a red dog", "a red cat", 8)

@@ -129,7 +129,7 @@ def test_inversion_finds_the_noise() -> None:
     flow = TinyFlow()
     walk = DDIMInversion()(flow, clean_of(1.0), conditions(flow), 6, Draws(0, ["a"]))
     torch.testing.assert_close(walk.start, NOISE, rtol=0, atol=1e-9)
-    # As for diffusion models, the network is told the noisier of the two times.
+    # As for diffusion models, the network gets the noisier of the two times.
     assert flow.times == [level.time for level in flow_path(6, shift=3.0).levels[-2::-1]]
     assert flow.times[-1] == 1000
 

@@ -98,8 +98,8 @@ class Ptp:
             return x
         maps = torch.stack(self.stored).sum(0)  # [row, map, position, token]
         picked = [maps[row][..., self.words[row]].sum(-1).mean(0) for row in range(2)]
-        heat = torch.stack(picked).view(2, 1, 4, 4)
-        mask = F.interpolate(F.max_pool2d(heat, 3, 1, 1), size=x.shape[2:])
+        word_map = torch.stack(picked).view(2, 1, 4, 4)
+        mask = F.interpolate(F.max_pool2d(word_map, 3, 1, 1), size=x.shape[2:])
         mask = mask / mask.amax((2, 3), keepdim=True) > self.method.blend_threshold
         mask = (mask[:1] | mask[1:]).double()
         self.masks.append(mask)

@@ -133,9 +133,9 @@ class Unified:
         self.fresh, self.cur_step = [], self.cur_step + 1
 
     def mask(self, maps: Tensor, words: Tensor, threshold: float) -> Tensor:
-        heat = (maps * words).mean(0).amax(-1).view(1, 1, 4, 4)
-        heat = F.interpolate(heat, size=(16, 16))
-        mask = heat / heat.amax() > threshold
+        word_map = (maps * words).mean(0).amax(-1).view(1, 1, 4, 4)
+        word_map = F.interpolate(word_map, size=(16, 16))
+        mask = word_map / word_map.amax() > threshold
         self.masks.append(mask)
         return mask
 

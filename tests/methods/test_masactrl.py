@@ -53,17 +53,19 @@ def test_foreground_attends_only_to_foreground(
     passes = watched(monkeypatch, masactrl, "up.2.1.self", "probs")
     start.run(method)
 
-    grounds = {}
+    foregrounds = {}
     for role in ("source", "target"):
-        heat = torch.stack([r[role][0, :, :, 4].mean(0) for r in maps[1].after.values()]).mean(0)
-        share = ((heat - heat.min()) / (heat.max() - heat.min())).view(4, 4)
+        word_map = torch.stack([r[role][0, :, :, 4].mean(0) for r in maps[1].after.values()]).mean(
+            0
+        )
+        share = ((word_map - word_map.min()) / (word_map.max() - word_map.min())).view(4, 4)
         ground = share.repeat_interleave(2, 0).repeat_interleave(2, 1).flatten() >= 0.5
         assert 0 < ground.sum() < 64
-        grounds[role] = ground
+        foregrounds[role] = ground
     for role in ("negative", "target"):
         came = passes[1].before["up.2.1.self"][role]
         left = passes[1].after["up.2.1.self"][role]
-        allowed = grounds["target"][:, None] == grounds["source"][None, :]
+        allowed = foregrounds["target"][:, None] == foregrounds["source"][None, :]
         expected = came[0] * allowed
         expected = expected / expected.sum(-1, keepdim=True)
         assert same(left[0], expected, 1e-5)

@@ -82,17 +82,19 @@ def test_a_mask_by_hand_that_spares_a_word(
     edited = start.run(method)
     assert len(passes[0].after) == 5
 
-    def heat(role: str, token: int) -> torch.Tensor:
+    def word_map(role: str, token: int) -> torch.Tensor:
         maps = [roles[role][0, :, :, token] for seen in passes for roles in seen.after.values()]
         return torch.stack([m.mean(0) for m in maps]).sum(0).view(1, 4, 4)
 
-    def large(heat: torch.Tensor) -> torch.Tensor:
-        return (heat[0] / heat.max() > 0.9).repeat_interleave(4, 0).repeat_interleave(4, 1)
+    def large(word_map: torch.Tensor) -> torch.Tensor:
+        return (word_map[0] / word_map.max() > 0.9).repeat_interleave(4, 0).repeat_interleave(4, 1)
 
     roles = ("source", "target")
-    near = [large(torch.nn.functional.max_pool2d(heat(role, CIRCLE), 3, 1, 1)) for role in roles]
+    near = [
+        large(torch.nn.functional.max_pool2d(word_map(role, CIRCLE), 3, 1, 1)) for role in roles
+    ]
     mask = near[0] | near[1]
-    spared = large(heat("source", GRAY)) | large(heat("target", GRAY))
+    spared = large(word_map("source", GRAY)) | large(word_map("target", GRAY))
     assert (mask & spared).any()
     mask = mask & ~spared
     assert 0 < mask.sum() < mask.numel()
@@ -116,7 +118,7 @@ def longer_target(start: Given) -> Given:
 
 def test_prompts_that_can_not_be_aligned_have_a_message(backbone: StableDiffusionBackbone) -> None:
     start = longer_target(given(backbone, CROSS, [0]))
-    with pytest.raises(CaseError, match="needs as many in both"):
+    with pytest.raises(CaseError, match="needs equal numbers"):
         start.run(with_fields(CROSS, edit="replace"))
     start.conditions = with_fields(start.conditions, words=[])
     with pytest.raises(ValueError, match=r"Conditions\.words"):

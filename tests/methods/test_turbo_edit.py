@@ -153,7 +153,9 @@ def test_a_stored_trajectory_keeps_what_its_steps_add(double: StableDiffusionBac
 
 
 def test_settings_are_checked() -> None:
-    with pytest.raises(ConfigError, match=r"inversion.times is \[199, 499\]; give times between"):
+    with pytest.raises(
+        ConfigError, match=r"inversion.times is \[199, 499\]; give timesteps between"
+    ):
         TurboEditInversion(skip=0.0, times=[199, 499])
     with pytest.raises(ConfigError, match=r"inversion.skip=0"):
         TurboEditInversion(times=[799, 199])

@@ -17,6 +17,7 @@ from zerocon.core.checks import ConfigError
 from zerocon.core.conditions import Condition, Conditions, Draws, Words
 from zerocon.core.levels import guided
 from zerocon.inversions.ddim import DDIMInversion
+from zerocon.losses import Losses, ZeCon
 from zerocon.losses.base import Moment, View
 from zerocon.losses.gradients import gradients
 from zerocon.methods.ddim import DDIM
@@ -80,6 +81,7 @@ VARIANTS = {
             **WEIGHTS | {"cut_sites": "down.*.res", "cut_features": "features", "n_patches": 32}
         ),
     ),
+    "zecon": changed(BASE, loss=Losses(zecon=ZeCon(weight=0.1, n_patches=16))),
     "queries": changed(BASE, loss=losses(**WEIGHTS, cut_sites="self@1/2", cut_features="queries")),
     "normalised": changed(BASE, gradient="normalised", gradient_steps=2),
     "reused": changed(BASE, reevaluate=False, gradient="clipped"),
@@ -187,7 +189,9 @@ def first_loss_after_moving(backbone: StableDiffusionBackbone, method: ZeroCon, 
             return watch("all")
 
     reference = {"source": view(z, "source")}
-    step = _Step(backbone, backbone.level(0.401), texts, method.loss.weights(0, 1), moment)
+    weights_now = method.loss.weights(0, 1)
+    empty = backbone.embed([""])
+    step = _Step(backbone, backbone.level(0.401), texts, weights_now, moment, empty)
     start = {"target": z, "negative": z}
     moved = method._descended(step, start, reference)  # pyright: ignore[reportPrivateUsage]
     return BOTH(view(moved["target"], "target"), reference["source"], weights, moment).item()
@@ -211,12 +215,12 @@ def test_an_overflowing_gradient_does_not_move_a_case() -> None:
         x = latents["target"].flatten()
         return torch.stack([x[0] ** 2, torch.log(x[1] - 2.0)])
 
-    assert gradients(loss_at, z)["target"].flatten().tolist() == [2.0, 0.0]
+    assert gradients(loss_at, z, torch.float32)["target"].flatten().tolist() == [2.0, 0.0]
 
 
 def test_half_precision_keeps_small_gradients() -> None:
     z = {"target": torch.full((1, 1, 1, 1), 1.0, dtype=torch.float16)}
-    slope = gradients(lambda x: (x["target"] * 1e-4).flatten() * 1e-4, z)["target"]
+    slope = gradients(lambda x: (x["target"] * 1e-4).flatten() * 1e-4, z, torch.float16)["target"]
     assert slope.item() == pytest.approx(1e-8, rel=0.05)  # float16 ends at 6e-8
 
 

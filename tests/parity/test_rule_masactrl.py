@@ -52,8 +52,8 @@ class Mutual(Control):
     def foreground(self, row: int, positions: int) -> Tensor:
         """Where the object's word gets attention, as a share between least and most."""
         assert self.words is not None
-        heat = torch.stack(self.maps).mean(0)[row, :, self.words[row - 2]].sum(1)
-        share = (heat - heat.min()) / (heat.max() - heat.min())
+        word_map = torch.stack(self.maps).mean(0)[row, :, self.words[row - 2]].sum(1)
+        share = (word_map - word_map.min()) / (word_map.max() - word_map.min())
         side = int(positions**0.5)
         mask = F.interpolate(share.view(1, 1, 4, 4), size=(side, side)).flatten() >= THRESHOLD
         assert 0 < mask.sum() < positions

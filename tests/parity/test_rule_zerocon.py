@@ -15,6 +15,7 @@ from tests.tiny import losses
 from zerocon.core.conditions import Draws
 from zerocon.inversions.ddim import DDIMInversion
 from zerocon.inversions.none import NoInversion
+from zerocon.losses import Losses, ZeCon
 from zerocon.methods.cds import CDS
 from zerocon.methods.ddim import DDIM
 from zerocon.methods.dds import DDS
@@ -81,7 +82,8 @@ def contrastive(
             side = int(q.shape[1] ** 0.5) // size
             shares = counted.reshape(side, 16 // side, side, 16 // side).mean((1, 3))
             weights = shares.flatten()[places]
-            total = total + (losses * weights).sum() / weights.sum()
+            if weights.any():  # else none of the patches is counted
+                total = total + (losses * weights).sum() / weights.sum()
     return total
 
 
@@ -184,6 +186,62 @@ def test_pix2pix_zero_as_published(edits: Both) -> None:
     differ(ours, edits.edit(one_latent, DDIMInversion()))
 
 
+ZECON = 0.5
+
+
+def encoder(sheet: Sheet, x: Tensor) -> list[Tensor]:
+    """ZeCon's features at time 0, under the empty prompt: after the first convolution, and after
+    the last layer of each level; [width, position]."""
+    unet = sheet.net.unet
+    told = unet.time_embedding(unet.time_proj(torch.zeros(1)).to(x))
+    h = unet.conv_in(x)
+    found = [h]
+    for block in unet.down_blocks:
+        for number, resnet in enumerate(block.resnets):
+            h = resnet(h, told)
+            if hasattr(block, "attentions"):
+                h = block.attentions[number](h, encoder_hidden_states=sheet.empty).sample
+        found.append(h)
+        for down in block.downsamplers or ():
+            h = down(h)
+    return [features[0].flatten(1) for features in found]
+
+
+def by_zecon(sheet: Sheet) -> Tensor:
+    """zeroCon with ZeCon's loss: both sides on `√(1-ā) · z0 + (1 - √(1-ā)) · z_t`."""
+    source = target = sheet.inverted(STEPS)[-1]
+
+    def mixture(z: Tensor, noise: Tensor, a: float) -> Tensor:
+        share = (1 - a) ** 0.5
+        return share * (z - (1 - a) ** 0.5 * noise) / a**0.5 + (1 - share) * z
+
+    for t, here, there in pairs_of(STEPS):
+        with torch.no_grad():
+            (source_noise,) = sheet.net([source], t, [sheet.source])
+            reference = encoder(sheet, mixture(source, source_noise, here))
+        moving = target.clone().requires_grad_()
+        with torch.enable_grad():
+            (noise,) = sheet.net([moving], t, [sheet.target])
+            loss = torch.zeros((), dtype=torch.float64)
+            for q, k in zip(encoder(sheet, mixture(moving, noise, here)), reference, strict=True):
+                q_s, k_s = (x / (x.norm(dim=0) + 1e-7) for x in (q, k))
+                likeness = q_s.T @ k_s / TAU
+                loss = loss + (likeness.exp().sum(1).log() - likeness.diag()).mean()
+        (slope,) = torch.autograd.grad(loss, moving)
+        target = target - ZECON * slope
+        empty, text = sheet.net([target, target], t, [sheet.empty, sheet.target])
+        source = ddim(source, source_noise, here, there)
+        target = ddim(target, cfg(empty, text, W), here, there)
+    return target
+
+
+@torch.no_grad()
+def test_zerocon_by_zecons_reading(edits: Both) -> None:
+    ours = edits.edit(ZeroCon(Losses(zecon=ZeCon(weight=ZECON)), STEPS, W), DDIMInversion())
+    agree(ours, [by_zecon(sheet) for sheet in edits.sheets])
+    differ(ours, edits.edit(DDIM(STEPS, W), DDIMInversion()))
+
+
 def descended(sheet: Sheet, steps: int, weight: float) -> Tensor:
     """DDS; with a weight, CDS."""
     z = sheet.clean
@@ -222,3 +280,12 @@ def test_cds(edits: Both) -> None:
     ours = edits.edit(CDS(steps=2, loss=terms), NoInversion())
     agree(ours, [descended(sheet, 2, CDS_WEIGHT) for sheet in edits.sheets])
     differ(ours, edits.edit(DDS(steps=2), NoInversion()))
+
+
+@torch.no_grad()
+def test_cds_by_zecons_reading_is_held_by_it(edits: Both) -> None:
+    """The source is shown a second time, in a pass of its own."""
+    terms = Losses(zecon=ZeCon(weight=CDS_WEIGHT))
+    differ(
+        edits.edit(CDS(steps=2, loss=terms), NoInversion()), edits.edit(DDS(steps=2), NoInversion())
+    )

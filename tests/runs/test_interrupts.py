@@ -63,7 +63,7 @@ def slow_after(count: int, action: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def slow_pictures(editor: Any, batch: Any) -> Any:
-    """Storing takes half a second a picture, as of large ones, and heeds `stop`."""
+    """Storing takes half a second per picture, and stops on request."""
     for number, one in enumerate(STORE(editor, batch)):
         for _ in range(50):
             if getattr(editor, "stopped", False):

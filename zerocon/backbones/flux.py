@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -18,8 +18,9 @@ from transformers import (
     T5EncoderModel,
 )
 
-from zerocon.backbones.loading import ModelParts, fingerprint_of, frozen, load_parts
+from zerocon.backbones.loading import ModelParts, frozen, load_parts
 from zerocon.backbones.mmdit_sites import Layout
+from zerocon.backbones.text_encoders import CPU, TextEncoders, frozen_t5
 from zerocon.backbones.transformer import (
     Size,
     TransformerBackbone,
@@ -29,12 +30,13 @@ from zerocon.backbones.transformer import (
     token_numbers,
     vae_scale,
 )
-from zerocon.core.checks import in_range
+from zerocon.core.checks import ConfigError, in_range, one_of
 from zerocon.core.conditions import Condition
 from zerocon.core.levels import Level
 
 T5_TOKENS = 512  # FluxPipeline's, of FLUX.1-dev; FLUX.1-schnell was trained with 256
 USUAL_LATENT = 128  # FluxPipeline's: positions on a side of a latent
+Guidance = Literal["embedded", "classifier_free"]
 PATCH = 2  # of the latent, on a side of an image token
 
 
@@ -64,8 +66,8 @@ class FluxParts(ModelParts):
 class FluxBackbone(TransformerBackbone):
     """A condition has T5's tokens, and CLIP's pooled embedding.
 
-    FLUX.1-dev is told the guidance scale (`guidance_is_told`); a condition without one is told 1.
-    FLUX.1-schnell is told none.
+    FLUX.1-dev takes the guidance scale; a condition without one is told 1. FLUX.1-schnell takes
+    none.
     """
 
     def __init__(
@@ -78,6 +80,9 @@ class FluxBackbone(TransformerBackbone):
         size: Size | None = None,
         *,
         t5_tokens: int = T5_TOKENS,
+        guidance: Guidance = "embedded",
+        offload_text: bool = False,
+        t5_8bit: bool = False,
     ) -> None:
         check_scheduler(parts.scheduler)
         per_latent = vae_scale(parts)
@@ -93,10 +98,18 @@ class FluxBackbone(TransformerBackbone):
             rotary=True,
         )
         super().__init__(parts, name, device, dtype, fingerprint, size, layout)
-        self.guidance_is_told = bool(self.transformer.config["guidance_embeds"])
+        self.takes_guidance = bool(self.transformer.config["guidance_embeds"])
+        self.guidance_is_told = guidance == "embedded"
+        if self.guidance_is_told and not self.takes_guidance:
+            raise ConfigError(
+                "these weights take no guidance scale, as FLUX.1-schnell's; set "
+                "backbone.guidance=classifier_free, or choose backbone=flux_schnell"
+            )
         self.clip_tokenizer, self.tokenizer = parts.tokenizer, parts.tokenizer_2
-        self.clip = frozen(parts.text_encoder, device, dtype)
-        self.t5 = frozen(parts.text_encoder_2, device, dtype)
+        rests = CPU if offload_text else device
+        self.clip = frozen(parts.text_encoder, rests, dtype)
+        self.t5 = frozen_t5(parts.text_encoder_2, rests, dtype, in_8=t5_8bit)
+        self.encoders = TextEncoders((self.clip, self.t5), device, offload=offload_text)
         self._text_places = torch.zeros(t5_tokens, 3, device=device)
         self._image_places = image_places(layout.grid).to(device)
 
@@ -121,7 +134,8 @@ class FluxBackbone(TransformerBackbone):
         clip_length = int(self.clip_tokenizer.model_max_length)
         whole = token_numbers(self.clip_tokenizer, prompts, clip_length).to(self.device)
         words = token_numbers(self.tokenizer, prompts, self.prompt_tokens).to(self.device)
-        return Condition(self.t5(words)[0], self.clip(whole).pooler_output)
+        with self.encoders.reading():
+            return Condition(self.t5(words)[0], self.clip(whole).pooler_output)
 
     def tokens(self, prompt: str) -> tuple[int, ...]:
         """T5's: there is an end, but no start."""
@@ -135,7 +149,7 @@ class FluxBackbone(TransformerBackbone):
         found = self.transformer(
             hidden_states=packed(z),
             timestep=torch.full((len(z),), level.time / self.trained_times, device=z.device),
-            guidance=self._guidance(condition) if self.guidance_is_told else None,
+            guidance=self._guidance(condition) if self.takes_guidance else None,
             pooled_projections=condition.pooled,
             encoder_hidden_states=condition.tokens,
             txt_ids=self._text_places,
@@ -171,19 +185,37 @@ def image_places(grid: tuple[int, int]) -> Tensor:
 
 @dataclass(frozen=True)
 class Flux(TransformerSettings):
-    """FLUX.1-dev and FLUX.1-schnell."""
+    """FLUX.1-dev and FLUX.1-schnell.
+
+    `guidance`: the network is told the scale (`embedded`, FLUX.1-dev only), or each guided row has
+    one with the negative condition beside it (`classifier_free`; FLUX.1-dev is told 1 in both).
+    """
 
     t5_tokens: int = T5_TOKENS
+    guidance: Guidance = "embedded"
+
+    @property
+    def guidance_is_told(self) -> bool:
+        return self.guidance == "embedded"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        one_of("backbone.guidance", self.guidance, get_args(Guidance))
         in_range("backbone.t5_tokens", self.t5_tokens, 1, 512)
 
     def load(self) -> FluxBackbone:
         device, dtype = self._place()
         parts = load_parts(self.path, self.revision, self.config, FluxParts)
         size = self._size(USUAL_LATENT * vae_scale(parts))
-        digest = fingerprint_of(parts)
-        if self.t5_tokens != T5_TOKENS:
-            digest = f"{digest}-{self.t5_tokens}-tokens"
-        return FluxBackbone(parts, self.path, device, dtype, digest, size, t5_tokens=self.t5_tokens)
+        digest = self._digest(parts, self.t5_tokens, T5_TOKENS)
+        return FluxBackbone(
+            parts,
+            self.path,
+            device,
+            dtype,
+            digest,
+            size,
+            t5_tokens=self.t5_tokens,
+            guidance=self.guidance,
+            **self._text,
+        )

@@ -32,7 +32,7 @@ from zerocon.core.taps import Kind, Site, Taps, What
 _SELF: frozenset[What] = frozenset({"queries", "keys", "values", "probs", "output"})
 _CROSS: frozenset[What] = frozenset({"queries", "keys", "values", "probs", "text"})
 _ROTATED: frozenset[What] = frozenset({"rotated_queries", "rotated_keys"})
-_BLOCK: frozenset[What] = frozenset({"features", "output"})
+_BLOCK: frozenset[What] = frozenset({"features", "output", "hidden"})
 
 
 @dataclass
@@ -360,9 +360,25 @@ class BlockHook:
         if self.taps.wanted(self.site, "features"):
             before = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
             image = self._with_features(before, image)
-        return text, self.taps.through(self.site, "output", image)
+        image = self.taps.through(self.site, "output", image)
+        if self.taps.wanted(self.site, "hidden"):
+            image = self._with_hidden(image)
+        return text, image
 
     def _with_features(self, before: Tensor, after: Tensor) -> Tensor:
-        added = (after - before).transpose(1, 2).unflatten(2, self.layout.grid)
+        added = self._on_grid(after - before)
         changed = self.taps.through(self.site, "features", added)
-        return after if changed is added else before + changed.flatten(2).transpose(1, 2)
+        return after if changed is added else before + _off_grid(changed)
+
+    def _with_hidden(self, image: Tensor) -> Tensor:
+        hidden = self._on_grid(image)
+        changed = self.taps.through(self.site, "hidden", hidden)
+        return image if changed is hidden else _off_grid(changed)
+
+    def _on_grid(self, tokens: Tensor) -> Tensor:
+        """[row, token, channel] to [row, channel, y, x]."""
+        return tokens.transpose(1, 2).unflatten(2, self.layout.grid)
+
+
+def _off_grid(grid: Tensor) -> Tensor:
+    return grid.flatten(2).transpose(1, 2)

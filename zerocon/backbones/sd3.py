@@ -18,8 +18,9 @@ from transformers import (
     T5EncoderModel,
 )
 
-from zerocon.backbones.loading import ModelParts, fingerprint_of, frozen, load_parts
+from zerocon.backbones.loading import ModelParts, frozen, load_parts
 from zerocon.backbones.mmdit_sites import Layout
+from zerocon.backbones.text_encoders import CPU, TextEncoders, frozen_t5
 from zerocon.backbones.transformer import (
     Size,
     TransformerBackbone,
@@ -29,7 +30,7 @@ from zerocon.backbones.transformer import (
     token_numbers,
     vae_scale,
 )
-from zerocon.core.checks import in_range
+from zerocon.core.checks import ConfigError, in_range
 from zerocon.core.conditions import Condition
 from zerocon.core.levels import Level
 
@@ -89,6 +90,8 @@ class SD3Backbone(TransformerBackbone):
         size: Size | None = None,
         *,
         t5_tokens: int = T5_TOKENS,
+        offload_text: bool = False,
+        t5_8bit: bool = False,
     ) -> None:
         check_scheduler(parts.scheduler)
         config, per_latent = parts.transformer.config, vae_scale(parts)
@@ -108,11 +111,17 @@ class SD3Backbone(TransformerBackbone):
         )
         super().__init__(parts, name, device, dtype, fingerprint, size, layout)
         self.tokenizer = parts.tokenizer
+        rests = CPU if offload_text else device
         self.readers = (
-            (parts.tokenizer, frozen(parts.text_encoder, device, dtype)),
-            (parts.tokenizer_2, frozen(parts.text_encoder_2, device, dtype)),
+            (parts.tokenizer, frozen(parts.text_encoder, rests, dtype)),
+            (parts.tokenizer_2, frozen(parts.text_encoder_2, rests, dtype)),
         )
-        self.t5 = frozen(parts.text_encoder_3, device, dtype) if has_t5 else None
+        self.t5 = None
+        if has_t5:
+            self.t5 = frozen_t5(parts.text_encoder_3, rests, dtype, in_8=t5_8bit)
+        models = [encoder for _, encoder in self.readers]
+        models += [] if self.t5 is None else [self.t5]
+        self.encoders = TextEncoders(models, device, offload=offload_text)
         self.tokenizer_3 = parts.tokenizer_3
 
     def _set_times(self, scheduler: Any, steps: int) -> None:
@@ -120,9 +129,10 @@ class SD3Backbone(TransformerBackbone):
 
     @torch.no_grad()
     def embed(self, prompts: Sequence[str]) -> Condition:
-        read = [self._read(prompts, *reader) for reader in self.readers]
+        with self.encoders.reading():
+            read = [self._read(prompts, *reader) for reader in self.readers]
+            t5 = self._t5_tokens(prompts)
         clip = torch.cat([out.hidden_states[-2] for out in read], -1)
-        t5 = self._t5_tokens(prompts)
         padded = F.pad(clip, (0, t5.shape[-1] - clip.shape[-1]))
         pooled = torch.cat([out.text_embeds for out in read], -1)
         return Condition(torch.cat([padded, t5], 1), pooled)
@@ -165,13 +175,24 @@ class SD3(TransformerSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         in_range("backbone.t5_tokens", self.t5_tokens, 1, 512)
+        if self.t5_8bit and not self.t5:
+            raise ConfigError(
+                "backbone.t5_8bit=true has no effect: backbone.t5=false leaves T5 out"
+            )
 
     def load(self) -> SD3Backbone:
         device, dtype = self._place()
         kind = SD3Parts if self.t5 else SD3PartsWithoutT5
         parts = load_parts(self.path, self.revision, self.config, kind)
         size = self._size(int(parts.transformer.config["sample_size"]) * vae_scale(parts))
-        digest = fingerprint_of(parts)
-        if self.t5_tokens != T5_TOKENS:
-            digest = f"{digest}-{self.t5_tokens}-tokens"
-        return SD3Backbone(parts, self.path, device, dtype, digest, size, t5_tokens=self.t5_tokens)
+        digest = self._digest(parts, self.t5_tokens, T5_TOKENS)
+        return SD3Backbone(
+            parts,
+            self.path,
+            device,
+            dtype,
+            digest,
+            size,
+            t5_tokens=self.t5_tokens,
+            **self._text,
+        )

@@ -16,6 +16,7 @@ import torch
 from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
 from diffusers.loaders.single_file_utils import (
     CHECKPOINT_KEY_NAMES,
+    LDM_VAE_KEYS,
     convert_ldm_clip_checkpoint,
     convert_open_clip_checkpoint,
     fetch_diffusers_config,
@@ -23,7 +24,8 @@ from diffusers.loaders.single_file_utils import (
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
-from zerocon.core.weights import check, load_beside, load_strictly, read_tensors
+from zerocon.backbones.flux_file import flux_state
+from zerocon.core.weights import check, load_beside, load_pretrained, load_strictly, read_tensors
 
 State = Mapping[str, Tensor]
 Convert = Callable[[dict[str, Tensor]], dict[str, Tensor]]
@@ -56,23 +58,67 @@ def read_single_file(file: Path, classes: Mapping[str, Any], config: str | None)
     place: str = config or fetch_diffusers_config(state)["pretrained_model_name_or_path"]
     parts: dict[str, Any] = {}
     used: set[str] = set()
+    absent = _absent(classes, state, config)
     for name, cls in classes.items():
-        if issubclass(cls, nn.Module):
+        if name in absent:
+            parts[name] = _from_folder(cls, place, name)
+        elif issubclass(cls, nn.Module):
             parts[name], convert = _new_part(cls, place, name)
             used |= _fill(parts[name], convert, state, f"the {name}", file)
         else:
             parts[name] = load_beside(cls.from_pretrained, place, f"the {name}", subfolder=name)
-    check("the model", file, unexpected=state.keys() - used, harmless=UNUSED)
+    left_out = () if "text_encoder_3" in classes else ("text_encoders.t5xxl.*",)
+    harmless = (*UNUSED, *(left_out if "transformer" in classes else ()))
+    check("the model", file, unexpected=state.keys() - used, harmless=harmless)
     return parts
+
+
+# What names a file of Stable Diffusion 3 or FLUX must have for a part of the model to be in it.
+# Their authors' files hold the transformer, and some or none of the others.
+_TEXT = "text_encoders.{}.transformer."
+_POSITIONS = "text_model.embeddings.position_embedding.weight"
+_MARKS: Mapping[str, tuple[str, ...]] = {
+    "AutoencoderKL": tuple(LDM_VAE_KEYS),
+    "CLIPTextModel": (_TEXT.format("clip_l"),),
+    "CLIPTextModelWithProjection": (_TEXT.format("clip_l"), _TEXT.format("clip_g")),
+    "T5EncoderModel": (_TEXT.format("t5xxl"),),
+}
+
+
+def _absent(classes: Mapping[str, Any], state: State, config: str | None) -> set[str]:
+    """The parts that a transformer's file does not hold, so that they come from `config`."""
+    if "transformer" not in classes:
+        return set()
+    absent = {
+        name
+        for name, cls in classes.items()
+        if cls.__name__ in _MARKS and not any(k.startswith(_MARKS[cls.__name__]) for k in state)
+    }
+    if absent and (config is None or not Path(config).is_dir()):
+        raise ValueError(
+            f"it does not hold the {', '.join(sorted(absent))}; point backbone.config at a folder "
+            "in the diffusers layout that has them, with their weights"
+        )
+    return absent
+
+
+def _from_folder(cls: Any, folder: str, name: str) -> Any:
+    options: dict[str, Any] = {"subfolder": name}
+    if issubclass(cls, ModelMixin):
+        options["low_cpu_mem_usage"] = False
+    return load_pretrained(cls.from_pretrained, folder, f"the {name}", **options)
 
 
 def _new_part(cls: Any, place: str, name: str) -> tuple[nn.Module, Convert]:
     """A model without weights, and the converter of the file's tensor names."""
     if not issubclass(cls, ModelMixin):
         text = cls(cls.config_class.from_pretrained(place, subfolder=name))
-        return text.eval(), partial(_text_state, text)
+        convert_text: Any = _t5_state if cls.__name__ == "T5EncoderModel" else _text_state
+        return text.eval(), partial(convert_text, text)
     maker: Any = cls
     model = maker.from_config(maker.load_config(place, subfolder=name))
+    if cls.__name__ == "FluxTransformer2DModel":
+        return model.eval(), flux_state
     convert: Any = SINGLE_FILE_LOADABLE_CLASSES[cls.__name__]["checkpoint_mapping_fn"]
     return model.eval(), lambda state: convert(checkpoint=state, config=dict(model.config))
 
@@ -82,8 +128,14 @@ def _fill(model: nn.Module, convert: Convert, state: State, what: str, file: Pat
     wanted = model.state_dict().keys()
     original = _original_names(convert, state)
     converted = {k: v for k, v in convert(dict(state)).items() if k in wanted}
+    if "text_projection.weight" in wanted and _TEXT.format("clip_l") in original.get(
+        _POSITIONS, ""
+    ):
+        # Stable Diffusion 3's first text encoder has none: it is the identity.
+        whole = torch.eye(*model.state_dict()["text_projection.weight"].shape)
+        converted.setdefault("text_projection.weight", whole)
     load_strictly(model, converted, what, file, original=original)
-    return {original[name] for name in converted}
+    return {original[name] for name in converted if name in original}
 
 
 def _original_names(convert: Convert, state: State) -> dict[str, str]:
@@ -104,6 +156,10 @@ def _text_state(model: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
 
     if has("clip") or has("clip_sdxl", of_this_width=True):
         converted = convert_ldm_clip_checkpoint(state)
+    elif has("clip_sd3", of_this_width=True):
+        converted = convert_ldm_clip_checkpoint(state, _TEXT.format("clip_l"))
+    elif has("open_clip_sd3", of_this_width=True):
+        converted = convert_ldm_clip_checkpoint(state, _TEXT.format("clip_g"))
     elif has("open_clip"):
         converted = convert_open_clip_checkpoint(model, state, "cond_stage_model.model.")
     elif has("open_clip_sdxl", of_this_width=True):
@@ -113,3 +169,13 @@ def _text_state(model: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
     if text is model:  # this version of transformers has no wrapper
         return {name.removeprefix("text_model."): v for name, v in converted.items()}
     return converted
+
+
+def _t5_state(model: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """T5's tensors. Its token embedding has two names and stands in the file once."""
+    prefix = _TEXT.format("t5xxl")
+    found = {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
+    for name in model.state_dict().keys() & {"encoder.embed_tokens.weight"}:
+        if "shared.weight" in found:
+            found.setdefault(name, found["shared.weight"])
+    return found

@@ -12,7 +12,14 @@ import torch
 from torch import Tensor
 
 from zerocon.backbones.base import BackboneError
-from zerocon.backbones.loading import DTYPES, ModelParts, frozen, pick_device, pick_dtype
+from zerocon.backbones.loading import (
+    DTYPES,
+    ModelParts,
+    fingerprint_of,
+    frozen,
+    pick_device,
+    pick_dtype,
+)
 from zerocon.backbones.mmdit_sites import Layout, install, joint_attentions
 from zerocon.core.cases import World
 from zerocon.core.checks import ConfigError, in_range, one_of
@@ -129,6 +136,8 @@ class TransformerSettings:
     side: int | None = None
     height: int | None = None
     width: int | None = None
+    offload_text: bool = False  # the text encoders are on the GPU only while they read prompts
+    t5_8bit: bool = False  # T5's weights in 8 bit: half as much memory as in half precision
 
     def __post_init__(self) -> None:
         one_of("backbone.dtype", self.dtype, ("auto", *DTYPES))
@@ -143,6 +152,18 @@ class TransformerSettings:
 
     def _size(self, usual: int) -> Size:
         return chosen_size(self.side, self.height, self.width, usual)
+
+    @property
+    def _text(self) -> dict[str, Any]:
+        """How a backbone is to hold its text encoders."""
+        return {"offload_text": self.offload_text, "t5_8bit": self.t5_8bit}
+
+    def _digest(self, parts: Any, t5_tokens: int, usual_tokens: int) -> str:
+        """Of the weights, and of what else numbers depend on."""
+        digest = fingerprint_of(parts)
+        if t5_tokens != usual_tokens:
+            digest += f"-{t5_tokens}-tokens"
+        return f"{digest}-t5-8bit" if self.t5_8bit else digest
 
     def _place(self) -> tuple[torch.device, torch.dtype]:
         """Where the network runs, and what it computes in."""

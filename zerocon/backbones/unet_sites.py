@@ -8,6 +8,7 @@ compiled or not. Attention stays fused unless its probabilities are needed.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -23,7 +24,9 @@ def install(unet: Any, grid: tuple[int, int]) -> Taps:
     found = list(_find_sites(unet, grid))
     taps = Taps(tuple(site for site, _ in found))
     for site, module in found:
-        if site.kind == "res":
+        if site.kind == "block":
+            module.register_forward_hook(_hidden_hook(site, taps))
+        elif site.kind == "res":
             module.conv2.register_forward_hook(_features_hook(site, taps))
         else:
             module.set_processor(Processor(site, taps))
@@ -31,23 +34,33 @@ def install(unet: Any, grid: tuple[int, int]) -> Taps:
 
 
 def _find_sites(unet: Any, grid: tuple[int, int]) -> Iterator[tuple[Site, Any]]:
-    """Yield all residual blocks and attentions in execution order."""
-    numbers: dict[Kind, int] = {"res": 0, "self": 0, "cross": 0}
+    """Yield all residual blocks, attentions and whole layers in execution order."""
+    numbers: dict[Kind, int] = {"res": 0, "self": 0, "cross": 0, "block": 0}
 
     def site(place: str, kind: Kind, scale: int) -> Site:
         numbers[kind] += 1
         height, width = (side // scale for side in grid)
         return Site(f"{place}.{kind}", kind, scale, numbers[kind] - 1, (height, width))
 
-    for place, scale, module in _blocks(unet):
-        if hasattr(module, "conv2"):
-            yield site(place, "res", scale), module
-            continue
-        for depth, block in enumerate(module.transformer_blocks):
-            deeper = f"{place}.d{depth}" if depth else place
-            yield site(deeper, "self", scale), block.attn1
-            if block.attn2 is not None:
-                yield site(deeper, "cross", scale), block.attn2
+    yield site("in.0.0", "block", 1), unet.conv_in
+    for (place, scale), layer in groupby(_blocks(unet), key=lambda found: found[:2]):
+        modules = [module for _, _, module in layer]
+        for module in modules:
+            for deeper, kind, part in _parts(place, module):
+                yield site(deeper, kind, scale), part
+        yield site(place, "block", scale), modules[-1]
+
+
+def _parts(place: str, module: Any) -> Iterator[tuple[str, Kind, Any]]:
+    """A residual block, or the attentions of a transformer."""
+    if hasattr(module, "conv2"):
+        yield place, "res", module
+        return
+    for depth, block in enumerate(module.transformer_blocks):
+        deeper = f"{place}.d{depth}" if depth else place
+        yield deeper, "self", block.attn1
+        if block.attn2 is not None:
+            yield deeper, "cross", block.attn2
 
 
 def _blocks(unet: Any) -> Iterator[tuple[str, int, Any]]:
@@ -77,6 +90,17 @@ def _layers(place: str, scale: int, block: Any) -> Iterator[tuple[str, int, Any]
 def _features_hook(site: Site, taps: Taps) -> Any:
     def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
         return taps.through(site, "features", output)
+
+    return hook
+
+
+def _hidden_hook(site: Site, taps: Taps) -> Any:
+    """A transformer gives its hidden state in a tuple, the others give it alone."""
+
+    def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+        if isinstance(output, tuple):
+            return (taps.through(site, "hidden", output[0]),)
+        return taps.through(site, "hidden", output)
 
     return hook
 

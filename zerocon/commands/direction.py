@@ -49,7 +49,7 @@ def _direction(options: argparse.Namespace) -> None:
     from zerocon.ledger.atomic import write_atomic
     from zerocon.ledger.cache import memory_of
 
-    config = plain(compose_config(options.overrides))
+    config = plain(compose_config([*_without_a_picture(options), *options.overrides]))
     check_effect(options.overrides)
     quiet_models()
     worlds_mixed_in(config, scored=False)
@@ -65,6 +65,12 @@ def _direction(options: argparse.Namespace) -> None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(options.out, direction_file(found, backbone.fingerprint))
         print(f"written to {options.out}: direction=file direction.path={options.out}")
+
+
+def _without_a_picture(options: argparse.Namespace) -> list[str]:
+    """The direction between two prompts, if there is no picture and no direction was chosen."""
+    chosen = any(o.startswith("direction=") for o in options.overrides)
+    return [] if chosen or options.image is not None else ["direction=sentences"]
 
 
 def check_effect(overrides: Sequence[str]) -> None:

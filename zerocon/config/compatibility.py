@@ -39,11 +39,34 @@ class Objection:
     reason: str
 
 
+@dataclass(frozen=True)
+class Model:
+    """What matters of a backbone: whether it is a flow model, and told its guidance scale."""
+
+    flow: bool = False
+    told: bool = False
+
+
+# The kinds of backbones that the tables tell apart, and what a cell says of a combination that
+# does not go with all of them: for diffusion models alone, or not for those told their guidance.
+KINDS: Mapping[str, Model] = {
+    "diffusion": Model(),
+    "flow": Model(flow=True),
+    "told": Model(flow=True, told=True),
+}
+_CELLS: Mapping[tuple[str, ...], str] = {
+    (): "–",
+    ("diffusion",): "diffusion",
+    ("diffusion", "flow"): "not told",
+    tuple(KINDS): "yes",
+}
+
+
 def objection(
-    method: Method, inversion: Inversion, direction: Direction, *, flow: bool = False
+    method: Method, inversion: Inversion, direction: Direction, model: Model = KINDS["diffusion"]
 ) -> Objection | None:
-    """The first reason not to combine these, if any; `flow`: on a flow model."""
-    reason = _about_inversion(method, inversion) or _about_model(inversion, flow=flow)
+    """The first reason not to combine these on such a model, if any."""
+    reason = _about_inversion(method, inversion) or _about_model(inversion, model)
     if reason is not None:
         return Objection("inversion", reason)
     reason = _about_direction(method, direction)
@@ -83,13 +106,28 @@ def _asks_between(inversion: Inversion) -> bool:
     return getattr(inversion, "way_back", "euler") != "euler"
 
 
-def _about_model(inversion: Inversion, *, flow: bool) -> str | None:
-    if flow and getattr(inversion, "diffusion_only", False):
+def _about_model(inversion: Inversion, model: Model) -> str | None:
+    if model.flow and getattr(inversion, "diffusion_only", False):
         return (
             f"{_name(inversion)} adds noise at each step as diffusion models do, but this backbone "
             "is a flow model"
         )
+    if model.told and "negative" in inversion.provides:
+        return (
+            "this backbone is told its guidance scale and runs no row with an empty condition "
+            "(backbone.guidance=classifier_free does), so "
+            f"{_name(inversion)} would have no effect"
+        )
     return None
+
+
+def _check_negative(method: Method, model: Model) -> None:
+    setting = getattr(method, "own_negative", None)
+    if model.told and setting is not None:
+        raise ConfigError(
+            f"{setting} would have no effect: this backbone is told its guidance scale and runs no "
+            "row with a negative condition; leave it out, or set backbone.guidance=classifier_free"
+        )
 
 
 def _about_direction(method: Method, direction: Direction) -> str | None:
@@ -115,7 +153,9 @@ def check_pairing(
     config: Mapping[str, Any], method: Method, inversion: Inversion, direction: Direction
 ) -> None:
     """Refuse a combination that makes no sense, and name choices that would work."""
-    trouble = objection(method, inversion, direction, flow=is_flow(config))
+    model = model_of(config)
+    _check_negative(method, model)
+    trouble = objection(method, inversion, direction, model)
     if trouble is not None:
         choices = partners(config, trouble.group, method, inversion, direction)
         works = [name for name, why in choices.items() if not why]
@@ -124,29 +164,41 @@ def check_pairing(
 
 
 def partners(
-    config: Mapping[str, Any], group: str, method: Method, inversion: Any, direction: Any
+    config: Mapping[str, Any],
+    group: str,
+    method: Method,
+    inversion: Any,
+    direction: Any,
+    model: Model | None = None,
 ) -> dict[str, str]:
-    """Every choice of a group, with the reason against it in this config ("" if none)."""
-    reasons, flow = dict[str, str](), is_flow(config)
+    """Every choice of a group, with the reason against it ("" if none).
+
+    `model`: none for that of the config.
+    """
+    reasons, model = dict[str, str](), model or model_of(config)
     for file in sorted((CONF / group).glob("*.yaml")):
         choice = declared(config, group, file)
         trio = (choice, direction) if group == "inversion" else (inversion, choice)
-        trouble = objection(method, *trio, flow=flow)
+        trouble = objection(method, *trio, model)
         # An objection to the other group's choice is no objection to this one.
         theirs = trouble is not None and trouble.group == group
         reasons[file.stem] = trouble.reason if trouble and theirs else ""
     return reasons
 
 
-def is_flow(config: Mapping[str, Any]) -> bool:
-    """Whether the config's backbone is a flow model, as its class declares."""
-    backbone: Any = build(config, "backbone")
-    return bool(getattr(backbone.func, "flow", False))
+def model_of(config: Mapping[str, Any]) -> Model:
+    """What the config's backbone declares."""
+    backbone = build(config, "backbone")()
+    flow, told = (bool(getattr(backbone, name, False)) for name in ("flow", "guidance_is_told"))
+    return Model(flow, told)
 
 
 def declared(config: Mapping[str, Any], group: str, file: Path) -> Any:
     """A choice of a group with its default settings, or its class if it has required settings."""
-    whole = OmegaConf.merge({"method": config["method"]}, {group: OmegaConf.load(file)})
+    # Whatever a backbone's usual settings are, what a class declares does not follow from them.
+    usual = OmegaConf.load(CONF / "usual" / "shapes.yaml")
+    known = {"method": config["method"], "usual": usual}
+    whole = OmegaConf.merge(known, {group: OmegaConf.load(file)})
     filled = plain(cast("DictConfig", whole))
     if "???" in filled[group].values():
         return find(group, filled[group][TARGET])
@@ -158,7 +210,7 @@ class Fits:
     """A method at its default settings, and the reason against each choice combined with it."""
 
     method: str
-    inversions: dict[str, str]
+    inversions: dict[str, dict[str, str]]  # by kind of backbone, then by inversion
     directions: dict[str, str]
 
 
@@ -173,24 +225,40 @@ def fits(name: str) -> Fits:
     method, inversion = method_of(config), build(config, "inversion")()
     return Fits(
         name,
-        partners(config, "inversion", method, inversion, WordSwap()),
+        {
+            kind: partners(config, "inversion", method, inversion, WordSwap(), model)
+            for kind, model in KINDS.items()
+        },
         partners(config, "direction", method, inversion, WordSwap()),
     )
 
 
 def tables(rows: Sequence[Fits]) -> str:
     """Markdown tables of valid pairs: methods and inversions, methods and directions."""
-    inversions = {row.method: row.inversions for row in rows}
-    directions = {row.method: row.directions for row in rows}
+    inversions = {row.method: _cells(row) for row in rows}
+    directions = {
+        row.method: {
+            name: _CELLS[() if why else tuple(KINDS)] for name, why in row.directions.items()
+        }
+        for row in rows
+    }
     return "\n\n".join("\n".join(_table(pairs)) for pairs in (inversions, directions))
+
+
+def _cells(row: Fits) -> dict[str, str]:
+    """By inversion: with which kinds of backbones it goes."""
+    return {
+        name: _CELLS[tuple(kind for kind, reasons in row.inversions.items() if not reasons[name])]
+        for name in row.inversions["diffusion"]
+    }
 
 
 def _table(pairs: dict[str, dict[str, str]]) -> Iterator[str]:
     head = ["method", *next(iter(pairs.values()))]
     yield _row(head)
     yield _row(["---"] * len(head))
-    for method, reasons in pairs.items():
-        yield _row([method, *("–" if why else "yes" for why in reasons.values())])
+    for method, cells in pairs.items():
+        yield _row([method, *cells.values()])
 
 
 def _row(cells: Sequence[str]) -> str:
@@ -201,9 +269,18 @@ def refusals(rows: Sequence[Fits]) -> Iterator[str]:
     """Why the other pairs are refused, one line per reason."""
     for row in rows:
         by_reason: dict[str, list[str]] = {}
-        for group, reasons in (("inversion", row.inversions), ("direction", row.directions)):
+        groups = (
+            *(("inversion", found) for found in row.inversions.values()),
+            (
+                "direction",
+                row.directions,
+            ),
+        )
+        for group, reasons in groups:
             for choice, why in reasons.items():
-                if why:
-                    by_reason.setdefault(why, []).append(f"{group}={choice}")
+                choices = by_reason.setdefault(why, [])
+                if why and f"{group}={choice}" not in choices:
+                    choices.append(f"{group}={choice}")
+        by_reason.pop("", None)
         for why, choices in by_reason.items():
             yield f"{row.method} with {', '.join(choices)}: {why}"

@@ -26,7 +26,10 @@ _ADVICE: Mapping[str, Mapping[World, str]] = {
     "path": {"photographs": "path=…", "shapes": "path=null"},
     "net": {"photographs": "net=squeeze", "shapes": "net=shapes"},
     "bank": {"photographs": "bank=photo", "shapes": "bank=shapes"},
-    "captioner": {"photographs": "captioner=…", "shapes": "captioner=null"},
+    "captioner": {
+        "photographs": "captioner=… (a BLIP model; direction=prompt_pair needs none)",
+        "shapes": "captioner=null",
+    },
 }
 # Metrics that use another metric's judge unless their own is set (conf/metrics).
 FOLLOWS: Mapping[str, str] = {

@@ -59,6 +59,9 @@ class Condition:
         cls, conditions: Sequence[Condition], join: Callable[[list[Tensor]], Tensor]
     ) -> Condition:
         names = conditions[0].parts
+        if any(c.parts.keys() != names.keys() for c in conditions):
+            have = " / ".join(", ".join(c.parts) for c in conditions)
+            raise ValueError(f"conditions with different parts can't be joined: {have}")
         return cls(**{name: join([c.parts[name] for c in conditions]) for name in names})
 
 

@@ -120,6 +120,27 @@ def _guided(found: Mapping[str, Guess], role: str, scale: float) -> Guess:
     return found[role] if negative is None else guided(negative, found[role], scale)
 
 
+def branch_rows(
+    network: Network,
+    z: Branches,
+    texts: tuple[Condition, Condition, Condition],
+    guidance: float,
+    source_guidance: float,
+) -> Rows:
+    """Source and edit side by side, each told its scale by a network that takes it.
+
+    `texts`: negative, source, target. The rows with the negative condition are left out where
+    neither scale needs them.
+    """
+    negative, source, target = texts
+    rows = both_branches(
+        z, negative, told(network, source, source_guidance), told(network, target, guidance)
+    )
+    if needs_negative(network, guidance) or needs_negative(network, source_guidance):
+        return rows
+    return {role: rows[role] for role in ("source", "target")}
+
+
 def both_branches(z: Branches, negative: Condition, source: Condition, target: Condition) -> Rows:
     """Source and edit side by side, each guided by its own row with the negative condition."""
     return {

@@ -112,7 +112,7 @@ def vp_level_at(alphas_cumprod: Tensor, t: float) -> Level:
 def flow_path(steps: int, *, shift: float = 1.0, trained: int = 1000) -> Path:
     """Times evenly from 1 to 0, moved towards noise by `shift`: `t' = s t / (1 + (s - 1) t)`.
 
-    The network is told `t' · trained`.
+    The network's time input is `t' · trained`.
     """
     if steps < 1:
         raise ValueError(f"method.steps is {steps}; it must be at least 1")

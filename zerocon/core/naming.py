@@ -15,6 +15,7 @@ DETERMINISTIC = "runner.deterministic"
 SHORT_NAMES = {
     "loss.xa_weight": "loss.xa.weight",
     "loss.cut_weight": "loss.cut.weight",
+    "loss.zecon_weight": "loss.zecon.weight",
     "loss.n_patches": "loss.cut.n_patches",
 }
 _ONE_NUMBER = 2.0**53  # up to here, floats represent every whole number exactly

@@ -1,7 +1,7 @@
 """Prompts as tokens: positions of words, and alignment of two prompts' tokens.
 
-Alignment is Prompt-to-Prompt's. Prompts are tuples of token numbers with start and end; every
-result covers all the tokens that a text encoder reads. Attention maps are
+Alignment is Prompt-to-Prompt's. Prompts are tuples of token ids with start and end; results cover
+all tokens of the text encoder. Attention maps are
 [case, head, position, token].
 """
 
@@ -61,7 +61,7 @@ def bare(text: Tokenizes, phrase: str) -> tuple[int, ...]:
 
 
 def places_of(phrase: Sequence[int], tokens: Sequence[int]) -> tuple[int, ...]:
-    """Every position that an occurrence of the phrase covers; none for no phrase."""
+    """The positions of all occurrences of the phrase; none for an empty phrase."""
     width = len(phrase)
     starts = [
         i for i in range(len(tokens) - width + 1) if width and [*tokens[i : i + width]] == [*phrase]
@@ -82,7 +82,7 @@ def edited_tokens(conditions: Conditions) -> Tensor | None:
 
 
 def changed_positions(source: Sequence[int], target: Sequence[int], start: int = 1) -> list[int]:
-    """Where the source has what the target has not; all its words, if only words are added."""
+    """Positions of source tokens that the target lacks; all words if words are only added."""
     matcher = SequenceMatcher(None, source, target, autojunk=False)
     changed = [
         position
@@ -95,39 +95,39 @@ def changed_positions(source: Sequence[int], target: Sequence[int], start: int =
 
 @dataclass(frozen=True, eq=False)
 class Alignment:
-    """What the target's maps are made of, token by token."""
+    """How the target's maps are computed, per token."""
 
-    mapper: Tensor  # [source token, target token], the share of a source token's map
+    mapper: Tensor  # [source token, target token], weight of the source token's map
     own: Tensor  # [target token], 1 where the target keeps its own map
 
     @classmethod
     def stacked(cls, alignments: Sequence[Alignment], device: torch.device) -> Alignment:
-        """Of a batch: both tensors with the case in front."""
+        """Stack the alignments of a batch along a new first axis."""
         mapper = torch.stack([a.mapper for a in alignments])
         own = torch.stack([a.own for a in alignments])
         return cls(mapper.to(device), own.to(device))
 
     def widened(self, length: int) -> Alignment:
-        """With more target tokens behind these, which keep their own maps."""
+        """Append target tokens that keep their own maps."""
         more = length - len(self.own)
         mapper = F.pad(self.mapper, (0, more, 0, more))
         return Alignment(mapper, F.pad(self.own, (0, more), value=1.0))
 
     def applied(self, source: Tensor, target: Tensor) -> Tensor:
-        """The maps that the target gets, of both rows' own; they are not normalised again."""
+        """The target's edited maps from both rows' maps, without normalising again."""
         mapper, own = self.mapper.to(source), self.own.to(source)
         return source @ mapper[:, None] + target * own[:, None, None, :]
 
 
 def same_places(length: int = TOKENS) -> Alignment:
-    """Every token takes the map at its own place (reweighting one prompt)."""
+    """Every token takes the map at its own position (reweighting one prompt)."""
     return Alignment(torch.eye(length), torch.zeros(length))
 
 
 def replaced(
     source: Sequence[Prompt], target: Sequence[Prompt], length: int = TOKENS, start: int = 1
 ) -> Alignment:
-    """Word for word; words whose numbers of tokens differ share their maps evenly.
+    """Align word by word; words with different numbers of tokens share their maps evenly.
 
     `source` and `target` are the prompts' words, each as its tokens, without start and end;
     `start` tokens stand before the first word.
@@ -135,7 +135,7 @@ def replaced(
     if len(source) != len(target):
         raise CaseError(
             f"the source prompt has {len(source)} words and the target prompt {len(target)}; "
-            "method.edit=replace needs as many in both, method.edit=refine does not"
+            "method.edit=replace needs equal numbers, method.edit=refine does not"
         )
     pairs = list(zip(source, target, strict=True))
     changed = [place for place, (before, after) in enumerate(pairs) if before != after]
@@ -150,14 +150,14 @@ def replaced(
         else:
             block.fill_(1 / len(after))
         i, j = i + len(before), j + len(after)
-    # As published: behind the last changed word, tokens go by their place in the target.
+    # As published: after the last changed word, tokens are paired by position in the target.
     rest = torch.arange(j, j + max(0, length - max(i, j)))
     mapper[rest, rest] = 1.0
     return Alignment(mapper[:length, :length], torch.zeros(length))
 
 
 def refined(source: Prompt, target: Prompt, length: int = TOKENS) -> Alignment:
-    """Tokens that both prompts have take the source's maps, new ones keep the target's."""
+    """Tokens in both prompts take the source's maps, new ones keep the target's."""
     mapper, own = torch.zeros(length, length), torch.zeros(length)
     for place, origin in enumerate(aligned(source, target)[:length]):
         if origin is None:
@@ -170,10 +170,10 @@ def refined(source: Prompt, target: Prompt, length: int = TOKENS) -> Alignment:
 
 
 def aligned(source: Prompt, target: Prompt) -> list[int | None]:
-    """For each target token, the place of the source token it is; None for a new one.
+    """For each target token, the position of its source token; None for a new token.
 
-    Needleman-Wunsch with match 1, mismatch -1, gap 0. Of equally good ways the published one:
-    a new target token before a dropped source token before a pair.
+    Needleman-Wunsch with match 1, mismatch -1, gap 0. Ties are resolved as published: a new target
+    token before a dropped source token before a pair.
     """
     score = [[0] * (len(target) + 1) for _ in range(len(source) + 1)]
     for i, before in enumerate(source, 1):
@@ -196,7 +196,7 @@ def aligned(source: Prompt, target: Prompt) -> list[int | None]:
 def word_schedule(
     steps: int, window: Window, by_place: Mapping[int, Window], length: int = TOKENS
 ) -> Tensor:
-    """1 at the steps at which a token's map is the source's, [step, token].
+    """1 at the steps at which a token has the source's map, [step, token].
 
     As published, the shares are of `steps + 1`.
     """

@@ -6,7 +6,8 @@ a forward pass, that is an error (`SilentSiteError`).
 
 A site's name gives its location. In a U-Net, `up.1.2.self` is the self-attention of layer 2 in
 decoder block 1, `down.0.1.cross` a cross-attention, `mid.0.1.res` a residual block; in models
-with several transformer blocks a layer, the later ones are `up.1.2.d1.self`. In a transformer
+with several transformer blocks a layer, the later ones are `up.1.2.d1.self`. `down.0.1.block` is
+the layer as a whole, `in.0.0.block` the first convolution. In a transformer
 with joint attention, `joint.3.self` is the part of block 3's attention from image to
 image tokens, `joint.3.cross` the part from image to text tokens, `joint.3.block` the block as a
 whole; a second attention over image tokens only is `joint.3.dual.self`, and blocks with one
@@ -32,13 +33,14 @@ from torch import Tensor
 
 from zerocon.core.checks import ConfigError
 
-Kind = Literal["self", "cross", "res"]
+Kind = Literal["self", "cross", "res", "block"]
 # Activations of a site. Attention: [row, head, position, width] and, for `probs`,
 # [row, head, position, token]; `output` is after the output projection, [row, position, width].
 # Rotated queries and keys include position embeddings, `queries` and `keys` do not.
 # `text`: the normalised text tokens before a joint attention, [row, token, width].
 # Blocks: `features` is what the block adds to its input, [row, channel, y, x] (of a U-Net's
-# residual block, after the second convolution).
+# residual block, after the second convolution); `hidden` is the hidden state of the image as it
+# leaves the block, on the same grid.
 What = Literal[
     "queries",
     "keys",
@@ -49,6 +51,7 @@ What = Literal[
     "output",
     "text",
     "features",
+    "hidden",
 ]
 
 _ATTENTION: frozenset[What] = frozenset({"queries", "keys", "values", "probs", "output"})
@@ -56,6 +59,7 @@ _USUAL: Mapping[Kind, frozenset[What]] = {
     "self": _ATTENTION,
     "cross": _ATTENTION,
     "res": frozenset({"features"}),
+    "block": frozenset({"hidden"}),
 }
 
 

@@ -92,7 +92,7 @@ class ForegroundAttention:
         kept = ours[:, :, None] == theirs[:, None, :]  # [case, edit's position, source's position]
         named = self.source.any(1) & self.target.any(1)
         kept = kept | ~named[:, None, None].to(kept.device)
-        return {role: within(rows[role], kept[:, None]) for role in self.roles}
+        return {role: within(rows[role], kept[:, None]) for role in self.roles if role in rows}
 
     def _foreground(
         self, role: str, words: Marks, ran: Sequence[Site], grid: tuple[int, int]

@@ -34,6 +34,7 @@ KIND = "directions_v3"
 BANKS = {
     "shapes": "zerocon.shapes.sentences:in_other_words",
     "shapes_elsewhere": "zerocon.shapes.sentences:in_other_scenes",
+    "shapes_in_place": "zerocon.shapes.sentences:in_place",
     "photo": "zerocon.directions.templates:photo_sentences",
 }
 OTHERS = ("prompts", "file", "language_model")
@@ -41,6 +42,7 @@ OTHERS = ("prompts", "file", "language_model")
 BANK_WORLDS: Mapping[str, World] = {
     "shapes": "shapes",
     "shapes_elsewhere": "shapes",
+    "shapes_in_place": "shapes",
     "photo": "photographs",
 }
 
@@ -58,7 +60,8 @@ class Sentences:
 
     `bank`, where the sentences are from: `prompts` (the two prompts only), `shapes` (the
     prompts in other words of the shapes world's grammar), `shapes_elsewhere` (in other scenes,
-    too), `photo` (built-in templates filled with what changes), `file`, `language_model`.
+    too), `shapes_in_place` (one word that both prompts share exchanged at a time), `photo`
+    (built-in templates filled with what changes), `file`, `language_model`.
     `count`: of each of the two banks, at most. `paired`: the language model's target sentences
     are its source sentences with the concept exchanged; otherwise it writes them anew.
     """

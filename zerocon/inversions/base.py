@@ -110,11 +110,17 @@ class Trajectory:
         return negative + scale * (difference * kept)
 
     def both_guided(self, found: Guesses, edit: float, source: float) -> Guesses:
-        """The guided guesses of `both_branches`' rows, with a scale per branch."""
+        """The guided guesses of `branch_rows`' rows, with a scale per branch."""
         return {
-            "source": self.guided(found["source_negative"], found["source"], source),
-            "edit": self.guided(found["negative"], found["target"], edit),
+            "source": self.guided_role(found, "source", "source_negative", source),
+            "edit": self.guided_role(found, "target", "negative", edit),
         }
+
+    def guided_role(self, found: Guesses, role: str, negative: str, scale: float) -> Guess:
+        """A role's guess, guided if there is a row with the negative condition beside it."""
+        if negative not in found:
+            return found[role]
+        return self.guided(found[negative], found[role], scale)
 
     @property
     def solver(self) -> Solver:

@@ -237,7 +237,7 @@ class RecordLog:
         self._retry.discard(record.case)
 
     def _cut(self, rest: bytes) -> None:
-        """Cut off a torn line; we hold the lock, so nobody is going to finish it."""
+        """Cut off an incomplete line; we hold the lock, so no other process will complete it."""
         with in_words(self.path, "written"):
             os.ftruncate(self._file, self._read_to)
             os.fsync(self._file)

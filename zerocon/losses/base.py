@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
 
+from zerocon.backbones.base import Backbone
 from zerocon.core.checks import ConfigError, in_range, one_of
-from zerocon.core.conditions import Draws
+from zerocon.core.conditions import Condition, Draws
+from zerocon.core.forward import Rows, predict, run_for_taps, told
+from zerocon.core.levels import Guess, Level
 from zerocon.core.taps import Seen, Site, Taps, What, read_patterns, record
 
 Fade = Literal["constant", "linear", "cosine"]
@@ -36,7 +39,9 @@ class Moment:
 
 
 class View:
-    """What a forward pass showed of the rows of one role."""
+    """What a forward pass showed of the rows of one role; `at_zero`: what a second pass did."""
+
+    at_zero: View
 
     def __init__(self, recordings: Mapping[Read, Seen], role: str) -> None:
         # Taken now: a recording holds the last forward pass only.
@@ -48,6 +53,19 @@ class View:
     def __getitem__(self, read: Read) -> list[tuple[Site, Tensor]]:
         """Each site with its activation, in the order they run."""
         return self._found[read]
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """One step's rows for the losses: where on the path they are, and what counts there."""
+
+    level: Level
+    rows: Rows
+    weights: Weights
+    empty: Condition  # of the empty prompt, as many rows as there are cases
+
+
+Seeing = tuple[dict[str, Guess], dict[str, View]]  # by role; no guesses of a pass that stopped
 
 
 class Watch(Protocol):
@@ -89,6 +107,11 @@ class Term:
     def reads(self) -> Sequence[Read]:
         raise NotImplementedError
 
+    @property
+    def reads_at_zero(self) -> Sequence[Read]:
+        """What it reads of the second pass, at time 0 (`Losses.seen`)."""
+        return ()
+
     def __call__(self, edit: View, reference: View, moment: Moment) -> Tensor:
         """[case]"""
         raise NotImplementedError
@@ -105,15 +128,57 @@ class Losses:
     def weights(self, step: int, steps: int) -> Weights:
         return {name: term.weight_at(step, steps) for name, term in self.terms.items()}
 
-    @contextmanager
-    def watching(self, taps: Taps, weights: Weights, *, stop: bool) -> Generator[Watch]:
+    def watching(
+        self, taps: Taps, weights: Weights, *, stop: bool
+    ) -> AbstractContextManager[Watch]:
         """Record what the terms with a weight read. `stop`: and end the pass after the last."""
-        reads = dict.fromkeys(r for n, t in self.terms.items() if weights[n] for r in t.reads)
-        with ExitStack() as open_taps:
-            recordings = {
-                read: open_taps.enter_context(record(taps, *read, stop=stop)) for read in reads
-            }
-            yield lambda role: View(recordings, role)
+        return _watching(taps, [r for term in self._with_a(weights) for r in term.reads], stop)
+
+    def look_at_zero(self, weights: Weights) -> list[Read]:
+        """What the terms with a weight read of a second pass, at time 0."""
+        return [read for term in self._with_a(weights) for read in term.reads_at_zero]
+
+    def seen(self, backbone: Backbone, look: Look, *, whole: bool) -> Seeing:
+        """Run a step's rows through the network, and show what the terms read of them.
+
+        `whole`: the pass must reach its end for its guesses; otherwise it may stop after the last
+        site. If a term reads at time 0, each role is shown a second time: there, on
+        `√(1-ā) · clean + (1 - √(1-ā)) · z` of its predicted clean latent and its noisy one (a
+        flow model's noise takes the place of √(1-ā)), under the empty prompt.
+        """
+        again = self.look_at_zero(look.weights)
+        whole = whole or bool(again)
+        found: dict[str, Guess] = {}
+        with self.watching(backbone.taps, look.weights, stop=not whole) as watch:
+            if whole:
+                found = predict(backbone, look.level, look.rows)
+            else:
+                run_for_taps(backbone, look.level, look.rows)
+            views = {role: watch(role) for role in look.rows}
+        if again:
+            self._look_again(backbone, look, found, views, again)
+        return found, views
+
+    def _look_again(
+        self,
+        backbone: Backbone,
+        look: Look,
+        found: Mapping[str, Guess],
+        views: dict[str, View],
+        reads: Sequence[Read],
+    ) -> None:
+        empty = told(backbone, look.empty, 1.0)
+        rows = {
+            role: (torch.lerp(z, found[role].clean, look.level.noise), empty)
+            for role, (z, _) in look.rows.items()
+        }
+        with _watching(backbone.taps, reads, stop=True) as watch:
+            run_for_taps(backbone, backbone.level(0.0), rows)
+            for role, view in views.items():
+                view.at_zero = watch(role)
+
+    def _with_a(self, weights: Weights) -> list[Term]:
+        return [term for name, term in self.terms.items() if weights[name]]
 
     def __call__(self, edit: View, reference: View, weights: Weights, moment: Moment) -> Tensor:
         """[case]"""
@@ -123,6 +188,16 @@ class Losses:
             if weights[name]
         ]
         return torch.stack(values).sum(0)
+
+
+@contextmanager
+def _watching(taps: Taps, reads: Sequence[Read], stop: bool) -> Generator[Watch]:
+    with ExitStack() as open_taps:
+        recordings = {
+            read: open_taps.enter_context(record(taps, *read, stop=stop))
+            for read in dict.fromkeys(reads)
+        }
+        yield lambda role: View(recordings, role)
 
 
 @dataclass(frozen=True)

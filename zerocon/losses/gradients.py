@@ -12,13 +12,15 @@ from zerocon.core.levels import at_least_single
 Latents = dict[str, Tensor]  # role -> its latents
 
 
-def gradients(loss_at: Callable[[Latents], Tensor], latents: Latents) -> Latents:
+def gradients(
+    loss_at: Callable[[Latents], Tensor], latents: Latents, network: torch.dtype
+) -> Latents:
     """∂ loss / ∂ latents, at least in single precision; zero for a case whose loss overflows.
 
-    In half precision the loss is scaled up on its way back, so that small slopes survive.
+    Where the network computes in half precision (its latents may be finer), the loss is scaled up
+    on its way back, so that small slopes survive.
     """
-    half = any(x.dtype == torch.float16 for x in latents.values())
-    scale = 256.0 if half else 1.0
+    scale = 256.0 if network == torch.float16 else 1.0
     leaves = {role: x.detach().requires_grad_() for role, x in latents.items()}
     with torch.enable_grad():
         total = loss_at(leaves).sum() * scale

@@ -102,7 +102,7 @@ class PatchNCE(Term):
             grid = (site.grid[0] // size, site.grid[1] // size)
             weight = None if background is None else _at(background, grid, places)
             total = total + patch_nce(
-                _picked(v, places), _picked(v_ref, places), self.tau, self.query, weight
+                picked(v, places), picked(v_ref, places), self.tau, self.query, weight
             )
         return total
 
@@ -166,12 +166,12 @@ def as_positions(activation: Float[Tensor, "case ..."], what: What) -> Positions
     """Any tapped activation: heads joined, grids flattened."""
     if what == "output":
         return activation
-    if what == "features":  # [case, channel, y, x]
+    if what in ("features", "hidden"):  # [case, channel, y, x]
         return activation.flatten(2).transpose(1, 2)
     return activation.transpose(1, 2).flatten(2)  # [case, head, position, width]
 
 
-def _picked(
+def picked(
     features: Positions, places: Int[Tensor, "case patch"]
 ) -> Float[Tensor, "case patch width"]:
     return features.gather(1, places[:, :, None].expand(-1, -1, features.shape[2]))

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from zerocon.backbones.base import Backbone
 from zerocon.core.conditions import Conditions, Draws
-from zerocon.core.forward import run_for_taps
+from zerocon.core.forward import Rows, told
 from zerocon.core.prompts import edited_tokens
 from zerocon.inversions.base import Trajectory
-from zerocon.losses.base import Losses, Moment
+from zerocon.losses.base import Look, Losses, Moment, View
 from zerocon.losses.gradients import Latents, gradients
 from zerocon.methods.dds import DDS, Noising
 
@@ -39,11 +39,18 @@ class CDS(DDS):
         if not any(weights.values()):
             return slope
 
-        def loss_at(noisy: Latents) -> Tensor:
-            with self.loss.watching(backbone.taps, weights, stop=True) as watch:
-                rows = {"target": (noisy["target"], conditions.target)}
-                run_for_taps(backbone, noising.level, rows)
-                return self.loss(watch("target"), reference, weights, moment)
+        def views(rows: Rows) -> dict[str, View]:
+            look = Look(noising.level, rows, weights, conditions.negative)
+            return self.loss.seen(backbone, look, whole=False)[1]
 
-        held = gradients(loss_at, {"target": noising(z)})["target"]
+        if self.loss.look_at_zero(weights):  # of the source alone: the score's rows are guided
+            text = told(backbone, conditions.source, self.guidance)
+            reference = views({"source": (noising(trajectory.clean), text)})["source"]
+
+        def loss_at(noisy: Latents) -> Tensor:
+            text = told(backbone, conditions.target, self.guidance)
+            edit = views({"target": (noisy["target"], text)})["target"]
+            return self.loss(edit, reference, weights, moment)
+
+        held = gradients(loss_at, {"target": noising(z)}, backbone.dtype)["target"]
         return slope + noising.level.signal * held  # ∂ z_t / ∂ z

@@ -11,7 +11,7 @@ from torch import Tensor
 from zerocon.backbones.base import Backbone
 from zerocon.core.checks import ConfigError, in_range
 from zerocon.core.conditions import Conditions, Draws
-from zerocon.core.forward import both_branches, predict
+from zerocon.core.forward import branch_rows, predict
 from zerocon.core.levels import Level, at_least_single
 from zerocon.core.timesteps import TRAINED_TIMES
 from zerocon.inversions.base import Trajectory
@@ -89,7 +89,8 @@ class DDS:
     ) -> Tensor:
         """`ε̂(z_t, t, c_tgt) - ε̂(z_t^src, t, c_src)`, scaled as the published code does."""
         noisy = {"source": noising(trajectory.clean), "edit": noising(z)}
-        rows = both_branches(noisy, conditions.negative, conditions.source, conditions.target)
+        texts = conditions.negative, conditions.source, conditions.target
+        rows = branch_rows(backbone, noisy, texts, self.guidance, self.guidance)
         found = predict(backbone, noising.level, rows)
         guess = trajectory.both_guided(found, self.guidance, self.guidance)
         delta = guess["edit"].noise - guess["source"].noise

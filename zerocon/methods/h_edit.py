@@ -13,7 +13,7 @@ from torch import Tensor
 from zerocon.backbones.base import Backbone
 from zerocon.core.checks import ConfigError, in_range, one_of
 from zerocon.core.conditions import Condition, Conditions, Draws
-from zerocon.core.forward import predict
+from zerocon.core.forward import guidance_is_told, needs_negative, predict, told
 from zerocon.core.levels import Guess, Level, noisy_mean
 from zerocon.core.sampling import Branches, Guesses
 from zerocon.inversions.base import Trajectory
@@ -107,8 +107,9 @@ class _Walk:
     def base(self, step: int, z: Branches, level: Level) -> Guesses:
         """Every branch under the source prompt."""
         negative = self._negative(step)
-        rows = {name: (latent, self.conditions.source) for name, latent in z.items()}
-        if self.method.base_guidance != 1.0:
+        text = self._told(self.conditions.source, self.method.base_guidance)
+        rows = {name: (latent, text) for name, latent in z.items()}
+        if needs_negative(self.backbone, self.method.base_guidance):
             rows |= {f"{name}_negative": (latent, negative) for name, latent in z.items()}
         found = predict(self.backbone, level, rows)
         return {name: self._base(found, name, f"{name}_negative") for name in z}
@@ -116,11 +117,15 @@ class _Walk:
     def base_and_correction(self, step: int, z: Branches, level: Level) -> Guesses:
         """The explicit form: both are of the same latent, so one pass gives both."""
         rows = self._rows(z, self._negative(step))
-        if self.control and self.method.base_guidance != 1.0:
+        plain, base = "plain", self.method.base_guidance
+        if self.control and needs_negative(self.backbone, base):
             rows |= {"source_negative": (z["source"], self._negative(step))}
+        if guidance_is_told(self.backbone):  # the correction's is told another scale
+            plain = "base"
+            rows |= {"base": (z["edit"], self._told(self.conditions.source, base))}
         with self._controlled(step, last=True):
             found = predict(self.backbone, level, rows)
-        guesses = {"edit": self._base(found, "plain", "negative") + self._correction(found)}
+        guesses = {"edit": self._base(found, plain, "negative") + self._correction(found)}
         if self.control:
             guesses["source"] = self._base(found, "source", "source_negative")
         return guesses
@@ -148,13 +153,23 @@ class _Walk:
         return z + self._step(correction, before, level)
 
     def _rows(self, z: Branches, negative: Condition) -> dict[str, tuple[Tensor, Condition]]:
+        """The correction's, and the source's branch, which is told the base step's scale."""
         rows = {
             "negative": (z["edit"], negative),
-            "target": (z["edit"], self.conditions.target),
-            "plain": (z["edit"], self.conditions.source),
+            "target": (z["edit"], self._told(self.conditions.target, self.method.guidance)),
+            "plain": (
+                z["edit"],
+                self._told(self.conditions.source, self.method.correction_guidance),
+            ),
         }
-        source = {"source": (z["source"], self.conditions.source)} if "source" in z else {}
+        if guidance_is_told(self.backbone):
+            del rows["negative"]
+        text = self._told(self.conditions.source, self.method.base_guidance)
+        source = {"source": (z["source"], text)} if "source" in z else {}
         return source | rows
+
+    def _told(self, text: Condition, scale: float) -> Condition:
+        return told(self.backbone, text, scale)
 
     @contextmanager
     def _controlled(self, step: int, *, last: bool) -> Generator[None]:
@@ -174,13 +189,13 @@ class _Walk:
     def _base(self, found: Guesses, text: str, negative: str) -> Guess:
         if self.method.base_guidance == 1.0:
             return found[text]
-        return self.trajectory.guided(found[negative], found[text], self.method.base_guidance)
+        return self.trajectory.guided_role(found, text, negative, self.method.base_guidance)
 
     def _correction(self, found: Guesses) -> Guess:
         """From the source prompt's guess to the target prompt's."""
-        negative, guided = found["negative"], self.trajectory.guided
-        target = guided(negative, found["target"], self.method.guidance)
-        return target - guided(negative, found["plain"], self.method.correction_guidance)
+        guided = self.trajectory.guided_role
+        target = guided(found, "target", "negative", self.method.guidance)
+        return target - guided(found, "plain", "negative", self.method.correction_guidance)
 
     def _step(self, difference: Guess, here: Level, there: Level) -> Tensor:
         """How much further the step from `here` to `there` leads with a difference of guesses."""

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from zerocon.backbones.base import Backbone
 from zerocon.core.checks import ConfigError, in_range, one_of
 from zerocon.core.conditions import Condition, Conditions, Draws, Words
-from zerocon.core.forward import Rows, predict
+from zerocon.core.forward import Rows, needs_negative, predict, told
 from zerocon.core.levels import Guess, Level, Path, guided
 from zerocon.core.prompts import Alignment, aligned, bare, places_of, refined
 from zerocon.core.sampling import Branches, Evaluate, Guesses, sample
@@ -94,7 +94,7 @@ class InfEdit:
 
         def evaluate(step: int, z: Branches, level: Level) -> Guesses:
             with control.active(step):
-                rows = self._rows(z, conditions, early=control.early(step))
+                rows = self._rows(backbone, z, conditions, early=control.early(step))
                 found = predict(backbone, level, rows)
             return self._guided(found)
 
@@ -124,15 +124,19 @@ class InfEdit:
         tokens = conditions.target.tokens
         return Control(self, backbone.taps, every, tokens.device, tokens.shape[1], skipped)
 
-    def _rows(self, z: Branches, conditions: Conditions, *, early: bool) -> Rows:
+    def _rows(
+        self, backbone: Backbone, z: Branches, conditions: Conditions, *, early: bool
+    ) -> Rows:
         """What is neither guided nor looked at by another row is left out."""
+        source = told(backbone, conditions.source, self.source_guidance)
         rows: dict[str, tuple[Tensor, Condition]] = {
-            "source": (z["source"], conditions.source),
-            "target": (z["edit"], conditions.target),
+            "source": (z["source"], source),
+            "target": (z["edit"], told(backbone, conditions.target, self.guidance)),
         }
         if "mutual" in z:
-            rows["mutual"] = (z["mutual"], conditions.source)
-        if self.guidance == self.source_guidance == 1.0:
+            rows["mutual"] = (z["mutual"], source)
+        scales = self.guidance, self.source_guidance
+        if not any(needs_negative(backbone, scale) for scale in scales):
             return rows
         rows["negative"] = (z["edit"], conditions.negative)
         if early or self.source_guidance != 1.0:
@@ -143,7 +147,9 @@ class InfEdit:
 
     def _guided(self, found: Guesses) -> Guesses:
         def branch(text: str, negative: str, scale: float) -> Guess:
-            return found[text] if scale == 1.0 else guided(found[negative], found[text], scale)
+            if scale == 1.0 or negative not in found:
+                return found[text]
+            return guided(found[negative], found[text], scale)
 
         guesses = {
             "source": branch("source", "source_negative", self.source_guidance),

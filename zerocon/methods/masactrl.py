@@ -13,7 +13,7 @@ from torch import Tensor
 from zerocon.backbones.base import Backbone
 from zerocon.core.checks import in_range, one_of
 from zerocon.core.conditions import Conditions, Draws, Words
-from zerocon.core.forward import both_branches, predict
+from zerocon.core.forward import branch_rows, predict
 from zerocon.core.levels import Level
 from zerocon.core.sampling import Branches, Guesses
 from zerocon.core.taps import Site, Taps, read_patterns, record, replace
@@ -73,7 +73,8 @@ class MasaCtrl:
         def evaluate(step: int, z: Branches, level: Level) -> Guesses:
             negative = trajectory.negative(step, conditions.negative)
             with self._mutual(backbone.taps, step, conditions.words):
-                rows = both_branches(z, negative, text, conditions.target)
+                texts = negative, text, conditions.target
+                rows = branch_rows(backbone, z, texts, self.guidance, self.guidance)
                 found = predict(backbone, level, rows)
             return trajectory.both_guided(found, self.guidance, self.guidance)
 
@@ -93,4 +94,4 @@ class MasaCtrl:
 
 
 def _the_sources(_site: Site, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {role: rows[whose] for role, whose in TAKEN_FROM.items()}
+    return {role: rows[whose] for role, whose in TAKEN_FROM.items() if role in rows}

@@ -13,7 +13,7 @@ from torch import Tensor
 from zerocon.backbones.base import Backbone
 from zerocon.core.checks import ConfigError, in_range, one_of
 from zerocon.core.conditions import Conditions, Draws, Words
-from zerocon.core.forward import both_branches, predict
+from zerocon.core.forward import branch_rows, predict
 from zerocon.core.levels import Level
 from zerocon.core.prompts import (
     Alignment,
@@ -156,7 +156,8 @@ class P2P:
         def evaluate(step: int, z: Branches, level: Level) -> Guesses:
             negative = trajectory.negative(step, conditions.negative)
             with control.active(step), control.blending():
-                rows = both_branches(z, negative, conditions.source, conditions.target)
+                texts = negative, conditions.source, conditions.target
+                rows = branch_rows(backbone, z, texts, self.guidance, self._source_guidance)
                 found = predict(backbone, level, rows)
             return trajectory.both_guided(found, self.guidance, self._source_guidance)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -12,11 +12,11 @@ from torch import Tensor
 
 from zerocon.backbones.base import Backbone
 from zerocon.core.checks import in_range, one_of
-from zerocon.core.conditions import Conditions, Draws
-from zerocon.core.forward import predict
+from zerocon.core.conditions import Condition, Conditions, Draws
+from zerocon.core.forward import needs_negative, predict, told
 from zerocon.core.levels import Level
 from zerocon.core.sampling import Branches, Guesses, unchanged
-from zerocon.core.taps import Taps, read_patterns, replace, shared
+from zerocon.core.taps import Site, Taps, read_patterns, replace
 from zerocon.inversions.base import Trajectory
 from zerocon.methods.base import Used
 
@@ -62,6 +62,11 @@ class PnP:
         return frozenset(used)
 
     @property
+    def own_negative(self) -> str | None:
+        """The setting that asks for a negative condition of its own."""
+        return "method.negative_prompt" if self.negative_prompt else None
+
+    @property
     def asks_at_levels_only(self) -> bool:
         """A source that is a step late is on none of the levels between."""
         return self.source == "late"
@@ -74,10 +79,13 @@ class PnP:
         if self.negative_prompt:
             own = backbone.embed([self.negative_prompt] * len(conditions.negative))
 
+        def plain(text: Condition) -> Condition:
+            return told(backbone, text, 1.0)
+
         ahead_by = trajectory.solver
 
         def replay(z: Branches, level: Level) -> Guesses:
-            rows = {"replay": (z["source"], conditions.source)}
+            rows = {"replay": (z["source"], plain(conditions.source))}
             return {"source": predict(backbone, level, rows)["replay"]}
 
         def one_ahead(step: int, z: Branches) -> Branches:
@@ -90,16 +98,15 @@ class PnP:
             negative = trajectory.negative(step, conditions.negative) if own is None else own
             own_path = self.source == "trajectory"
             source = trajectory.source_at(step, level) if own_path else z["source"]
-            rows = {
-                "source": (source, conditions.negative),
-                "negative": (z["edit"], negative),
-                "target": (z["edit"], conditions.target),
-            }
+            rows = {"source": (source, plain(conditions.negative))}
+            if needs_negative(backbone, self.guidance):
+                rows["negative"] = z["edit"], negative
+            rows["target"] = z["edit"], told(backbone, conditions.target, self.guidance)
             if self.source == "replayed":
-                rows["replay"] = z["source"], conditions.source
+                rows["replay"] = z["source"], plain(conditions.source)
             with self._injected(backbone.taps, step, len(trajectory.path)):
                 found = predict(backbone, level, rows)
-            edit = trajectory.guided(found["negative"], found["target"], self.guidance)
+            edit = trajectory.guided_role(found, "target", "negative", self.guidance)
             return {"edit": edit} | ({"source": found["replay"]} if "replay" in found else {})
 
         sampled = ("edit",) if self.source == "trajectory" else ("source", "edit")
@@ -108,8 +115,8 @@ class PnP:
 
     @contextmanager
     def _injected(self, taps: Taps, step: int, steps: int) -> Generator[None]:
-        """Both of the edit's rows take from the source's what this step takes."""
-        take = shared("source", "negative", "target")
+        """The edit's rows take from the source's what this step takes."""
+        take = _the_sources
         with ExitStack() as open_taps:
             if step < int(self.attention * steps):
                 for what in ("queries", "keys"):
@@ -117,3 +124,7 @@ class PnP:
             if step < int(self.features * steps):
                 open_taps.enter_context(replace(taps, self.feature_sites, "features", take))
             yield
+
+
+def _the_sources(_site: Site, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {role: rows["source"] for role in ("negative", "target") if role in rows}

@@ -11,7 +11,7 @@ from torch import Tensor
 from zerocon.backbones.base import Backbone
 from zerocon.core.checks import in_range
 from zerocon.core.conditions import Conditions, Draws
-from zerocon.core.forward import predict_guided
+from zerocon.core.forward import predict, told
 from zerocon.core.levels import Level
 from zerocon.core.sampling import Branches, Guesses
 from zerocon.inversions.base import Trajectory
@@ -41,9 +41,14 @@ class TurboEdit:
     def __call__(
         self, backbone: Backbone, trajectory: Trajectory, conditions: Conditions, draws: Draws
     ) -> Tensor:
-        texts = conditions.source, conditions.target
+        # From prompt to prompt, which is no scale that a network is told.
+        source, target = (told(backbone, t, 1.0) for t in (conditions.source, conditions.target))
 
         def evaluate(_step: int, z: Branches, level: Level) -> Guesses:
-            return {"edit": predict_guided(backbone, level, z["edit"], *texts, self.guidance)}
+            rows = {"negative": (z["edit"], source), "target": (z["edit"], target)}
+            if self.guidance == 1.0:
+                del rows["negative"]
+            found = predict(backbone, level, rows)
+            return {"edit": trajectory.guided_role(found, "target", "negative", self.guidance)}
 
         return trajectory.sample(trajectory.starts("edit"), evaluate)

@@ -16,12 +16,12 @@ from torch import Tensor
 from zerocon.backbones.base import Backbone
 from zerocon.core.checks import in_range, one_of
 from zerocon.core.conditions import Condition, Conditions, Draws
-from zerocon.core.forward import Rows, predict, run_for_taps
+from zerocon.core.forward import Rows, needs_negative, predict, told
 from zerocon.core.levels import Guess, Level
 from zerocon.core.prompts import edited_tokens
 from zerocon.core.sampling import Branches, Guesses
 from zerocon.inversions.base import Trajectory
-from zerocon.losses.base import Losses, Moment, View, Weights
+from zerocon.losses.base import Look, Losses, Moment, View, Weights
 from zerocon.losses.gradients import Latents, gradients
 from zerocon.methods.base import Used
 
@@ -29,7 +29,8 @@ from zerocon.methods.base import Used
 @dataclass(frozen=True)
 class ZeroCon:
     """`update`: the paper moves one latent by the conditional branch's loss; the published code
-    of pix2pix-zero (`per_branch`) moves the two branches' copies apart, each by its own.
+    of pix2pix-zero (`per_branch`) moves the two branches' copies apart, each by its own. A network
+    that is told its guidance has one branch only.
 
     `gradient`: as it is; `normalised` to a root mean square of `gradient_size`; or `clipped`
     to it. `reevaluate`: ask for the noise again at the moved latent, or take the one before.
@@ -66,6 +67,11 @@ class ZeroCon:
             used.add("negative")
         return frozenset(used)
 
+    @property
+    def own_negative(self) -> str | None:
+        """The setting that asks for a negative condition of its own."""
+        return "method.negative" if self.negative == "caption" else None
+
     @torch.no_grad()
     def __call__(
         self, backbone: Backbone, trajectory: Trajectory, conditions: Conditions, draws: Draws
@@ -77,21 +83,24 @@ class ZeroCon:
 
         def at(step: int) -> _Step:
             texts = {
-                "negative": trajectory.negative(step, empty),
-                "source": conditions.source,
-                "target": conditions.target,
+                "source": told(backbone, conditions.source, self.source_guidance),
+                "target": told(backbone, conditions.target, self.guidance),
             }
+            if self._needs_negative(backbone):
+                texts["negative"] = trajectory.negative(step, empty)
             weights = self.loss.weights(step, steps)
             moment = Moment(step, steps, draws, edited)
-            return _Step(backbone, trajectory.path.levels[step], texts, weights, moment)
+            level = trajectory.path.levels[step]
+            return _Step(backbone, level, texts, weights, moment, conditions.negative)
 
         def descend(step: int, z: Branches) -> Branches:
             here = at(step)
             theirs["source"], reference = self._source(here, z["source"], trajectory)
-            before: Latents = {"negative": z["edit"], "target": z["edit"]}
+            edits = ("negative", "target") if "negative" in here.texts else ("target",)
+            before: Latents = dict.fromkeys(edits, z["edit"])
             after = self._descended(here, before, reference)
             asked.update(after if self.reevaluate else before)
-            return z | {"edit": after["negative"]}
+            return z | {"edit": after[edits[0]]}
 
         def evaluate(step: int, z: Branches, level: Level) -> Guesses:
             if level != trajectory.path.levels[step]:
@@ -101,41 +110,44 @@ class ZeroCon:
                 role: guess if asked[role] is z["edit"] else guess.seen_from(z["edit"], level)
                 for role, guess in found.items()
             }
-            return theirs | {
-                "edit": trajectory.guided(ours["negative"], ours["target"], self.guidance)
-            }
+            edit = trajectory.guided_role(ours, "target", "negative", self.guidance)
+            return theirs | {"edit": edit}
 
         start = trajectory.starts("source", "edit")
         return trajectory.sample(start, evaluate, before=descend)
 
     def _between(self, here: _Step, z: Branches, level: Level, trajectory: Trajectory) -> Guesses:
         """Where a solver asks within a step: both branches as they are, without a descent."""
-        asked = {"source": z["source"], "target": z["edit"], "negative": z["edit"]}
-        if "negative" in self._source_roles:
+        asked = {"source": z["source"], "target": z["edit"]}
+        texts = here.texts
+        if "negative" in texts:
+            asked["negative"] = z["edit"]
+        if "negative" in self._source_roles(here):
             asked["source_negative"] = z["source"]
-        texts = here.texts | {"source_negative": here.texts["negative"]}
+            texts = texts | {"source_negative": texts["negative"]}
         rows = {role: (latent, texts[role]) for role, latent in asked.items()}
         found = predict(here.backbone, level, rows)
-        found.setdefault("source_negative", found["source"])
         return trajectory.both_guided(found, self.guidance, self.source_guidance)
 
-    @property
-    def _source_roles(self) -> tuple[str, ...]:
+    def _needs_negative(self, backbone: Backbone) -> bool:
+        """Whether the edit's branch has a row with the negative condition beside it."""
+        scales = self.guidance, self.source_guidance
+        return any(needs_negative(backbone, scale) for scale in scales)
+
+    def _source_roles(self, here: _Step) -> tuple[str, ...]:
         """Which rows the source's branch needs: published, it is guided too."""
         alone = self.source_guidance == 1.0 and self.update == "paper"
-        return ("source",) if alone else ("negative", "source")
+        if alone or "negative" not in here.texts:
+            return ("source",)
+        return ("negative", "source")
 
     def _source(
         self, here: _Step, source: Tensor, trajectory: Trajectory
     ) -> tuple[Guess, dict[str, View]]:
         """The source's guess, and what the losses compare the edit with."""
-        with self.loss.watching(here.backbone.taps, here.weights, stop=False) as watch:
-            rows = here.rows(dict.fromkeys(self._source_roles, source))
-            found = predict(here.backbone, here.level, rows)
-            reference = {role: watch(role) for role in self._source_roles}
-        if "negative" not in found:
-            return found["source"], reference
-        guess = trajectory.guided(found["negative"], found["source"], self.source_guidance)
+        look = here.look(dict.fromkeys(self._source_roles(here), source))
+        found, reference = self.loss.seen(here.backbone, look, whole=True)
+        guess = trajectory.guided_role(found, "source", "negative", self.source_guidance)
         return guess, reference
 
     def _descended(self, here: _Step, latents: Latents, reference: Mapping[str, View]) -> Latents:
@@ -144,23 +156,22 @@ class ZeroCon:
             return latents
         # Which of the source's roles each of the edit's is compared with.
         compared = {"target": "source"}
-        if self.update == "per_branch":
+        if self.update == "per_branch" and "negative" in latents:
             compared = {"negative": "negative", "target": "source"}
 
         def loss_at(moving: Latents) -> Tensor:
-            with self.loss.watching(here.backbone.taps, here.weights, stop=True) as watch:
-                run_for_taps(here.backbone, here.level, here.rows(moving))
-                losses = [
-                    self.loss(watch(role), reference[theirs], here.weights, here.moment)
-                    for role, theirs in compared.items()
-                ]
+            _, views = self.loss.seen(here.backbone, here.look(moving), whole=False)
+            losses = [
+                self.loss(views[role], reference[theirs], here.weights, here.moment)
+                for role, theirs in compared.items()
+            ]
             return torch.stack(losses).mean(0)
 
         moving = {role: latents[role] for role in compared}
         for _ in range(self.gradient_steps):
-            slopes = gradients(loss_at, moving)
+            slopes = gradients(loss_at, moving, here.backbone.dtype)
             moving = {role: x - self._sized(slopes[role]).to(x) for role, x in moving.items()}
-        return {"negative": moving["target"], **moving}
+        return {role: moving.get(role, moving["target"]) for role in latents}
 
     def _sized(self, slope: Tensor) -> Tensor:
         if self.gradient == "plain":
@@ -180,6 +191,10 @@ class _Step:
     texts: dict[str, Condition]
     weights: Weights
     moment: Moment
+    empty: Condition  # of the empty prompt
 
     def rows(self, latents: Latents) -> Rows:
         return {role: (z, self.texts[role]) for role, z in latents.items()}
+
+    def look(self, latents: Latents) -> Look:
+        return Look(self.level, self.rows(latents), self.weights, self.empty)

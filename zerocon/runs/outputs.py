@@ -1,4 +1,4 @@
-"""Edited pictures that somebody else made: where they are found, and how they are read.
+"""Edited pictures made elsewhere: how they are found and read.
 
 A case's picture may be in one of these places below the folder given:
 

@@ -1,4 +1,4 @@
-"""Score edited pictures that somebody else made, into a run's directory like any other."""
+"""Score edited pictures made elsewhere, into a normal run directory."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """A search's memory: Optuna's study in the search's folder, for several processes at once.
 
 The journal `trials.jsonl` is appended to under a lock that ends with its process, and a line
-that a killed process left torn is cut off before the next one is written. Who works on a trial
-holds a claim on its number (`batching.Claims`); a trial that is running but claimed by nobody
-was cut off, and whoever comes next continues it.
+that a killed process left incomplete is cut off before the next one is written. A process at
+work on a trial holds a claim on its number (`batching.Claims`); a trial that is running but not
+claimed was interrupted, and the next process continues it.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class JournalLock:
 
 
 def _cut_torn_line(file: int) -> None:
-    """Nobody else is writing, so what follows the last line's end will never be finished."""
+    """Drop an incomplete last line: no other process is writing, so it won't be completed."""
     size = os.fstat(file).st_size
     whole = os.pread(file, size, 0).rfind(b"\n") + 1
     if whole < size:

@@ -1,6 +1,6 @@
 """What a worker does: cases through encode, invert, edit, decode and score, into records.
 
-A case that fails becomes a failed record; its batch-mates are edited all the same. A batch
+A case that fails becomes a failed record; the rest of its batch is edited. A batch
 that does not fit into the memory is halved, and so are those after it. What can't work for any
 case (a setting, a model that does not load, a full disk) is raised and ends the run.
 """

@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from difflib import SequenceMatcher
 from random import Random
 from typing import Any, cast
 
 from zerocon.core.cases import CaseError
-from zerocon.shapes.captions import CaptionError, Wording, parse
-from zerocon.shapes.scene import SCENE_ATTRIBUTES, THING_ATTRIBUTES, Scene, Thing, random_scene
+from zerocon.shapes.captions import (
+    MATERIAL_WORDS,
+    PLACE_WORDS,
+    SIZE_WORDS,
+    CaptionError,
+    Wording,
+    parse,
+)
+from zerocon.shapes.scene import (
+    COLORS,
+    SCENE_ATTRIBUTES,
+    SHAPES,
+    THING_ATTRIBUTES,
+    Scene,
+    Thing,
+    random_scene,
+)
 
 Pair = tuple[str, str]
+# Phrases that can stand in each other's place, by what they say.
+_KINDS: tuple[tuple[str, ...], ...] = (
+    COLORS,
+    SHAPES,
+    tuple(word for words in SIZE_WORDS.values() for word in words),
+    tuple(word for word in MATERIAL_WORDS.values() if word),
+    tuple(phrase for phrases in PLACE_WORDS.values() for phrase in phrases),
+)
 
 
 def in_other_words(source: str, target: str, count: int) -> list[Pair]:
@@ -21,6 +46,58 @@ def in_other_words(source: str, target: str, count: int) -> list[Pair]:
 def in_other_scenes(source: str, target: str, count: int) -> list[Pair]:
     """The same of other scenes, which share with the prompts only what changes."""
     return shapes_sentences(source, target, count, elsewhere=True)
+
+
+def in_place(source: str, target: str, count: int) -> list[Pair]:
+    """The prompts, and the prompts with one word that both share exchanged for another one.
+
+    Every other word keeps its place, so that the mean difference, position by position, compares
+    like with like. A place ("on a sandy beach") counts as one word; another one of as many words
+    stands for it. Words outside the grammar stay.
+    """
+    others = list(dict.fromkeys(_exchanged(source, target)))
+    Random(f"{source}\n{target}").shuffle(others)
+    return [(source, target), *others][:count]
+
+
+def _exchanged(source: str, target: str) -> Iterator[Pair]:
+    old, new = source.split(), target.split()
+    strict = _is_possible(source) and _is_possible(target)
+    for i, j, length in _shared_spans(old, new):
+        for phrase in _others(old[i : i + length]):
+            pair = (_with(old, i, phrase), _with(new, j, phrase))
+            if not strict or all(map(_is_possible, pair)):
+                yield pair
+
+
+def _shared_spans(old: Sequence[str], new: Sequence[str]) -> Iterator[tuple[int, int, int]]:
+    """All runs of words that both prompts share: where in each, and how many words."""
+    for i, j, size in SequenceMatcher(None, old, new, autojunk=False).get_matching_blocks():
+        for first in range(size):
+            for length in range(1, size - first + 1):
+                yield i + first, j + first, length
+
+
+def _others(words: Sequence[str]) -> Iterator[str]:
+    """What can stand in the place of these words, in as many words."""
+    said = " ".join(words).lower()
+    for kind in _KINDS:
+        if said in kind:
+            yield from (p for p in kind if p != said and len(p.split()) == len(words))
+
+
+def _with(words: Sequence[str], first: int, phrase: str) -> str:
+    inside = phrase.split()
+    return " ".join((*words[:first], *inside, *words[first + len(inside) :]))
+
+
+def _is_possible(prompt: str) -> bool:
+    """Whether it describes a scene that can be: no tilted circle, nothing hollow and striped."""
+    try:
+        _scene(prompt)
+    except CaptionError:
+        return False
+    return True
 
 
 def shapes_sentences(source: str, target: str, count: int, *, elsewhere: bool) -> list[Pair]:
