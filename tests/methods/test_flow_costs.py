@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from tests.methods.flow_models import CurvedFlow
-from zerocon.commands.bench import Cost, counted
 from zerocon.config.settings import compose_settings
 from zerocon.core.conditions import Condition
+from zerocon.runs.counting import Rows, count_rows
 
 
 @dataclass
@@ -29,10 +29,10 @@ class Stub(CurvedFlow):
         return Condition(texts[:, None, None].expand(-1, 77, 4).clone())
 
 
-def cost(*overrides: str, told: bool = False) -> Cost:
+def cost(*overrides: str, told: bool = False) -> Rows:
     """`told`: for a model with embedded guidance, such as FLUX.1-dev."""
     settings = compose_settings(list(overrides), worlds="edit")
-    return counted(settings, Stub(guidance_is_told=told))
+    return count_rows(settings, Stub(guidance_is_told=told))
 
 
 SD3 = {

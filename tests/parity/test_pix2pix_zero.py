@@ -16,12 +16,13 @@ from torch import Tensor
 from tests.tiny import losses
 from zerocon.backbones.loading import Parts
 from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
-from zerocon.commands.bench import counted, published_pix2pix_zero
+from zerocon.commands.bench import published_pix2pix_zero
 from zerocon.config.settings import compose_settings
 from zerocon.core.conditions import Conditions, Draws
 from zerocon.inversions.base import Trajectory
 from zerocon.inversions.regularized import RegularizedInversion
 from zerocon.methods.zerocon import ZeroCon
+from zerocon.runs.counting import count_rows
 
 STEPS, GUIDANCE = 5, 7.5
 SOURCE, TARGET = "a big red circle on a gray background", "a big blue square on a gray background"
@@ -168,6 +169,6 @@ def test_ours_costs_less_than_two_thirds_of_theirs(
     theirs = published_pix2pix_zero(STEPS)
     assert rows == {"forward": theirs.forward, "backward": theirs.backward}
     settings = compose_settings(["method=zerocon", f"method.steps={STEPS}"])
-    ours = counted(settings, backbone)
-    assert ours.total <= 0.65 * theirs.total
+    ours = count_rows(settings, backbone)
+    assert ours.method <= 0.65 * theirs.method
     assert ours.forward + 2 * ours.backward <= 0.65 * (theirs.forward + 2 * theirs.backward)

@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from zerocon.backbones.flux import Flux
     from zerocon.backbones.sd3 import SD3
     from zerocon.backbones.sdxl import SDXL
-    from zerocon.backbones.shapes import Shapes
+    from zerocon.backbones.shapes import Shapes, ShapesFlow
     from zerocon.backbones.stable_diffusion import StableDiffusion
 
-__all__ = ["SD3", "SDXL", "Flux", "Shapes", "StableDiffusion"]
+__all__ = ["SD3", "SDXL", "Flux", "Shapes", "ShapesFlow", "StableDiffusion"]
 
 __getattr__ = offer(
     __name__,
@@ -22,6 +22,7 @@ __getattr__ = offer(
         "SDXL": "sdxl",
         "Flux": "flux",
         "Shapes": "shapes",
+        "ShapesFlow": "shapes",
         "StableDiffusion": "stable_diffusion",
     },
 )

@@ -24,13 +24,17 @@ class BackboneError(Exception):
 class Backbone(Protocol):
     name: str
     fingerprint: str  # digest of the weights and the scheduler; part of a run's name
-    side: int  # pixels
     device: torch.device
     dtype: torch.dtype
     taps: Taps  # the network's sites and active taps
     evaluations: Evaluations
     prompt_tokens: int  # a condition's first tokens: the padded length of `tokens`
     start_tokens: int  # of these, the tokens before a prompt's first word
+
+    @property
+    def side(self) -> int:
+        """Pixels on a side of the pictures that are edited."""
+        ...
 
     def path(self, steps: int) -> Path:
         """The levels that a sampler of that many steps visits."""

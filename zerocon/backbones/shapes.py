@@ -12,17 +12,19 @@ from zerocon.backbones.loading import (
     pick_device,
     pick_dtype,
 )
+from zerocon.backbones.sd3 import SD3Backbone, SD3PartsWithoutT5
 from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
 from zerocon.core.cases import World
 from zerocon.core.checks import one_of
 from zerocon.core.weights import PACKAGED
 
 GENERATOR = PACKAGED / "generator"
+FLOW = PACKAGED / "flow"
 
 
 @dataclass(frozen=True)
 class Shapes:
-    """The package's generator, or a retrained one in the folder `path`."""
+    """The package's U-Net, or a retrained one in the folder `path`."""
 
     flow: ClassVar[bool] = False
     world: ClassVar[World] = "shapes"
@@ -41,3 +43,29 @@ class Shapes:
         for module in (parts.vae, parts.unet, parts.text_encoder):
             module.float()  # stored in half precision
         return StableDiffusionBackbone(parts, "shapes", device, dtype, fingerprint_of(parts))
+
+
+@dataclass(frozen=True)
+class ShapesFlow:
+    """The package's own flow transformer, or one retrained (`path`: its folder).
+
+    It is a small Stable Diffusion 3 without T5.
+    """
+
+    flow: ClassVar[bool] = True
+    world: ClassVar[World] = "shapes"
+
+    path: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+
+    def __post_init__(self) -> None:
+        one_of("backbone.dtype", self.dtype, ("auto", *DTYPES))
+
+    def load(self) -> SD3Backbone:
+        device = pick_device(self.device)
+        dtype = pick_dtype(self.dtype, device)
+        parts = load_parts(self.path or str(FLOW), kind=SD3PartsWithoutT5)
+        for module in (parts.vae, parts.transformer, parts.text_encoder, parts.text_encoder_2):
+            module.float()  # stored in half precision
+        return SD3Backbone(parts, "shapes_flow", device, dtype, fingerprint_of(parts))

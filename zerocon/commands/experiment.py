@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from zerocon.core.quiet import quiet_models
 
 if TYPE_CHECKING:
     from zerocon.config.experiments import Experiment
+    from zerocon.config.settings import RunSettings
 
 
 def add(commands: Any) -> None:
@@ -68,12 +69,32 @@ def _run_all(experiment: Experiment, options: argparse.Namespace) -> None:
     outcomes = [execute(settings) for settings in runs]
     directories = [outcome.directory for outcome in outcomes]
     print_table(directories, metrics=experiment.columns, intervals=experiment.intervals)
+    counted = _counted({s.name: s for s in runs}) if experiment.rows else ""
+    print(counted, end="")
     if options.write:
         only = ["--only", *options.only] if options.only else []
         command = [options.name, *options.overrides, *only]
-        _write(experiment, command, _answers(experiment, directories, options.write), options.write)
+        answers = [counted, *_answers(experiment, directories, options.write)]
+        _write(experiment, command, [answer for answer in answers if answer], options.write)
     if any(outcome.failed for outcome in outcomes):
         sys.exit(1)
+
+
+def _counted(runs: Mapping[str, RunSettings]) -> str:
+    """A table of the rows through the network that one edit takes in each run."""
+    from rich.console import Console
+
+    from zerocon.reports.layout import Cell, Grid
+    from zerocon.reports.render import write
+    from zerocon.runs.counting import count_each
+
+    lines = [
+        [Cell(name), *(Cell(str(n)) for n in (c.inversion, c.forward, c.backward, c.edit))]
+        for name, c in count_each(runs).items()
+    ]
+    header = ["run", "inversion", "forward", "backward", "edit"]
+    note = "rows through the network for one picture; edit: all of them"
+    return _printed(lambda: write([Grid("", header, lines, [note])], "markdown", Console()))
 
 
 def _check_names(experiment: Experiment, only: Sequence[str] | None) -> None:

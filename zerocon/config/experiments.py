@@ -6,7 +6,8 @@ runs share, and one of these:
 - `sweep`: settings with lists of values; every combination is a run;
 - `search` (see `search_space.py`): each run's settings are chosen from the earlier runs' results.
 `columns` are the metrics that answer the question, `intervals` says whether to print confidence
-intervals with them, and `plot` says what `zerocon frontier` draws.
+intervals with them, `rows` whether to count each run's rows through the network, and `plot` says
+what `zerocon frontier` draws.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class Experiment:
     overrides: list[str] = field(default_factory=list[str])
     columns: list[str] = field(default_factory=list[str])
     intervals: bool = False  # print confidence intervals of the means, not standard errors
+    rows: bool = False  # count the rows through the network that one edit takes
     plot: dict[str, Any] = field(default_factory=dict[str, Any])
     search: Search | None = None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 
 import numpy as np
@@ -12,11 +12,20 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPTextModelWithProjection
 
-from zerocon.backbones.shapes import Shapes
+from zerocon.backbones.base import Backbone
+from zerocon.backbones.shapes import Shapes, ShapesFlow
 from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
 from zerocon.core.conditions import Conditions, Draws
 from zerocon.core.weights import PACKAGED, load_strictly, read_tensors
+from zerocon.inversions.base import Inversion
+from zerocon.inversions.by_solver import (
+    FireFlowInversion,
+    FixedPointInversion,
+    RFSolverInversion,
+    UniInversion,
+)
 from zerocon.inversions.ddim import DDIMInversion
+from zerocon.methods.ddim import DDIM
 from zerocon.shapes.captions import caption
 from zerocon.shapes.check_evaluators import (
     CaptionPictures,
@@ -31,6 +40,14 @@ from zerocon.shapes.scene import Scene
 from zerocon.shapes.train.text import ImageTower, build_text
 
 Progress = Callable[[str], None]
+
+INVERSIONS: Mapping[str, Inversion] = {
+    "ddim": DDIMInversion(),
+    "rf_solver": RFSolverInversion(),
+    "fireflow": FireFlowInversion(),
+    "uni_inv": UniInversion(),
+    "fixed_point": FixedPointInversion(),
+}
 
 
 def check(
@@ -62,7 +79,23 @@ def check(
     found["inversion_psnr"] = inversion_psnr(backbone, scenes[:inverted])
     progress("reader")
     found["reader_exact"] = reader_exact(read_scenes)
+    progress("the flow transformer")
+    found["flow"] = check_flow(scenes[:captions], scenes[:inverted])
     return found
+
+
+def check_flow(
+    drawn: Sequence[Scene], inverted: Sequence[Scene], steps: int = 28, guidance: float = 4.0
+) -> dict[str, object]:
+    """The same of the flow transformer: what it draws, and how well each solver inverts it."""
+    backbone = ShapesFlow(dtype="float32").load()
+    return {
+        "generation_attributes": generation(backbone, drawn, steps, guidance),
+        "inversion_psnr": {
+            name: inversion_psnr(backbone, inverted, inversion, steps)
+            for name, inversion in INVERSIONS.items()
+        },
+    }
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
@@ -97,7 +130,7 @@ def generator_retrieval(backbone: StableDiffusionBackbone, scenes: Sequence[Scen
 
 
 def generation(
-    backbone: StableDiffusionBackbone,
+    backbone: Backbone,
     scenes: Sequence[Scene],
     steps: int,
     guidance: float,
@@ -108,7 +141,7 @@ def generation(
     for start in range(0, len(scenes), batch):
         group = scenes[start : start + batch]
         prompts = [caption(s, Random(f"generation-{start + i}")) for i, s in enumerate(group)]
-        noise = _noise(backbone, range(start, start + len(group)))
+        noise = _noise(range(start, start + len(group)))
         pictures = generate(backbone, prompts, noise, steps, guidance)
         rows.extend(
             attributes(read(picture), scene)
@@ -119,18 +152,22 @@ def generation(
 
 
 @torch.no_grad()
-def inversion_psnr(backbone: StableDiffusionBackbone, scenes: Sequence[Scene]) -> float:
-    """Inverted and replayed in 50 steps at guidance 1, against the autoencoder's own picture."""
+def inversion_psnr(
+    backbone: Backbone,
+    scenes: Sequence[Scene],
+    inversion: Inversion = INVERSIONS["ddim"],
+    steps: int = 50,
+) -> float:
+    """Inverted and replayed at guidance 1, against the autoencoder's own picture."""
     values: list[Tensor] = []
+    replay, draws = DDIM(steps, 1.0, "source"), Draws(0, ())
     for start in range(0, len(scenes), 25):
         group = list(scenes[start : start + 25])
         clean = backbone.encode(pictures_of(group))
         cond = backbone.embed([caption(scene) for scene in group])
         conditions = Conditions(cond, cond, cond)
-        trajectory = DDIMInversion()(backbone, clean, conditions, 50, Draws(0, ()))
-        z = trajectory.start
-        for here, there in trajectory.path.steps:
-            z = backbone.predict(z, here, cond).at(there)
+        trajectory = inversion(backbone, clean, conditions, steps, draws)
+        z = replay(backbone, trajectory, conditions, draws)
         values.append(psnr(backbone.decode(z), backbone.decode(clean)))
     return torch.cat(values).mean().item()
 
@@ -145,7 +182,9 @@ def as_bytes(pictures: Tensor) -> NDArray[np.uint8]:
     return pictures.mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
-def _noise(backbone: StableDiffusionBackbone, seeds: Sequence[int]) -> Tensor:
-    shape = (4, backbone.latent_side, backbone.latent_side)
-    draws = [torch.randn(shape, generator=torch.Generator().manual_seed(7_000 + s)) for s in seeds]
+def _noise(seeds: Sequence[int]) -> Tensor:
+    """Of both models' latents."""
+    draws = [
+        torch.randn(4, 16, 16, generator=torch.Generator().manual_seed(7_000 + s)) for s in seeds
+    ]
     return torch.stack(draws)

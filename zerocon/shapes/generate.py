@@ -19,7 +19,7 @@ def generate(
     steps: int = 30,
     guidance: float = 4.0,
 ) -> Tensor:
-    """Plain DDIM sampling from `noise`; pictures 0..1, [prompt, 3, side, side]."""
+    """Plain sampling from `noise`; pictures in 0..1, [prompt, 3, side, side]."""
     cond = backbone.embed(prompts)
     negative = backbone.embed([""] * len(prompts))
     z = noise.to(backbone.device, backbone.dtype)
