@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from zerocon.methods.dnaedit import DNAEdit
     from zerocon.methods.flowalign import FlowAlign
     from zerocon.methods.flowedit import FlowEdit
+    from zerocon.methods.ftedit import FTEdit
     from zerocon.methods.h_edit import HEdit
     from zerocon.methods.infedit import InfEdit
     from zerocon.methods.masactrl import MasaCtrl
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from zerocon.methods.sdedit import SDEdit
     from zerocon.methods.turbo_edit import TurboEdit
     from zerocon.methods.uniedit import UniEdit
+    from zerocon.methods.value_injection import ValueInjection
     from zerocon.methods.zerocon import ZeroCon
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "DDS",
     "P2P",
     "DNAEdit",
+    "FTEdit",
     "FlowAlign",
     "FlowEdit",
     "HEdit",
@@ -40,6 +43,7 @@ __all__ = [
     "SDEdit",
     "TurboEdit",
     "UniEdit",
+    "ValueInjection",
     "ZeroCon",
 ]
 
@@ -52,6 +56,7 @@ __getattr__ = offer(
         "DNAEdit": "dnaedit",
         "FlowAlign": "flowalign",
         "FlowEdit": "flowedit",
+        "FTEdit": "ftedit",
         "HEdit": "h_edit",
         "InfEdit": "infedit",
         "MasaCtrl": "masactrl",
@@ -61,6 +66,7 @@ __getattr__ = offer(
         "SDEdit": "sdedit",
         "UniEdit": "uniedit",
         "TurboEdit": "turbo_edit",
+        "ValueInjection": "value_injection",
         "ZeroCon": "zerocon",
     },
 )
