@@ -8,6 +8,7 @@ from zerocon.core.registry import offer
 
 if TYPE_CHECKING:
     from zerocon.methods.cds import CDS
+    from zerocon.methods.consistedit import ConsistEdit
     from zerocon.methods.ddim import DDIM
     from zerocon.methods.dds import DDS
     from zerocon.methods.dnaedit import DNAEdit
@@ -31,6 +32,7 @@ __all__ = [
     "DDIM",
     "DDS",
     "P2P",
+    "ConsistEdit",
     "DNAEdit",
     "FTEdit",
     "FlowAlign",
@@ -51,6 +53,7 @@ __getattr__ = offer(
     __name__,
     method={
         "CDS": "cds",
+        "ConsistEdit": "consistedit",
         "DDIM": "ddim",
         "DDS": "dds",
         "DNAEdit": "dnaedit",
