@@ -27,7 +27,8 @@ FILES = [
 # Choices that are a class at other settings than its own: the difference is what they are for.
 VARIANTS = {
     ("method", "pix2pix_zero"), ("method", "reconstruct"),
-    ("inversion", "h_edit"),
+    ("method", "fireflow"), ("method", "kv_sharing"),
+    ("inversion", "h_edit"), ("inversion", "ftedit"),
     ("loss", "cds"), ("loss", "cut"), ("loss", "pix2pix_zero"), ("loss", "zecon"),
     ("metrics", "published"), ("metrics", "full"),
     ("backbone", "sd14"), ("backbone", "sd15"), ("backbone", "sd21"), ("backbone", "sd21_base"),

@@ -100,7 +100,10 @@ class TinyFlow:
         taps, total = self.taps, velocity
         positions = z.flatten(2).transpose(1, 2)[:, None]  # [row, head, position, width]
         for site in SITES[:2]:
-            keys = positions if site.kind == "self" else condition.tokens[:, None]
+            if site.kind == "self":
+                keys = positions
+            else:
+                keys = taps.through(site, "text", condition.tokens)[:, None]
             queries = taps.through(site, "queries", positions)
             keys = taps.through(site, "keys", keys)
             values = taps.through(site, "values", keys)

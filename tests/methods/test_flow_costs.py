@@ -75,12 +75,26 @@ def test_solvers_on_a_model_that_is_told_its_guidance(
     assert cost(f"inversion={inversion}", *settings, told=True).edit == rows
 
 
-def test_ftedits_sampler() -> None:
+@pytest.mark.parametrize(
+    ("name", "rows", "again"),
+    [("rf_solver_edit_published_flux", 100, 2 * 3), ("fireflow_published_flux", 18, 1)],
+)
+def test_values_of_inversion_cost_what_is_evaluated_again(name: str, rows: int, again: int) -> None:
+    """The published code keeps them in memory; without any it costs as much here."""
+    own = [f"+experiment={name}", "method.sites=self"]
+    assert cost(*own, told=True).edit == rows + again
+    assert cost(*own, "method.inject=0", told=True).edit == rows
+
+
+def test_ftedit() -> None:
     """Source and edit, both guided. The published code passes the negative rows of its inversion,
     too, though their weight is 0 at guidance 1; here they only pass at another guidance."""
+    own = ["+experiment=ftedit_published_sd35", "method.text_sites=cross"]
+    own += ["method.value_sites=self"]
+    assert cost(*own).edit == 3 * 30 + 4 * 30
+    walk = ["inversion=fixed_point", "inversion.guidance=1.5"]
     rows = ["method=masactrl", "method.sites=self", "method.steps=30", "method.guidance=2"]
-    assert cost("inversion=fixed_point", *rows).edit == 3 * 30 + 4 * 30
-    assert cost("inversion=fixed_point", "inversion.guidance=1.5", *rows).edit == 300
+    assert cost(*walk, *rows).edit == 300
 
 
 def test_sampled_steps_and_averages_of_flowedit() -> None:

@@ -73,6 +73,19 @@ class SD3Parts(SD3PartsWithoutT5):
     }
 
 
+@dataclass(frozen=True)
+class T5Reader:
+    """The tokens behind CLIP's: there is an end, but no start."""
+
+    tokenizer: PreTrainedTokenizerBase
+    prompt_tokens: int
+    start_tokens: int = 0
+
+    def tokens(self, prompt: str) -> tuple[int, ...]:
+        numbers = self.tokenizer(prompt, truncation=True, max_length=self.prompt_tokens)
+        return tuple(numbers.input_ids)
+
+
 class SD3Backbone(TransformerBackbone):
     """A condition has CLIP's tokens first, then T5's, and CLIP's pooled embeddings.
 
@@ -123,6 +136,7 @@ class SD3Backbone(TransformerBackbone):
         models += [] if self.t5 is None else [self.t5]
         self.encoders = TextEncoders(models, device, offload=offload_text)
         self.tokenizer_3 = parts.tokenizer_3
+        self.behind = T5Reader(parts.tokenizer_3, t5_tokens) if parts.tokenizer_3 else None
 
     def _set_times(self, scheduler: Any, steps: int) -> None:
         scheduler.set_timesteps(steps)

@@ -121,7 +121,9 @@ class Processor:
     ) -> Tensor:
         if attention_mask is not None:
             raise NotImplementedError("attention masks: no backbone here uses them")
-        states = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        states = hidden_states
+        if encoder_hidden_states is not None:
+            states = self._tapped("text", encoder_hidden_states)
         queries = self._tapped("queries", _heads(attn, attn.to_q(hidden_states)))
         keys = self._tapped("keys", _heads(attn, attn.to_k(states)))
         values = self._tapped("values", _heads(attn, attn.to_v(states)))

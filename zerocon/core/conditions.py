@@ -80,6 +80,8 @@ class Words:
     # These are a condition's first tokens; another encoder's may follow.
     length: int = 77
     start: int = 1  # how many tokens stand before a prompt's first word: CLIP has one, T5 none
+    # As that other encoder reads the same prompts; its tokens begin at place `length`.
+    behind: Words | None = None
 
 
 @dataclass(frozen=True, eq=False)

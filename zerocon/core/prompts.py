@@ -37,6 +37,8 @@ class Tokenizes(Protocol):
 
 
 def words_of(text: Tokenizes, case: Case) -> Words:
+    """The case's prompts as the backbone's tokenizer reads them, and another one behind it."""
+    behind: Tokenizes | None = getattr(text, "behind", None)
     source, target = text.tokens(case.source_prompt), text.tokens(case.target_prompt)
     before, after = case.blend_words or ("", "")
     return Words(
@@ -48,6 +50,7 @@ def words_of(text: Tokenizes, case: Case) -> Words:
         split_into_words(text, case.target_prompt),
         text.prompt_tokens,
         text.start_tokens,
+        words_of(behind, case) if behind else None,
     )
 
 
@@ -113,6 +116,16 @@ class Alignment:
         mapper = F.pad(self.mapper, (0, more, 0, more))
         return Alignment(mapper, F.pad(self.own, (0, more), value=1.0))
 
+    def beside(self, behind: Alignment) -> Alignment:
+        """Of these tokens and those that stand behind them."""
+        mapper = torch.block_diag(self.mapper, behind.mapper)
+        return Alignment(mapper, torch.cat([self.own, behind.own]))
+
+    def tokens(self, source: Tensor, target: Tensor) -> Tensor:
+        """What the target's tokens become, of both rows' own, [case, token, width]."""
+        mapper, own = self.mapper.to(source), self.own.to(source)
+        return mapper.transpose(1, 2) @ source + target * own[:, :, None]
+
     def applied(self, source: Tensor, target: Tensor) -> Tensor:
         """The target's edited maps from both rows' maps, without normalising again."""
         mapper, own = self.mapper.to(source), self.own.to(source)
@@ -167,6 +180,12 @@ def refined(source: Prompt, target: Prompt, length: int = TOKENS) -> Alignment:
     rest = torch.arange(len(target), length)  # padding
     mapper[rest, rest] = 1.0
     return Alignment(mapper, own)
+
+
+def refined_throughout(words: Words) -> Alignment:
+    """`refined`, of each encoder's tokens by themselves."""
+    first = refined(words.source, words.target, words.length)
+    return first if words.behind is None else first.beside(refined_throughout(words.behind))
 
 
 def aligned(source: Prompt, target: Prompt) -> list[int | None]:

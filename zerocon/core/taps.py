@@ -37,7 +37,8 @@ Kind = Literal["self", "cross", "res", "block"]
 # Activations of a site. Attention: [row, head, position, width] and, for `probs`,
 # [row, head, position, token]; `output` is after the output projection, [row, position, width].
 # Rotated queries and keys include position embeddings, `queries` and `keys` do not.
-# `text`: the normalised text tokens before a joint attention, [row, token, width].
+# `text`: the text tokens before an attention, [row, token, width]; normalised in a transformer,
+# as the text encoder returns them in a U-Net.
 # Blocks: `features` is what the block adds to its input, [row, channel, y, x] (of a U-Net's
 # residual block, after the second convolution); `hidden` is the hidden state of the image as it
 # leaves the block, on the same grid.
@@ -57,7 +58,7 @@ What = Literal[
 _ATTENTION: frozenset[What] = frozenset({"queries", "keys", "values", "probs", "output"})
 _USUAL: Mapping[Kind, frozenset[What]] = {
     "self": _ATTENTION,
-    "cross": _ATTENTION,
+    "cross": _ATTENTION | {"text"},
     "res": frozenset({"features"}),
     "block": frozenset({"hidden"}),
 }

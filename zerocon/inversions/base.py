@@ -14,6 +14,7 @@ from zerocon.core.conditions import Condition, Conditions, Draws
 from zerocon.core.levels import Guess, Level, Path, at_least_single, guided
 from zerocon.core.sampling import (
     Branches,
+    Evaluate,
     Guesses,
     Solver,
     StepEvaluate,
@@ -133,6 +134,28 @@ class Trajectory:
             return Euler(self.path)
         make = Midpoint if self.way_back == "midpoint" else FireFlow
         return make(self.path, self.middles)
+
+    def retrace(self, step: int, evaluate: Evaluate) -> None:
+        """Ask again what the inversion asked, in the step up that sampling step `step` leads down.
+
+        Midpoint and FireFlow ask at the step's clean end (FireFlow in its first step only) and in
+        the middle of it. Of other inversions only the latents are known: the one at the noisy end.
+        """
+        if self.way_back == "euler":
+            evaluate({"source": self.before(step)}, self.path.steps[step][0])
+            return
+        up, number = self.path.upwards, len(self.path) - 1 - step
+        solver: Solver = Midpoint(up, self.middles[::-1])
+        if self.way_back == "fireflow":
+            last = {"source": self._velocity_up(number - 1)} if number else {}
+            solver = FireFlow(up, self.middles[::-1], last)
+        solver.step(number, {"source": self.latents[number]}, evaluate)
+
+    def _velocity_up(self, number: int) -> Tensor:
+        """The velocity that the inversion's step `number` went along, in the common coordinate."""
+        here, there = self.path.upwards.steps[number]
+        moved = self.latents[number + 1] / there.scale - self.latents[number] / here.scale
+        return moved / (there.t - here.t)
 
     @property
     def noisy(self) -> bool:

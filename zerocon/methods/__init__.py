@@ -8,11 +8,13 @@ from zerocon.core.registry import offer
 
 if TYPE_CHECKING:
     from zerocon.methods.cds import CDS
+    from zerocon.methods.consistedit import ConsistEdit
     from zerocon.methods.ddim import DDIM
     from zerocon.methods.dds import DDS
     from zerocon.methods.dnaedit import DNAEdit
     from zerocon.methods.flowalign import FlowAlign
     from zerocon.methods.flowedit import FlowEdit
+    from zerocon.methods.ftedit import FTEdit
     from zerocon.methods.h_edit import HEdit
     from zerocon.methods.infedit import InfEdit
     from zerocon.methods.masactrl import MasaCtrl
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from zerocon.methods.sdedit import SDEdit
     from zerocon.methods.turbo_edit import TurboEdit
     from zerocon.methods.uniedit import UniEdit
+    from zerocon.methods.value_injection import ValueInjection
     from zerocon.methods.zerocon import ZeroCon
 
 __all__ = [
@@ -29,7 +32,9 @@ __all__ = [
     "DDIM",
     "DDS",
     "P2P",
+    "ConsistEdit",
     "DNAEdit",
+    "FTEdit",
     "FlowAlign",
     "FlowEdit",
     "HEdit",
@@ -40,6 +45,7 @@ __all__ = [
     "SDEdit",
     "TurboEdit",
     "UniEdit",
+    "ValueInjection",
     "ZeroCon",
 ]
 
@@ -47,11 +53,13 @@ __getattr__ = offer(
     __name__,
     method={
         "CDS": "cds",
+        "ConsistEdit": "consistedit",
         "DDIM": "ddim",
         "DDS": "dds",
         "DNAEdit": "dnaedit",
         "FlowAlign": "flowalign",
         "FlowEdit": "flowedit",
+        "FTEdit": "ftedit",
         "HEdit": "h_edit",
         "InfEdit": "infedit",
         "MasaCtrl": "masactrl",
@@ -61,6 +69,7 @@ __getattr__ = offer(
         "SDEdit": "sdedit",
         "UniEdit": "uniedit",
         "TurboEdit": "turbo_edit",
+        "ValueInjection": "value_injection",
         "ZeroCon": "zerocon",
     },
 )
