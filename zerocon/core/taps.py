@@ -58,7 +58,7 @@ What = Literal[
 _ATTENTION: frozenset[What] = frozenset({"queries", "keys", "values", "probs", "output"})
 _USUAL: Mapping[Kind, frozenset[What]] = {
     "self": _ATTENTION,
-    "cross": _ATTENTION | {"text"},
+    "cross": _ATTENTION | frozenset[What]({"text"}),
     "res": frozenset({"features"}),
     "block": frozenset({"hidden"}),
 }
