@@ -97,6 +97,13 @@ def test_ftedit() -> None:
     assert cost(*walk, *rows).edit == 300
 
 
+def test_consistedit() -> None:
+    """Uni-Inv's evaluations, a pass at each level for the mask, and source and edit unguided."""
+    own = ["+experiment=consistedit_published_sd3", "method.sites=self", "method.mask_sites=cross"]
+    assert cost(*own).edit == 29 + 28 + 2 * 28
+    assert cost(*own, "method.masked=false").edit == 29 + 2 * 28
+
+
 def test_sampled_steps_and_averages_of_flowedit() -> None:
     few = ["method=flowedit", "method.steps=10", "method.strength=0.6", "method.sampled=0.2"]
     assert cost(*few, "method.averages=3", "method.source_guidance=2").edit == 4 * 3 * 4 + 2 * 2

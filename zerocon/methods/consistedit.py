@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from zerocon.backbones.base import Backbone
 from zerocon.core.checks import in_range
 from zerocon.core.conditions import Conditions, Draws, Words
-from zerocon.core.forward import both_branches, needs_negative, predict, run_for_taps, told
+from zerocon.core.forward import branch_rows, predict, run_for_taps, told
 from zerocon.core.levels import Level
 from zerocon.core.sampling import Branches, Guesses
 from zerocon.core.taps import Site, Taps, read_patterns, replace
@@ -76,18 +76,11 @@ class ConsistEdit:
 
         def evaluate(step: int, z: Branches, level: Level) -> Guesses:
             negative = trajectory.negative(step, conditions.negative)
-            source, target = (
-                told(backbone, text, self.guidance)
-                for text in (conditions.source, conditions.target)
-            )
-            rows = both_branches(z, negative, source, target)
-            if not needs_negative(backbone, self.guidance):
-                rows = {role: rows[role] for role in ("source", "target")}
+            texts = negative, conditions.source, conditions.target
+            rows = branch_rows(backbone, z, texts, self.guidance, self.guidance)
             structure = torch.ones_like(kept) if step < fully else kept
             with self._fused(backbone.taps, structure, kept):
                 found = predict(backbone, level, rows)
-            if "negative" not in found:
-                return {"source": found["source"], "edit": found["target"]}
             return trajectory.both_guided(found, self.guidance, self.guidance)
 
         return trajectory.sample(trajectory.starts("source", "edit"), evaluate)

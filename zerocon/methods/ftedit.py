@@ -17,7 +17,7 @@ from torch import Tensor
 from zerocon.backbones.base import Backbone
 from zerocon.core.checks import in_range
 from zerocon.core.conditions import Conditions, Draws
-from zerocon.core.forward import both_branches, needs_negative, predict, told
+from zerocon.core.forward import branch_rows, predict
 from zerocon.core.levels import Level
 from zerocon.core.prompts import Alignment, refined_throughout
 from zerocon.core.sampling import Branches, Guesses
@@ -70,17 +70,10 @@ class FTEdit:
 
         def evaluate(step: int, z: Branches, level: Level) -> Guesses:
             negative = trajectory.negative(step, conditions.negative)
-            source, target = (
-                told(backbone, text, self.guidance)
-                for text in (conditions.source, conditions.target)
-            )
-            rows = both_branches(z, negative, source, target)
-            if not needs_negative(backbone, self.guidance):
-                rows = {role: rows[role] for role in ("source", "target")}
+            texts = negative, conditions.source, conditions.target
+            rows = branch_rows(backbone, z, texts, self.guidance, self.guidance)
             with self._controlled(backbone.taps, step, steps, alignment):
                 found = predict(backbone, level, rows)
-            if "negative" not in found:
-                return {"source": found["source"], "edit": found["target"]}
             return trajectory.both_guided(found, self.guidance, self.guidance)
 
         return trajectory.sample(trajectory.starts("source", "edit"), evaluate)

@@ -84,9 +84,7 @@ class ValueInjection:
                 rows = {"negative": (z["edit"], negative)} | rows
             with self._given(backbone.taps, kept.get(level, {})):
                 found = predict(backbone, level, rows)
-            if "negative" not in found:
-                return {"edit": found["target"]}
-            return {"edit": trajectory.guided(found["negative"], found["target"], self.guidance)}
+            return {"edit": trajectory.guided_role(found, "target", "negative", self.guidance)}
 
         return trajectory.sample(trajectory.starts("edit"), evaluate, before=before)
 
