@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tests.methods.flow_models import CurvedFlow
+from tests.tiny_transformers import tiny_sd3, tiny_sd3_parts
 from zerocon.config.settings import compose_settings
 from zerocon.core.conditions import Condition
 from zerocon.runs.counting import Rows, count_rows
@@ -97,11 +99,15 @@ def test_ftedit() -> None:
     assert cost(*walk, *rows).edit == 300
 
 
-def test_consistedit() -> None:
+def test_consistedit(tmp_path: Path) -> None:
     """Uni-Inv's evaluations, a pass at each level for the mask, and source and edit unguided."""
-    own = ["+experiment=consistedit_published_sd3", "method.sites=self", "method.mask_sites=cross"]
-    assert cost(*own).edit == 29 + 28 + 2 * 28
-    assert cost(*own, "method.masked=false").edit == 29 + 2 * 28
+    own = "+experiment=consistedit_published_sd3"
+    assert cost(own, "method.masked=false").edit == 29 + 2 * 28
+    few = compose_settings(
+        [own, "backbone=sd3", "method.steps=3", "method.sites=joint.*.self"], worlds="any"
+    )
+    backbone = tiny_sd3(tiny_sd3_parts(tmp_path))
+    assert count_rows(few, backbone).edit == 4 + 3 + 2 * 3
 
 
 def test_sampled_steps_and_averages_of_flowedit() -> None:
