@@ -138,18 +138,20 @@ def same_cases(
         )
     changed = store.cases_of_two_meanings()
     if changed:
-        raise ConfigError(f"the prompts of these cases differ between the runs: {_named(changed)}")
+        raise ConfigError(
+            f"the prompts of these cases differ between the runs: {named_few(changed)}"
+        )
     shared = np.asarray(cells.recorded.all(0))
     if not shared.any():
         raise ConfigError("the runs have no case in common")
     said = [f"only the {shared.sum()} cases that all runs have; {m}" for m in missing]
-    return _chosen(cells, shared), [*said, *_failed(runs, cells), *_given_masks(runs)]
+    return chosen_cases(cells, shared), [*said, *_failed(runs, cells), *_given_masks(runs)]
 
 
 def _missing(runs: Sequence[Run], cells: Cells) -> list[str]:
     lacking = [~recorded for recorded in cells.recorded]
     return [
-        f"{run.label} lacks {lacks.sum()} of {len(cells.cases)} ({_named(_names(cells, lacks))})"
+        f"{run.label} lacks {lacks.sum()} of {len(cells.cases)} ({named_few(_names(cells, lacks))})"
         for run, lacks in zip(runs, lacking, strict=True)
         if lacks.any()
     ]
@@ -159,12 +161,12 @@ def _names(cells: Cells, chosen: NDArray[np.bool_]) -> list[str]:
     return [case for case, is_chosen in zip(cells.cases, chosen, strict=True) if is_chosen]
 
 
-def _named(names: Sequence[str]) -> str:
+def named_few(names: Sequence[str]) -> str:
     more = len(names) - _MOST_NAMED
     return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
-def _chosen(cells: Cells, which: NDArray[np.bool_]) -> Cells:
+def chosen_cases(cells: Cells, which: NDArray[np.bool_]) -> Cells:
     return replace(
         cells,
         cases=_names(cells, which),
@@ -177,7 +179,8 @@ def _chosen(cells: Cells, which: NDArray[np.bool_]) -> Cells:
 
 def _failed(runs: Sequence[Run], cells: Cells) -> list[str]:
     return [
-        f"{failed.sum()} failed in {run.label} and are in no pair: {_named(_names(cells, failed))}"
+        f"{failed.sum()} failed in {run.label} and are in no pair: "
+        f"{named_few(_names(cells, failed))}"
         for run, failed in zip(runs, cells.recorded & ~cells.ok, strict=True)
         if failed.any()
     ]
@@ -187,10 +190,10 @@ def _given_masks(runs: Sequence[Run]) -> list[str]:
     """Note if only some of the methods had the benchmark's mask, or if that is unknown."""
     given = [run.label for run in runs if run.origin.uses_mask]
     unknown = [run.label for run in runs if run.origin.uses_mask is None]
-    said = [f"unknown whether {_named(unknown)} had the mask"] if unknown else []
+    said = [f"unknown whether {named_few(unknown)} had the mask"] if unknown else []
     if 0 < len(given) < len(runs) - len(unknown):
-        return [f"not a fair comparison: only {_named(given)} had the mask", *said]
-    return [*([f"{_named(given)} had the mask"] if given and unknown else []), *said]
+        return [f"not a fair comparison: only {named_few(given)} had the mask", *said]
+    return [*([f"{named_few(given)} had the mask"] if given and unknown else []), *said]
 
 
 def comparisons(
@@ -205,7 +208,7 @@ def comparisons(
     """Compare each run with the first. Tests in one table are corrected together:
     the metrics over all cases of all runs; the metrics of all edit types of all runs."""
     made: dict[int, list[Result]] = {position: [] for position in range(1, len(runs))}
-    for kinds in ([""], _types(cells) if per_type else []):
+    for kinds in ([""], types_of(cells) if per_type else []):
         asked = [(other, kind, column) for other in made for kind in kinds for column in columns]
         for (other, _, _), result in zip(
             asked, _family(cells, asked, resamples, seed), strict=True
@@ -214,7 +217,7 @@ def comparisons(
     return [Comparison(runs[0], runs[other], results) for other, results in made.items()]
 
 
-def _types(cells: Cells) -> list[str]:
+def types_of(cells: Cells) -> list[str]:
     return sorted(set(cells.edit_types) - {""}, key=natural)
 
 

@@ -1,0 +1,1 @@
+"""How well metrics predict the truth, where the truth is known: `zerocon calibrate`."""
