@@ -400,3 +400,19 @@ def test_the_threshold_is_in_the_columns_unit(
     assert (row["threshold"], row["value"]) == ("8.0", "0.0")  # nine of ten: 0 to 8
     calibrate([tmp_path], form="markdown", resamples=200)
     assert "≤ 8.0" in capsys.readouterr().out
+
+
+def test_intervals_within_cases_are_as_wide_as_few_cases_require(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two of 30 cases are in three runs: nothing about other cases makes them more certain."""
+    write_run(tmp_path / "all", edits(0, 0), method("M"), COLUMNS)
+    for i in (1, 2):
+        write_run(tmp_path / f"two-{i}", edits(0, i)[:2], method("M", i), COLUMNS)
+    found = rows(capsys, str(tmp_path), "--resamples", "400")
+    chosen = [r for r in found if r["measure"] == "Spearman within case"]
+    assert {row["cases"] for row in chosen} == {"2"}
+    alone = rows(capsys, str(tmp_path), "--resamples", "400", "--metrics", "clip_whole")
+    assert [r for r in found if r["column"] == "clip_whole"] == alone
+    each = [float(r["low"]) for r in chosen] + [float(r["high"]) for r in chosen]
+    assert np.isnan(each).all()  # in many resamples none of the two is drawn
