@@ -81,7 +81,15 @@ def test_reports_do_not_import_runs() -> None:
 
 
 def test_reports_do_not_load_torch() -> None:
-    names = ("summary", "gallery.page", "table", "comparison", "frontier.table", "page.report")
+    names = (
+        "summary",
+        "gallery.page",
+        "table",
+        "comparison",
+        "frontier.table",
+        "page.report",
+        "calibration.table",
+    )
     modules = ", ".join(f"zerocon.reports.{name}" for name in names)
     program = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)

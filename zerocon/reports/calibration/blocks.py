@@ -176,7 +176,7 @@ def _with_known_success(
         raise ConfigError(
             f"{SUCCESS} is {strange[0]:g} in {_named(runs)}; a calibration needs 1 or 0 per record"
         )
-    chosen: NDArray[np.bool_] = np.asarray(there.all(0) if intersection else there.any(0))
+    chosen = np.asarray(there.all(0) if intersection else there.any(0))
     if chosen.sum() < FEWEST_CASES:
         shared = " that all runs share" if intersection else ""
         raise ConfigError(

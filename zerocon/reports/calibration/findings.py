@@ -122,12 +122,11 @@ def _finding(
     detection = Detection(scores, cells.values[SUCCESS])
     measured = (~np.isnan(scores)).any(0)
     made = _Resampled(draws, int(measured.sum()))
+    both = int((detection.successes * detection.failures > 0).sum())
+    within: dict[Key, int] = {(AUC_WITHIN, SUCCESS): both}
     made.add((AUC, SUCCESS), detection.auc)
-    made.add((AUC_WITHIN, SUCCESS), detection.auc_within)
+    made.add((AUC_WITHIN, SUCCESS), detection.auc_within, both)
     made.add((FALSE_PASSES, SUCCESS), detection.false_passes)
-    within: dict[Key, int] = {
-        (AUC_WITHIN, SUCCESS): int((detection.successes * detection.failures > 0).sum())
-    }
     pairs: dict[str, int] = {}
     runs = 0
     for truth in truths:
@@ -135,7 +134,7 @@ def _finding(
         if name != SUCCESS:
             found = correlations_within_cases(scores, true)
             within[WITHIN, name] = int((~np.isnan(found)).sum())
-            made.add((WITHIN, name), partial(mean_over_cases, found))
+            made.add((WITHIN, name), partial(mean_over_cases, found), within[WITHIN, name])
         runs, pairs[name] = made.add_ranking(name, scores, true, groups)
     return Finding(
         column, kind, len(detection.good) + len(detection.bad), int(measured.sum()),
@@ -155,8 +154,9 @@ class _Resampled:
         self.draws, self.cases = draws, cases
         self.numbers: dict[Key, Number] = {}
 
-    def add(self, key: Key, measure: Callable[[Counts], Floats]) -> None:
-        self._add(key, measure(self.draws))
+    def add(self, key: Key, measure: Callable[[Counts], Floats], cases: int | None = None) -> None:
+        """`cases`: those in which the number is defined, if not all with the column."""
+        self._add(key, measure(self.draws), self.cases if cases is None else cases)
 
     def add_ranking(
         self, truth: str, scores: Floats, true: Floats, groups: Sequence[Sequence[int]]
@@ -165,14 +165,14 @@ class _Resampled:
         both = [gathered(values, groups) for values in (scores, true)]
         known = np.isfinite(both[0]).any(1) & np.isfinite(both[1]).any(1)
         means, truths = (run_means(values[known], self.draws) for values in both)
-        self._add((ACROSS, truth), correlation_of_runs(means, truths))
+        self._add((ACROSS, truth), correlation_of_runs(means, truths), self.cases)
         tau, wrong = ranking_of_runs(means, truths)
-        self._add((TAU, truth), tau)
-        self._add((WRONG, truth), wrong)
+        self._add((TAU, truth), tau, self.cases)
+        self._add((WRONG, truth), wrong, self.cases)
         return int(known.sum()), pairs_to_order(truths[:1])
 
-    def _add(self, key: Key, values: Floats) -> None:
-        self.numbers[key] = _number(values, self.cases)
+    def _add(self, key: Key, values: Floats, cases: int) -> None:
+        self.numbers[key] = _number(values, cases)
 
 
 def _number(values: Floats, cases: int) -> Number:

@@ -140,7 +140,8 @@ def correlations_within_cases(scores: Floats, truth: Floats) -> Floats:
 
 def _ranks(values: Floats, there: NDArray[np.bool_]) -> Floats:
     """Ranks within each column, nan where not there; equal values share their mean rank."""
-    places = np.where(there, stats.rankdata(values).reshape(values.shape), np.inf)
+    known = stats.rankdata(np.where(there, values, 0.0)).reshape(values.shape)  # finite
+    places = np.where(there, known, np.inf)  # after an infinite value, too
     return np.where(there, stats.rankdata(places, axis=0), np.nan)
 
 
