@@ -139,4 +139,4 @@ def test_zerocon_run_equals_run_py(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.guarded(["run", "--help", "method=p2p"], "run.py") == 0
     shown = capsys.readouterr().out
     assert "blend_weight" in shown
-    assert "method=cds, dds," in shown
+    assert "method=cds, consistedit, dds," in shown
