@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from zerocon.shapes.train.ahead import Ahead
 from zerocon.shapes.train.flow import CONTEXT, ZEROS, OneZero, build, times
 from zerocon.shapes.train.text import WIDTH
 
@@ -43,3 +44,23 @@ def test_times_lie_in_the_middle_and_reach_the_ends() -> None:
     inside = ((drawn > 0.25) & (drawn < 0.75)).float().mean().item()
     # Two thirds of P(|N(0, 1)| < ln 3) = 0.728, and a third of a half.
     assert inside == pytest.approx(2 / 3 * 0.728 + 1 / 6, abs=0.01)
+
+
+@pytest.mark.parametrize("processes", [0, 2])
+def test_batches_drawn_ahead_are_those_of_their_step(processes: int) -> None:
+    def draw(step: int) -> tuple[int, float]:
+        return step, torch.rand(1, generator=torch.Generator().manual_seed(step)).item()
+
+    with Ahead(draw, processes) as batches:
+        # A continued training starts somewhere.
+        assert [batches(step) for step in range(7, 20)] == [draw(step) for step in range(7, 20)]
+
+
+def test_an_error_in_a_drawing_process_reaches_the_training() -> None:
+    def draw(step: int) -> int:
+        return 1 // (3 - step)
+
+    with Ahead(draw, processes=2) as batches:
+        assert batches(2) == 1
+        with pytest.raises(ZeroDivisionError):
+            batches(3)

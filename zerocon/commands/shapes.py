@@ -39,11 +39,12 @@ def _add_train(commands: Any) -> None:
     train.add_argument(
         "--warm", action="store_true", help="start the U-Net from the weights in --out"
     )
+    train.add_argument("--device", default="cpu", help="cpu, or cuda for the flow transformer")
     train.set_defaults(handler=_train)
 
 
 def _train(options: argparse.Namespace) -> None:
-    from zerocon.shapes.train.stages import PACKAGED, SCENES, train_stages
+    from zerocon.shapes.train.stages import PACKAGED, train_stages
 
     quiet_models()
     changes = {k: getattr(options, k) for k in ("steps", "batch") if getattr(options, k)}
@@ -51,10 +52,11 @@ def _train(options: argparse.Namespace) -> None:
         options.stages,
         options.work,
         options.out or PACKAGED,
-        scenes=options.scenes or SCENES,
+        scenes=options.scenes,
         seconds=options.seconds,
         threads=options.threads,
         warm=options.warm,
+        device=options.device,
         changes=changes,
     )
 

@@ -34,6 +34,10 @@ class PositionClasses:
             [[v.index(getattr(s, a)) for a, v in SCENE_ATTRIBUTES.items()] for s in scenes]
         )
 
+    def to(self, device: torch.device) -> PositionClasses:
+        self.things, self.wide = self.things.to(device), self.wide.to(device)
+        return self
+
     def labels(self, rows: Tensor, side: int) -> Tensor:
         """Class numbers at every position, [scene, head, side, side]."""
         things = self.things[rows][:, :, :, None, None]
@@ -75,7 +79,7 @@ class PositionClasses:
 
 def _away(things: Tensor, side: int) -> Tensor:
     """The distance of every position from each thing's centre, [scene, thing, side, side]."""
-    ticks = (torch.arange(side) + 0.5) / side
+    ticks = (torch.arange(side, device=things.device) + 0.5) / side
     y, x = ticks[:, None], ticks[None, :]
     return ((x - things[:, :, 0]).square() + (y - things[:, :, 1]).square()).sqrt()
 
@@ -125,7 +129,7 @@ class WithHeads(nn.Module):
 
     def loss(self, classes: PositionClasses, rows: Tensor) -> Tensor:
         """The cross entropy of the last forward pass's features, summed over heads and blocks."""
-        total = torch.zeros(())
+        total = torch.zeros((), device=rows.device)
         for number, head in enumerate(self.heads):
             features = self._features.pop(number)
             labels = classes.labels(rows, features.shape[-1])

@@ -9,28 +9,34 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import diffusers
+import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
+from zerocon.shapes.train.ahead import Ahead
 from zerocon.shapes.train.auxiliary import PositionClasses, WithHeads
 from zerocon.shapes.train.data import SceneData
-from zerocon.shapes.train.loop import Budget, Log, Recipe, train
+from zerocon.shapes.train.loop import Budget, Log, Recipe, generator_of, train
 from zerocon.shapes.train.text import WIDTH
 
 RECIPE = Recipe(
-    "flow", steps=9000, batch=48, lr=2e-3, seed=31, warmup=200, ema=0.999, muon=True, settle=0.2
+    "flow", steps=4950, batch=256, lr=2e-3, seed=31, warmup=200, ema=0.999, muon=True, settle=0.3
 )
 CONTEXT = 32  # tokens of a caption; the grammar's longest has 29
 ZEROS = 256  # zero tokens in the place of T5's, as in the pipeline
-LAYERS, HEADS, HEAD_WIDTH, PATCH = 8, 6, 32, 2
+LAYERS, HEADS, HEAD_WIDTH, PATCH = 8, 6, 32, 1
 AUXILIARY_BLOCKS = (3, 5)  # the blocks whose features the heads read
 AUXILIARY_WEIGHT = 0.05  # initial weight of the heads' loss; it falls linearly to 0
+AHEAD = 12  # processes that draw batches for a GPU
 VISIBLE = 0.78  # below this time the noisy picture shows where things are
 
 
@@ -85,14 +91,23 @@ class OneZero:
         queries = torch.cat([attn.norm_q(image_queries), attn.norm_added_q(text_queries)], 2)
         keys = torch.cat([attn.norm_k(image_keys), attn.norm_added_k(text_keys)], 2)
         values = torch.cat([heads(attn.to_v(image)), heads(attn.add_v_proj(text))], 2)
-        scores = queries @ keys.transpose(-1, -2) * HEAD_WIDTH**-0.5
-        more = keys.new_zeros(keys.shape[2])
-        more[-1] = math.log(ZEROS)
-        mixed = (torch.softmax(scores + more, -1) @ values).transpose(1, 2).flatten(2)
+        more = F.pad(keys.new_full((1,), math.log(ZEROS)), (keys.shape[2] - 1, 0))
+        mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=more[None])
+        mixed = mixed.transpose(1, 2).flatten(2)
         to_image, to_text = mixed.split([image.shape[1], text.shape[1]], dim=1)
         if not attn.context_pre_only:
             to_text = attn.to_add_out(to_text)
         return attn.to_out[0](to_image), to_text
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step learns from: scenes, their captions' token ids, noise and times."""
+
+    rows: NDArray[np.int64]
+    ids: NDArray[np.int64]
+    noise: NDArray[np.float32]
+    times: NDArray[np.float32]
 
 
 class Texts:
@@ -103,12 +118,20 @@ class Texts:
     ) -> None:
         self.tokenizer, self.encoders = tokenizer, [e.requires_grad_(False) for e in encoders]
 
-    @torch.no_grad()
-    def __call__(self, captions: list[str]) -> tuple[Tensor, Tensor]:
-        """(tokens and one zero token, [row, CONTEXT + 1, width]; pooled, [row, width])."""
-        ids = self.tokenizer(
+    def to(self, device: torch.device) -> Texts:
+        for encoder in self.encoders:
+            nn.Module.to(encoder, device)
+        return self
+
+    def ids(self, captions: list[str]) -> Tensor:
+        found: Any = self.tokenizer(
             captions, padding="max_length", max_length=CONTEXT, truncation=True, return_tensors="pt"
-        ).input_ids
+        )
+        return found.input_ids
+
+    @torch.no_grad()
+    def __call__(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """(tokens and one zero token, [row, CONTEXT + 1, width]; pooled, [row, width])."""
         seen: list[Any] = [e(ids, output_hidden_states=True) for e in self.encoders]
         tokens = torch.cat([s.hidden_states[-2] for s in seen], dim=-1)
         zero = torch.zeros_like(tokens[:, :1])
@@ -133,6 +156,7 @@ def train_flow(
     budget: Budget,
     recipe: Recipe = RECIPE,
     start: Any = None,
+    device: str = "cpu",
 ) -> SD3Transformer2DModel:
     torch.manual_seed(recipe.seed)
     model = start or build()
@@ -140,14 +164,24 @@ def train_flow(
     model.set_attn_processor(OneZero())
     blocks = [(model.transformer_blocks[k], HEADS * HEAD_WIDTH) for k in AUXILIARY_BLOCKS]
     with_heads, classes = WithHeads(model, blocks, _image_map), PositionClasses(data.scenes)
-    odds = classes.odds()
+    odds, place = classes.odds(), torch.device(device)
+    shape = latents.shape[1:]
 
-    def loss_of(step: int, generator: torch.Generator) -> tuple[Tensor, Log]:
+    def drawn(step: int) -> Batch:
+        generator = generator_of(recipe, step)
         rows, captions = data.drawn(odds, recipe.batch, f"flow-{step}", generator)
-        tokens, pooled = texts(captions)
-        clean = latents[rows].float()
-        noise = torch.randn(clean.shape, generator=generator)
+        noise = torch.randn(recipe.batch, *shape, generator=generator)
         t = times(recipe.batch, generator)
+        return Batch(rows.numpy(), texts.ids(captions).numpy(), noise.numpy(), t.numpy())
+
+    def loss_of(step: int, _: torch.Generator) -> tuple[Tensor, Log]:
+        batch = batches(step)
+        rows, ids, noise, t = (
+            torch.from_numpy(part).to(place)
+            for part in (batch.rows, batch.ids, batch.noise, batch.times)
+        )
+        tokens, pooled = texts(ids)
+        clean = latents[rows].float()
         mixed = t[:, None, None, None]
         velocity = with_heads(
             hidden_states=(1 - mixed) * clean + mixed * noise,
@@ -160,17 +194,35 @@ def train_flow(
         auxiliary = with_heads.loss(classes, rows)
         share = AUXILIARY_WEIGHT * max(0.0, 1 - step / recipe.steps)
         return error.mean() + share * auxiliary, {
-            "error": error.mean().item(),
-            "wrong": auxiliary.item(),
-            "noisy": error[t >= 0.7].mean().item(),
-            "middle": error[(t >= 0.3) & (t < 0.7)].mean().item(),
-            "clean": error[t < 0.3].mean().item(),
+            "error": error.mean(),
+            "wrong": auxiliary,
+            "noisy": _mean_where(error, t >= 0.7),
+            "middle": _mean_where(error, (t >= 0.3) & (t < 0.7)),
+            "clean": _mean_where(error, t < 0.3),
         }
 
-    trained, _ = train(with_heads, loss_of, recipe, folder, budget)
-    whole = trained.without_heads()
+    with Ahead(drawn, processes=AHEAD if place.type == "cuda" else 0) as batches:
+        with_heads, latents = with_heads.to(place), latents.to(place)
+        texts, classes = texts.to(place), classes.to(place)
+        if place.type == "cuda":
+            compile_blocks(model)
+        trained, _ = train(with_heads, loss_of, recipe, folder, budget)
+    whole = trained.without_heads().cpu()
+    for block in whole.transformer_blocks:
+        block.__dict__.pop("forward", None)
     whole.set_attn_processor(processor)
     return whole
+
+
+def compile_blocks(model: Any) -> None:
+    """Compile the blocks, which are alike, one by one: seconds instead of minutes."""
+    for block in model.transformer_blocks:
+        block.forward = torch.compile(block.forward, dynamic=False)
+
+
+def _mean_where(values: Tensor, chosen: Tensor) -> Tensor:
+    """Without waiting for the GPU to know how many are chosen."""
+    return (values * chosen).sum() / chosen.sum()
 
 
 def _image_map(output: tuple[Tensor, Tensor]) -> Tensor:

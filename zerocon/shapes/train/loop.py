@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from zerocon.shapes.train.muon import Muon, has_fast_bfloat16
 
-Log = dict[str, float]
+Log = dict[str, float | Tensor]
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -33,7 +33,7 @@ class Recipe:
     weight_decay: float = 0.0
     ema: float = 0.0  # decay per step of the weights' average; 0: no averaging
     clip: float = 1.0
-    bf16: bool = True  # if the CPU has it
+    bf16: bool = True  # if the processor or the card has it
     settle: float = 1.0  # share of the steps, at the end, with a falling learning rate
     muon: bool = False  # orthogonalised updates for the matrices (see muon.py)
 
@@ -59,15 +59,21 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     return recipe.lr * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
 
 
+def generator_of(recipe: Recipe, step: int) -> torch.Generator:
+    """The generator of a step's batch."""
+    return torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
+
+
 def train(
     model: M, loss_of: LossFn, recipe: Recipe, folder: Path, budget: Budget
 ) -> tuple[M, bool]:
     """Train `model` (in place) from the newest checkpoint; return (averaged model, finished).
 
     `loss_of(step, generator)` must draw its batch only from the generator, so that a continued
-    training sees the same batches as an uninterrupted one.
+    training sees the same batches as an uninterrupted one. The training runs where the model is.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    device = next(model.parameters()).device
     groups = _groups(model, recipe.weight_decay)
     optimizer: torch.optim.Optimizer
     if recipe.muon:
@@ -76,14 +82,14 @@ def train(
         optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.99), fused=True)
     average = {k: v.detach().clone() for k, v in model.state_dict().items()}
     step = _resume(folder, model, optimizer, average)
-    bf16 = recipe.bf16 and has_fast_bfloat16()
+    bf16 = recipe.bf16 and (device.type == "cuda" or has_fast_bfloat16())
     started = saved = time.monotonic()
     model.train()
     while step < recipe.steps and time.monotonic() - started < budget.seconds:
-        generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
+        generator = generator_of(recipe, step)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(recipe, step)
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
             loss, log = loss_of(step, generator)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -92,7 +98,7 @@ def train(
         step += 1
         _update_average(average, model, recipe, step)
         if step % budget.log_every == 0:
-            row = {"step": step, "loss": loss.item(), "norm": norm.item(), **log}
+            row: Log = {"step": step, "loss": loss, "norm": norm, **log}
             _write_log(folder, row)
         if time.monotonic() - saved > budget.save_every:
             _save(folder, model, optimizer, average, step)
@@ -131,7 +137,8 @@ def _update_average(
 def _write_log(folder: Path, row: Log) -> None:
     now = time.time()
     file = folder / "log.jsonl"
-    line = json.dumps({**row, "time": round(now, 1)})
+    numbers = {k: v.item() if isinstance(v, Tensor) else v for k, v in row.items()}
+    line = json.dumps({**numbers, "time": round(now, 1)})
     with file.open("a") as out:
         out.write(line + "\n")
     print(f"[{folder.name}] {line}", flush=True)

@@ -24,6 +24,7 @@ from zerocon.shapes.train.data import SceneData, load_scenes
 from zerocon.shapes.train.loop import Budget, Recipe
 
 SCENES = 60_000
+SCENES_OF = {"flow": 150_000}  # a GPU learns from more than is drawn for the other stages
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Job:
     budget: Budget
     changes: dict[str, Any]  # changed fields of the recipe
     warm: bool = False  # start from the weights in `out`, if the stage supports it
+    device: str = "cpu"  # of the stages that can be trained on a GPU
 
     def recipe(self, shipped: Recipe) -> Recipe:
         return dataclasses.replace(shipped, **self.changes)
@@ -79,8 +81,12 @@ def _unet(job: Job) -> None:
 
 def _latents(job: Job) -> Tensor:
     """The latents of all pictures, stored beside them for all stages that need them."""
-    kept = job.work.parent / "data" / f"latents-{folder_fingerprint(job.generator / 'vae')}.pt"
-    return unet.encode_all(load_vae(job.generator), job.data, kept)
+    kept = (
+        job.work.parent
+        / "data"
+        / f"latents-{folder_fingerprint(job.generator / 'vae')}-{len(job.data)}.pt"
+    )
+    return unet.encode_all(load_vae(job.generator), job.data, kept, job.device)
 
 
 def _text_2(job: Job) -> None:
@@ -98,7 +104,10 @@ def _flow(job: Job) -> None:
     texts = flow.Texts(tokenizer, encoders)
     recipe = job.recipe(flow.RECIPE)
     start = load_transformer(job.flow) if job.warm else None
-    model = flow.train_flow(job.data, _latents(job), texts, job.work, job.budget, recipe, start)
+    latents = _latents(job)
+    model = flow.train_flow(
+        job.data, latents, texts, job.work, job.budget, recipe, start, job.device
+    )
     save_transformer(model, job.flow)
 
 
@@ -201,10 +210,11 @@ def train_stages(
     work: Path,
     out: Path = PACKAGED,
     *,
-    scenes: int = SCENES,
+    scenes: int | None = None,
     seconds: float = math.inf,
     threads: int | None = None,
     warm: bool = False,
+    device: str = "cpu",
     changes: dict[str, Any] | None = None,
 ) -> None:
     """Train the named stages (default: all), continuing unfinished ones."""
@@ -213,7 +223,7 @@ def train_stages(
         raise ConfigError(f"there is no stage {unknown[0]!r}; the stages are: {', '.join(STAGES)}")
     if threads is not None:
         torch.set_num_threads(threads)
-    data = load_scenes("train", scenes, work / "data")
     for name in names or STAGES:
+        data = load_scenes("train", scenes or SCENES_OF.get(name, SCENES), work / "data")
         budget = Budget(seconds=seconds)
-        STAGES[name](Job(data, work / name, out, budget, changes or {}, warm))
+        STAGES[name](Job(data, work / name, out, budget, changes or {}, warm, device))

@@ -57,14 +57,17 @@ def scheduler() -> DDIMScheduler:
 
 
 @torch.no_grad()
-def encode_all(vae: Any, data: SceneData, file: Path) -> Tensor:
+def encode_all(vae: Any, data: SceneData, file: Path, device: str = "cpu") -> Tensor:
     """The latents of all pictures in half precision, stored in `file`."""
     if file.exists():
         return torch.load(file, weights_only=True)
     rows = torch.arange(len(data))
-    vae.to(memory_format=torch.channels_last)
+    vae.to(device=device, memory_format=torch.channels_last)
     latents = torch.cat(
-        [vae.encode(data.images(r)).latent_dist.mean.half() for r in rows.split(128)]
+        [
+            vae.encode(data.images(r).to(device)).latent_dist.mean.half().cpu()
+            for r in rows.split(128)
+        ]
     )
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(".partial")
