@@ -254,12 +254,13 @@ class Control:
     ) -> None:
         self.method, self.taps, self.skipped = method, taps, skipped
         self.alignment = Alignment.stacked([p.alignment.widened(length) for p in pairings], device)
-        self.marks = {
-            "edited": marks([sorted(p.edited) for p in pairings]).to(device),
-            "spared": marks([p.only_spared for p in pairings]).to(device),
-            "both": marks([p.both for p in pairings]).to(device),
+        marked = {
+            "edited": marks([sorted(p.edited) for p in pairings]),
+            "spared": marks([p.only_spared for p in pairings]),
+            "both": marks([p.both for p in pairings]),
         }
-        named = any(bool(marked.any()) for marked in self.marks.values())
+        named = any(bool(words.any()) for words in marked.values())
+        self.marks = {name: words.to(device) for name, words in marked.items()}
         self.blends = method.local_blend and named
         blend_sites = choose(taps.sites, method.blend_sites, "probs")
         self.blend_sites, self.grid = {s.name for s in blend_sites}, blend_sites[0].grid
