@@ -59,7 +59,7 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         for group in self.param_groups:
             with_gradient = [p for p in group["params"] if p.grad is not None]
-            if group["weight_decay"]:
+            if group["weight_decay"] and with_gradient:
                 torch._foreach_mul_(with_gradient, 1 - group["lr"] * group["weight_decay"])
             matrices: dict[torch.Size, list[Tensor]] = defaultdict(list)
             others: list[Tensor] = []
