@@ -55,7 +55,7 @@ class LocalBlend:
         if not self.marks["blend", "source"].any() and not self.marks["blend", "target"].any():
             yield
             return
-        with record(taps, self.sites, "probs") as seen:
+        with record(taps, self.sites, "probs", roles=("source", "target")) as seen:
             yield
         for key, words in self.marks.items():
             found = word_map(seen.of(key[1]), words, seen.sites[0].grid)
