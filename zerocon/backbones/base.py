@@ -10,7 +10,7 @@ from torch import Tensor
 
 from zerocon.core.conditions import Condition
 from zerocon.core.forward import Evaluations
-from zerocon.core.levels import Guess, Level, Path
+from zerocon.core.levels import At, Guess, Level, Path
 from zerocon.core.taps import Taps
 
 # A sampler's levels: the model's own schedule, or uniform in flow time.
@@ -68,8 +68,10 @@ class Backbone(Protocol):
         """Whether the text encoder cuts the prompt."""
         ...
 
-    def predict(self, z: Tensor, level: Level, condition: Condition) -> Guess:
+    def predict(self, z: Tensor, level: At, condition: Condition) -> Guess:
         """Predict the clean and the noise part of `z`, for any prediction type.
+
+        The rows are all at one `Level`, or each at its own (`Levels`).
 
         The network runs inside `taps.forward_pass()`, which checks that all taps had activations.
         """

@@ -32,7 +32,6 @@ from zerocon.backbones.transformer import (
 )
 from zerocon.core.checks import ConfigError, in_range, one_of
 from zerocon.core.conditions import Condition
-from zerocon.core.levels import Level
 
 T5_TOKENS = 512  # FluxPipeline's, of FLUX.1-dev; FLUX.1-schnell was trained with 256
 USUAL_LATENT = 128  # FluxPipeline's: positions on a side of a latent
@@ -98,6 +97,7 @@ class FluxBackbone(TransformerBackbone):
             rotary=True,
         )
         super().__init__(parts, name, device, dtype, fingerprint, size, layout)
+        self.time_unit = float(self.trained_times)
         self.takes_guidance = bool(self.transformer.config["guidance_embeds"])
         self.guidance_is_told = guidance == "embedded"
         if self.guidance_is_told and not self.takes_guidance:
@@ -145,10 +145,10 @@ class FluxBackbone(TransformerBackbone):
     def too_long(self, prompt: str) -> bool:
         return len(self.tokenizer(prompt).input_ids) > self.prompt_tokens
 
-    def _velocity(self, z: Tensor, level: Level, condition: Condition) -> Tensor:
+    def _velocity(self, z: Tensor, times: Tensor, condition: Condition) -> Tensor:
         found = self.transformer(
             hidden_states=packed(z),
-            timestep=torch.full((len(z),), level.time / self.trained_times, device=z.device),
+            timestep=times,
             guidance=self._guidance(condition) if self.takes_guidance else None,
             pooled_projections=condition.pooled,
             encoder_hidden_states=condition.tokens,

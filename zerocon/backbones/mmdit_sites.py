@@ -259,16 +259,18 @@ class JointAttention:
     ) -> Tensor:
         """The image tokens' result after the taps on the probabilities."""
         assert self.cross is not None
-        asked = [site for site in (self.cross, self.own) if self.taps.wanted(site, "probs")]
-        if not asked:
-            return out
-        shares = _shares(image.queries, keys, self._kinds(image, text), bias)
-        for site in asked:
+        kinds = self._kinds(image, text)
+        for site in (self.cross, self.own):
+            rows = self.taps.wanted_rows(site, "probs", len(out))
+            if rows is None:
+                continue
             is_text = site is self.cross
-            stream, share = (text, shares[..., 1:2]) if is_text else (image, shares[..., :1])
+            stream, channel = (text, 1) if is_text else (image, 0)
+            shares = _shares(image.queries[rows], keys[rows], kinds, bias)
             extra = self.layout.bias(text.keys, text.keys.shape[-2]) if is_text else None
-            probs = share * _softmax(image.queries, stream.keys, extra)
-            out = self._replaced(out, site, probs, stream.values)
+            probs = _softmax(image.queries[rows], stream.keys[rows], extra)
+            probs = shares[..., channel : channel + 1] * probs
+            out = self._replaced(out, site, probs, stream.values, rows)
         return out
 
     def _kinds(self, image: Stream, text: Stream) -> Tensor:
@@ -280,18 +282,22 @@ class JointAttention:
             kind[:, channel] = 1.0
         return self.layout.joined(*kinds)
 
-    def _replaced(self, out: Tensor, site: Site, probs: Tensor, values: Tensor) -> Tensor:
-        changed = self.taps.through(site, "probs", probs)
+    def _replaced(
+        self, out: Tensor, site: Site, probs: Tensor, values: Tensor, rows: slice
+    ) -> Tensor:
+        changed = self.taps.through(site, "probs", probs, rows)
         if changed is probs:
             return out
-        return out + ((changed - probs) @ values.to(probs.dtype)).to(out.dtype)
+        extra = ((changed - probs) @ values[rows].to(probs.dtype)).to(out.dtype)
+        return torch.cat([out[: rows.start], out[rows] + extra, out[rows.stop :]])
 
     def _alone(self, image: Stream) -> Tensor:
         """The attention of image tokens to each other only."""
         attended = F.scaled_dot_product_attention(image.queries, image.keys, image.values)
-        if self.taps.wanted(self.own, "probs"):
-            probs = _softmax(image.queries, image.keys, None)
-            attended = self._replaced(attended, self.own, probs, image.values)
+        rows = self.taps.wanted_rows(self.own, "probs", len(attended))
+        if rows is not None:
+            probs = _softmax(image.queries[rows], image.keys[rows], None)
+            attended = self._replaced(attended, self.own, probs, image.values, rows)
         return _flat(attended)
 
     def _tapped(self, what: What, activation: Tensor) -> Tensor:

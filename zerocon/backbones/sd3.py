@@ -32,7 +32,6 @@ from zerocon.backbones.transformer import (
 )
 from zerocon.core.checks import ConfigError, in_range
 from zerocon.core.conditions import Condition
-from zerocon.core.levels import Level
 
 T5_TOKENS = 256  # StableDiffusion3Pipeline's
 
@@ -169,10 +168,10 @@ class SD3Backbone(TransformerBackbone):
     def too_long(self, prompt: str) -> bool:
         return len(self.tokenizer(prompt).input_ids) > self.prompt_tokens
 
-    def _velocity(self, z: Tensor, level: Level, condition: Condition) -> Tensor:
+    def _velocity(self, z: Tensor, times: Tensor, condition: Condition) -> Tensor:
         return self.transformer(
             hidden_states=z,
-            timestep=torch.full((len(z),), level.time, device=z.device),
+            timestep=times,
             encoder_hidden_states=condition.tokens,
             pooled_projections=condition.pooled,
             return_dict=False,

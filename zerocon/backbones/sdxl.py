@@ -58,7 +58,8 @@ class SDXLBackbone(StableDiffusionBackbone):
             (parts.tokenizer_2, frozen(parts.text_encoder_2, device, dtype)),
         )
         # Original size, crop's corner, target size.
-        self._sizes = (self.side, self.side, 0, 0, self.side, self.side)
+        sizes = (self.side, self.side, 0, 0, self.side, self.side)
+        self._sizes = torch.tensor(sizes, device=device, dtype=dtype)
 
     @torch.no_grad()
     def embed(self, prompts: Sequence[str]) -> Condition:
@@ -77,11 +78,10 @@ class SDXLBackbone(StableDiffusionBackbone):
         )
         return encoder(tokens.input_ids.to(self.device), output_hidden_states=True)
 
-    def _predicted(self, z: Tensor, time: float, condition: Condition) -> Tensor:
-        sizes = torch.tensor(self._sizes, device=z.device, dtype=z.dtype).expand(len(z), -1)
-        added = {"text_embeds": condition.pooled, "time_ids": sizes}
+    def _predicted(self, z: Tensor, times: Tensor, condition: Condition) -> Tensor:
+        added = {"text_embeds": condition.pooled, "time_ids": self._sizes.expand(len(z), -1)}
         predicted: Tensor = self.unet(
-            z, time, condition.tokens, added_cond_kwargs=added, return_dict=False
+            z, times, condition.tokens, added_cond_kwargs=added, return_dict=False
         )[0]
         return predicted
 

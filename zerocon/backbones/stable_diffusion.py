@@ -23,7 +23,7 @@ from zerocon.core.cases import World
 from zerocon.core.checks import ConfigError, in_range, one_of
 from zerocon.core.conditions import Condition
 from zerocon.core.forward import Evaluations
-from zerocon.core.levels import Guess, Level, vp_level, vp_level_at, vp_path
+from zerocon.core.levels import At, Guess, Level, vp_level, vp_level_at, vp_path
 from zerocon.core.levels import Path as LevelPath
 from zerocon.core.timesteps import SPACINGS, Spacing
 
@@ -113,16 +113,16 @@ class StableDiffusionBackbone:
     def too_long(self, prompt: str) -> bool:
         return len(self.tokenizer(prompt).input_ids) > self.tokenizer.model_max_length
 
-    def predict(self, z: Tensor, level: Level, condition: Condition) -> Guess:
+    def predict(self, z: Tensor, level: At, condition: Condition) -> Guess:
         self.evaluations.count(z, condition)
         with self.taps.forward_pass():
-            predicted = self._predicted(z, level.time, condition)
+            predicted = self._predicted(z, level.times(z), condition)
         if self._config["prediction_type"] == "epsilon":
             return Guess.from_noise(z, predicted, level)
         return Guess.from_v(z, predicted, level)
 
-    def _predicted(self, z: Tensor, time: float, condition: Condition) -> Tensor:
-        return self.unet(z, time, condition.tokens, return_dict=False)[0]
+    def _predicted(self, z: Tensor, times: Tensor, condition: Condition) -> Tensor:
+        return self.unet(z, times, condition.tokens, return_dict=False)[0]
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from zerocon.core.cases import World
 from zerocon.core.checks import ConfigError, in_range, one_of
 from zerocon.core.conditions import Condition
 from zerocon.core.forward import Evaluations
-from zerocon.core.levels import Guess, Level, Path, at_least_single, flow_level
+from zerocon.core.levels import At, Guess, Level, Path, at_least_single, flow_level
 
 Size = tuple[int, int]  # height and width
 
@@ -33,6 +33,8 @@ Size = tuple[int, int]  # height and width
 class TransformerBackbone(ABC):
     """The parts as one frozen `Backbone`. Latents stay in single precision, whatever the
     network computes in: half precision loses an inversion's small steps."""
+
+    time_unit = 1.0  # of the network's time input, in training times
 
     def __init__(
         self,
@@ -105,16 +107,16 @@ class TransformerBackbone(ABC):
     @abstractmethod
     def embed(self, prompts: Sequence[str]) -> Condition: ...
 
-    def predict(self, z: Tensor, level: Level, condition: Condition) -> Guess:
+    def predict(self, z: Tensor, level: At, condition: Condition) -> Guess:
         self.evaluations.count(z, condition)
         self.layout.calls = 0
         with self.taps.forward_pass():
-            velocity = self._velocity(z.to(self.dtype), level, condition)
+            velocity = self._velocity(z.to(self.dtype), level.times(z, self.time_unit), condition)
         self._check_calls()
         return Guess.from_velocity(z, velocity.to(z.dtype), level)
 
     @abstractmethod
-    def _velocity(self, z: Tensor, level: Level, condition: Condition) -> Tensor: ...
+    def _velocity(self, z: Tensor, times: Tensor, condition: Condition) -> Tensor: ...
 
     def _check_calls(self) -> None:
         """Text tokens that stand for several count as one if diffusers runs its own attention."""

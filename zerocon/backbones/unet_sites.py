@@ -127,16 +127,39 @@ class Processor:
         queries = self._tapped("queries", _heads(attn, attn.to_q(hidden_states)))
         keys = self._tapped("keys", _heads(attn, attn.to_k(states)))
         values = self._tapped("values", _heads(attn, attn.to_v(states)))
-        if self.taps.wanted(self.site, "probs"):
-            probs = self._tapped("probs", _probabilities(attn, queries, keys))
-            mixed = probs.to(values.dtype) @ values
-        else:
-            mixed = F.scaled_dot_product_attention(queries, keys, values, scale=attn.scale)
+        mixed = self._attended(attn, queries, keys, values)
         out = attn.to_out[0](mixed.transpose(1, 2).flatten(2))  # [row, position, width]
         return self._tapped("output", out)
 
+    def _attended(self, attn: Any, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Fused, but for the rows whose probabilities a tap wants."""
+        rows = self.taps.wanted_rows(self.site, "probs", len(queries))
+        parts = [slice(0, len(queries))] if rows is None else _around(rows, len(queries))
+        mixed = [
+            self._by_probabilities(attn, queries, keys, values, part)
+            if part == rows
+            else F.scaled_dot_product_attention(
+                queries[part], keys[part], values[part], scale=attn.scale
+            )
+            for part in parts
+        ]
+        return mixed[0] if len(mixed) == 1 else torch.cat(mixed)
+
+    def _by_probabilities(
+        self, attn: Any, queries: Tensor, keys: Tensor, values: Tensor, rows: slice
+    ) -> Tensor:
+        probs = _probabilities(attn, queries[rows], keys[rows])
+        probs = self.taps.through(self.site, "probs", probs, rows)
+        return probs.to(values.dtype) @ values[rows]
+
     def _tapped(self, what: Any, activation: Tensor) -> Tensor:
         return self.taps.through(self.site, what, activation)
+
+
+def _around(rows: slice, count: int) -> list[slice]:
+    """All rows in order: those before, these, and those behind."""
+    parts = slice(0, rows.start), rows, slice(rows.stop, count)
+    return [part for part in parts if part.start < part.stop]
 
 
 def _heads(attn: Any, projected: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from zerocon.core.conditions import Condition
-from zerocon.core.levels import Guess, Level, guided
+from zerocon.core.levels import At, Guess, Level, Levels, guided
 from zerocon.core.sampling import Branches
 from zerocon.core.taps import PassEnded, Taps
 
@@ -40,17 +40,22 @@ class Network(Protocol):
     taps: Taps
     evaluations: Evaluations
 
-    def predict(self, z: Tensor, level: Level, condition: Condition) -> Guess: ...
+    def predict(self, z: Tensor, level: At, condition: Condition) -> Guess: ...
 
 
-def predict(network: Network, level: Level, rows: Rows) -> dict[str, Guess]:
-    """Every role's guess, in one forward pass whose rows the taps see by name."""
+def predict(network: Network, level: Level | Mapping[str, Level], rows: Rows) -> dict[str, Guess]:
+    """Every role's guess, in one forward pass whose rows the taps see by name.
+
+    `level`: one for all rows, or each role's own.
+    """
     latents, conditions = zip(*rows.values(), strict=True)
     count = len(latents[0])
     if "source" in rows:
         network.evaluations.reference += count
+    z = latents[0]
+    at = level if isinstance(level, Level) else Levels([level[role] for role in rows], z)
     with network.taps.labelled(tuple(rows), count):
-        found = network.predict(torch.cat(latents), level, Condition.cat(conditions))
+        found = network.predict(torch.cat(latents), at, Condition.cat(conditions)).to(z.dtype)
     return {role: found[i * count : (i + 1) * count] for i, role in enumerate(rows)}
 
 

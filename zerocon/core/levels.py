@@ -12,6 +12,7 @@ velocity `ε - clean` are straight lines. Solvers and flow editors use it for bo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
@@ -42,8 +43,39 @@ class Level:
         """The flow time, from 0 (clean) to 1 (noise)."""
         return self.noise / self.scale
 
+    def times(self, z: Tensor, unit: float = 1.0) -> Tensor:
+        """The network's time input of every row of `z`, in `unit`s, made where `z` is, [row]."""
+        return torch.full((len(z),), float(self.time / unit), device=z.device)
+
     def mix(self, clean: Tensor, noise: Tensor) -> Tensor:
         return self.signal * clean + self.noise * noise
+
+
+@dataclass(frozen=True, eq=False)
+class Levels:
+    """The levels of a forward pass's rows, where they are not all at the same one.
+
+    Nothing here is copied to the device, so that no pass waits for it.
+    """
+
+    each: Sequence[Level]  # of as many rows as `like` has, each
+    like: Tensor
+
+    def times(self, _z: Tensor, unit: float = 1.0) -> Tensor:
+        return torch.cat([level.times(self.like, unit) for level in self.each])
+
+    @cached_property
+    def signal(self) -> Tensor:
+        """[row, 1, 1, 1], at least in single precision."""
+        return self._of_rows([level.signal for level in self.each])
+
+    @cached_property
+    def noise(self) -> Tensor:
+        return self._of_rows([level.noise for level in self.each])
+
+    def _of_rows(self, values: Sequence[float]) -> Tensor:
+        like = at_least_single(self.like[:, :1, :1, :1])
+        return torch.cat([torch.full_like(like, value) for value in values])
 
 
 @dataclass(frozen=True)
@@ -125,6 +157,9 @@ def flow_level(t: float, trained: int = 1000) -> Level:
     return Level(t * trained, 1 - t, t, flow=True)
 
 
+At = Level | Levels  # where a forward pass's rows are
+
+
 @dataclass(frozen=True, eq=False)
 class Guess:
     """A network's estimate of the clean latent and the noise. Guesses add and scale."""
@@ -133,17 +168,17 @@ class Guess:
     noise: Tensor
 
     @classmethod
-    def from_noise(cls, z: Tensor, noise: Tensor, level: Level) -> Self:
+    def from_noise(cls, z: Tensor, noise: Tensor, level: At) -> Self:
         """From a diffusion model's prediction of ε: `clean = (z - √(1-ā) ε) / √ā`."""
         return cls((z - level.noise * noise) / level.signal, noise)
 
     @classmethod
-    def from_v(cls, z: Tensor, v: Tensor, level: Level) -> Self:
+    def from_v(cls, z: Tensor, v: Tensor, level: At) -> Self:
         """From a diffusion model's prediction of `v = √ā ε - √(1-ā) clean`."""
         return cls(level.signal * z - level.noise * v, level.signal * v + level.noise * z)
 
     @classmethod
-    def from_velocity(cls, z: Tensor, velocity: Tensor, level: Level) -> Self:
+    def from_velocity(cls, z: Tensor, velocity: Tensor, level: At) -> Self:
         """From a flow model's prediction of `velocity = ε - clean`, without a division."""
         return cls(z - level.noise * velocity, z + level.signal * velocity)
 
@@ -171,6 +206,9 @@ class Guess:
         if level.flow:
             return Guess.from_velocity(z, self.velocity, level)
         return Guess.from_noise(z, self.noise, level)
+
+    def to(self, dtype: torch.dtype) -> Guess:
+        return Guess(self.clean.to(dtype), self.noise.to(dtype))
 
     def __add__(self, other: Guess) -> Guess:
         return Guess(self.clean + other.clean, self.noise + other.noise)

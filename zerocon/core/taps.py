@@ -22,7 +22,7 @@ stream are `single.3.…`. Sites are chosen by patterns, separated by commas:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -151,6 +151,7 @@ def _is_chosen(site: Site, parts: Sequence[Pattern]) -> bool:
 
 
 Change = Callable[[Site, dict[str, Tensor]], Mapping[str, Tensor]]
+Roles = Collection[str] | None  # of the rows of a pass; None: all
 Reader = Callable[[Site, Tensor], Tensor]  # returns the activation to use
 
 
@@ -159,6 +160,7 @@ class _Tap:
     names: frozenset[str]
     what: What
     through: Reader
+    roles: frozenset[str] | None = None  # whose rows it is about; None: all rows
     stop: bool = False
     fired: set[str] = field(default_factory=set[str])  # sites reached in this pass
 
@@ -174,12 +176,35 @@ class Taps:
     sites: tuple[Site, ...]
     stack: list[_Tap] = field(default_factory=list[_Tap])
     rows: dict[str, slice] = field(default_factory=dict[str, slice])  # role -> rows of the batch
+    first: int = 0  # the row of the batch that the present activation begins with
 
     def wanted(self, site: Site, what: What) -> bool:
         return any(tap.what == what and site.name in tap.names for tap in self.stack)
 
-    def through(self, site: Site, what: What, activation: Tensor) -> Tensor:
-        """Apply the active taps to the activation, the outermost first."""
+    def wanted_rows(self, site: Site, what: What, count: int) -> slice | None:
+        """Of a pass of `count` rows, from the first to the last row that a tap is about.
+
+        None if there is none. It spares a backbone activations that no tap sees.
+        """
+        asked = [tap for tap in self.stack if tap.what == what and site.name in tap.names]
+        found = [rows for tap in asked for rows in self._rows_of(tap, count)]
+        if not found:
+            return None
+        return slice(min(rows.start for rows in found), max(rows.stop for rows in found))
+
+    def _rows_of(self, tap: _Tap, count: int) -> list[slice]:
+        if tap.roles is None or not self.rows:
+            return [slice(0, count)]
+        return [rows for role, rows in self.rows.items() if role in tap.roles]
+
+    def through(
+        self, site: Site, what: What, activation: Tensor, rows: slice | None = None
+    ) -> Tensor:
+        """Apply the active taps to the activation, the outermost first.
+
+        `rows`: those of the pass that the activation has, from `wanted_rows`; None: all.
+        """
+        self.first = 0 if rows is None else rows.start
         stops = False
         for tap in self.stack:
             if tap.what == what and site.name in tap.names:
@@ -216,7 +241,12 @@ class Taps:
     def by_role(self, activation: Tensor) -> dict[str, Tensor]:
         if not self.rows:
             return {"all": activation}
-        return {role: activation[rows] for role, rows in self.rows.items()}
+        last = self.first + len(activation)
+        return {
+            role: activation[rows.start - self.first : rows.stop - self.first]
+            for role, rows in self.rows.items()
+            if self.first <= rows.start and rows.stop <= last
+        }
 
     @contextmanager
     def labelled(self, roles: Sequence[str], count: int) -> Generator[None]:
@@ -259,8 +289,12 @@ class Seen:
 
 
 @contextmanager
-def record(taps: Taps, sites: str, what: What, *, stop: bool = False) -> Generator[Seen]:
+def record(
+    taps: Taps, sites: str, what: What, *, stop: bool = False, roles: Roles = None
+) -> Generator[Seen]:
     """Record the chosen sites' activations, replaced in each forward pass, with gradients.
+
+    `roles`: whose rows are read; only for these are probabilities made.
 
     With `stop`, the forward pass ends (by `PassEnded`, which `run_for_taps` catches) once this and
     all other recordings with `stop` are complete; later layers are not computed.
@@ -272,13 +306,18 @@ def record(taps: Taps, sites: str, what: What, *, stop: bool = False) -> Generat
         seen.keep(site, taps.by_role(activation))
         return activation
 
-    with taps.active(_Tap(frozenset(s.name for s in chosen), what, through, stop)):
+    with taps.active(_Tap(_names(chosen), what, through, _roles(roles), stop)):
         yield seen
 
 
 @contextmanager
-def replace(taps: Taps, sites: str, what: What, change: Change) -> Generator[None]:
-    """Replace the rows of each role in the result of `change(site, {role: rows})`."""
+def replace(
+    taps: Taps, sites: str, what: What, change: Change, *, roles: Roles = None
+) -> Generator[None]:
+    """Replace the rows of each role in the result of `change(site, {role: rows})`.
+
+    `roles`: whose rows `change` reads or gives; only for these are probabilities made.
+    """
     chosen = choose(taps.sites, sites, what)
 
     def through(site: Site, activation: Tensor) -> Tensor:
@@ -289,8 +328,16 @@ def replace(taps: Taps, sites: str, what: What, change: Change) -> Generator[Non
             raise KeyError(f"no rows are called {sorted(unknown)}; there are {sorted(before)}")
         return torch.cat([after.get(role, rows) for role, rows in before.items()])
 
-    with taps.active(_Tap(frozenset(s.name for s in chosen), what, through)):
+    with taps.active(_Tap(_names(chosen), what, through, _roles(roles))):
         yield
+
+
+def _names(sites: Sequence[Site]) -> frozenset[str]:
+    return frozenset(site.name for site in sites)
+
+
+def _roles(roles: Roles) -> frozenset[str] | None:
+    return None if roles is None else frozenset(roles)
 
 
 def shared(source: str, *takers: str) -> Change:

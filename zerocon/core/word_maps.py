@@ -46,19 +46,23 @@ class LocalBlend:
             for use, both in (("blend", blend), ("spare", spare))
             for role, places in zip(("source", "target"), both, strict=True)
         }
+        # Asked once: on a device the answer would have to be waited for.
+        self.named = any(bool(self.marks["blend", role].any()) for role in ("source", "target"))
         self.sites, self.threshold, self.start = sites, threshold, start
         self.maps: dict[tuple[str, str], WordMap] = {}  # summed over steps
 
     @contextmanager
     def recording(self, taps: Taps) -> Generator[None]:
         """Add the word maps of the enclosed forward pass, as edited."""
-        if not self.marks["blend", "source"].any() and not self.marks["blend", "target"].any():
+        if not self.named:
             yield
             return
-        with record(taps, self.sites, "probs") as seen:
+        with record(taps, self.sites, "probs", roles=("source", "target")) as seen:
             yield
         for key, words in self.marks.items():
-            found = word_map(seen.of(key[1]), words, seen.sites[0].grid)
+            maps = seen.of(key[1])
+            self.marks[key] = words.to(maps[0])  # copied to the device in the first step only
+            found = word_map(maps, self.marks[key], seen.sites[0].grid)
             self.maps[key] = self.maps[key] + found if key in self.maps else found
 
     def __call__(self, step: int, source: Latents, edited: Latents) -> Latents:

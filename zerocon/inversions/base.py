@@ -135,6 +135,21 @@ class Trajectory:
         make = Midpoint if self.way_back == "midpoint" else FireFlow
         return make(self.path, self.middles)
 
+    def source_after(self, step: int, z: Tensor, guess: Guess) -> Tensor | None:
+        """Where the source is after a step, from its guess at the step's start.
+
+        None if the solver has to ask again within the step.
+        """
+        if self.pinned:
+            return self.before(step + 1)
+        if self.way_back != "euler":
+            return None
+
+        def known(_z: Branches, _level: Level) -> Guesses:
+            return {"source": guess}
+
+        return self.solver.step(step, {"source": z}, known)["source"]
+
     def retrace(self, step: int, evaluate: Evaluate) -> None:
         """Ask again what the inversion asked, in the step up that sampling step `step` leads down.
 

@@ -21,7 +21,7 @@ from zerocon.core.checks import ConfigError, in_range, one_of
 from zerocon.core.conditions import Condition, Draws
 from zerocon.core.forward import Rows, predict, run_for_taps, told
 from zerocon.core.levels import Guess, Level
-from zerocon.core.taps import Seen, Site, Taps, What, read_patterns, record
+from zerocon.core.taps import Roles, Seen, Site, Taps, What, read_patterns, record
 
 Fade = Literal["constant", "linear", "cosine"]
 Read = tuple[str, What]  # a pattern of sites, and which of their activations
@@ -66,6 +66,14 @@ class Look:
 
 
 Seeing = tuple[dict[str, Guess], dict[str, View]]  # by role; no guesses of a pass that stopped
+
+
+@dataclass(frozen=True, eq=False)
+class Beside:
+    """Rows that take the same pass as a `Look`'s, at a level of their own, unseen by the losses."""
+
+    level: Level
+    rows: Rows
 
 
 class Watch(Protocol):
@@ -129,17 +137,24 @@ class Losses:
         return {name: term.weight_at(step, steps) for name, term in self.terms.items()}
 
     def watching(
-        self, taps: Taps, weights: Weights, *, stop: bool
+        self, taps: Taps, weights: Weights, *, stop: bool, roles: Roles = None
     ) -> AbstractContextManager[Watch]:
-        """Record what the terms with a weight read. `stop`: and end the pass after the last."""
-        return _watching(taps, [r for term in self._with_a(weights) for r in term.reads], stop)
+        """Record what the terms with a weight read of the rows `roles`, or of all.
+
+        `stop`: and end the pass after the last.
+        """
+        reads = [r for term in self._with_a(weights) for r in term.reads]
+        return _watching(taps, reads, stop, roles)
 
     def look_at_zero(self, weights: Weights) -> list[Read]:
         """What the terms with a weight read of a second pass, at time 0."""
         return [read for term in self._with_a(weights) for read in term.reads_at_zero]
 
-    def seen(self, backbone: Backbone, look: Look, *, whole: bool) -> Seeing:
+    def seen(
+        self, backbone: Backbone, look: Look, *, whole: bool, beside: Beside | None = None
+    ) -> Seeing:
         """Run a step's rows through the network, and show what the terms read of them.
+
 
         `whole`: the pass must reach its end for its guesses; otherwise it may stop after the last
         site. If a term reads at time 0, each role is shown a second time: there, on
@@ -147,11 +162,12 @@ class Losses:
         flow model's noise takes the place of √(1-ā)), under the empty prompt.
         """
         again = self.look_at_zero(look.weights)
-        whole = whole or bool(again)
+        whole = whole or bool(again or beside)
         found: dict[str, Guess] = {}
-        with self.watching(backbone.taps, look.weights, stop=not whole) as watch:
+        roles = tuple(look.rows)
+        with self.watching(backbone.taps, look.weights, stop=not whole, roles=roles) as watch:
             if whole:
-                found = predict(backbone, look.level, look.rows)
+                found = _predicted(backbone, look, beside)
             else:
                 run_for_taps(backbone, look.level, look.rows)
             views = {role: watch(role) for role in look.rows}
@@ -190,11 +206,20 @@ class Losses:
         return torch.stack(values).sum(0)
 
 
+def _predicted(backbone: Backbone, look: Look, beside: Beside | None) -> dict[str, Guess]:
+    if beside is None:
+        return predict(backbone, look.level, look.rows)
+    levels = dict.fromkeys(beside.rows, beside.level) | dict.fromkeys(look.rows, look.level)
+    return predict(backbone, levels, {**beside.rows, **look.rows})
+
+
 @contextmanager
-def _watching(taps: Taps, reads: Sequence[Read], stop: bool) -> Generator[Watch]:
+def _watching(
+    taps: Taps, reads: Sequence[Read], stop: bool, roles: Roles = None
+) -> Generator[Watch]:
     with ExitStack() as open_taps:
         recordings = {
-            read: open_taps.enter_context(record(taps, *read, stop=stop))
+            read: open_taps.enter_context(record(taps, *read, stop=stop, roles=roles))
             for read in dict.fromkeys(reads)
         }
         yield lambda role: View(recordings, role)

@@ -32,6 +32,7 @@ EARLY = {
     "mutual_negative": "source_negative",
 }
 THE_SOURCES = {"mutual": "source", "mutual_negative": "source_negative"}
+LOOKED_AT = "source", "target", "mutual"  # whose cross-attention maps count
 THE_EDITS = {"mutual": "target", "mutual_negative": "negative"}
 
 
@@ -289,10 +290,14 @@ class Control:
                 taken = _taking(THE_SOURCES)
                 open_taps.enter_context(replace(self.taps, "self", "values", taken))
             if self._share(step) <= self.method.cross:
-                open_taps.enter_context(replace(self.taps, "cross", "probs", self._edited))
+                open_taps.enter_context(
+                    replace(self.taps, "cross", "probs", self._edited, roles=LOOKED_AT)
+                )
             elif self.blends:
                 sites = self.method.blend_sites
-                open_taps.enter_context(replace(self.taps, sites, "probs", self._looked_at))
+                open_taps.enter_context(
+                    replace(self.taps, sites, "probs", self._looked_at, roles=LOOKED_AT)
+                )
             yield
         self._sum_up()
 

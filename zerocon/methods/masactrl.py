@@ -87,9 +87,13 @@ class MasaCtrl:
                 for what in ("keys", "values"):
                     open_taps.enter_context(replace(taps, self.sites, what, _the_sources))
                 if self.masked and words:
-                    seen = open_taps.enter_context(record(taps, self.mask_sites, "probs"))
+                    seen = open_taps.enter_context(
+                        record(taps, self.mask_sites, "probs", roles=("source", "target"))
+                    )
                     apart = ForegroundAttention(words, seen, self.mask_threshold, tuple(TAKEN_FROM))
-                    open_taps.enter_context(replace(taps, self.sites, "probs", apart))
+                    open_taps.enter_context(
+                        replace(taps, self.sites, "probs", apart, roles=TAKEN_FROM)
+                    )
             yield
 
 

@@ -31,6 +31,7 @@ from zerocon.inversions.base import Trajectory
 from zerocon.methods.base import Used
 
 T = TypeVar("T")
+BRANCHES = "source", "target"  # the rows whose maps the edit is made of
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +69,9 @@ class Control:
 
         with ExitStack() as open_taps:
             if step < self.edit.last:
-                open_taps.enter_context(replace(self.taps, "cross", "probs", edited))
+                open_taps.enter_context(
+                    replace(self.taps, "cross", "probs", edited, roles=BRANCHES)
+                )
             if step < self.self_steps:  # the same maps, from what makes them
                 for what in ("queries", "keys"):
                     take = shared("source", "target")

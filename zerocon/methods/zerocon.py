@@ -17,12 +17,13 @@ from zerocon.backbones.base import Backbone
 from zerocon.core.checks import in_range, one_of
 from zerocon.core.conditions import Condition, Conditions, Draws
 from zerocon.core.forward import Rows, needs_negative, predict, told
-from zerocon.core.levels import Guess, Level
+from zerocon.core.levels import Level
 from zerocon.core.prompts import edited_tokens
 from zerocon.core.sampling import Branches, Guesses
 from zerocon.inversions.base import Trajectory
 from zerocon.losses.base import Look, Losses, Moment, View, Weights
 from zerocon.losses.gradients import Latents, gradients
+from zerocon.losses.reference import Reference
 from zerocon.methods.base import Used
 
 
@@ -80,6 +81,7 @@ class ZeroCon:
         empty = conditions.negative if self.negative == "empty" else conditions.source
         asked: Latents = {}  # where the network is asked about the edit, once it has moved
         theirs: Guesses = {}
+        scale = self.source_guidance
 
         def at(step: int) -> _Step:
             texts = {
@@ -88,27 +90,37 @@ class ZeroCon:
             }
             if self._needs_negative(backbone):
                 texts["negative"] = trajectory.negative(step, empty)
+                texts["source_negative"] = texts["negative"]
             weights = self.loss.weights(step, steps)
             moment = Moment(step, steps, draws, edited)
             level = trajectory.path.levels[step]
             return _Step(backbone, level, texts, weights, moment, conditions.negative)
 
+        source = Reference(
+            self.loss,
+            backbone,
+            steps,
+            look=lambda step, z: self._source_look(at(step), z),
+            guess=lambda found: trajectory.guided_role(found, "source", "source_negative", scale),
+            after=trajectory.source_after,
+        )
+
         def descend(step: int, z: Branches) -> Branches:
-            here = at(step)
-            theirs["source"], reference = self._source(here, z["source"], trajectory)
+            here, there = at(step), source.at(step, z["source"])
+            theirs["source"] = there.guess
             edits = ("negative", "target") if "negative" in here.texts else ("target",)
             before: Latents = dict.fromkeys(edits, z["edit"])
-            after = self._descended(here, before, reference)
+            after = self._descended(here, before, there.views)
             asked.update(after if self.reevaluate else before)
             return z | {"edit": after[edits[0]]}
 
         def evaluate(step: int, z: Branches, level: Level) -> Guesses:
             if level != trajectory.path.levels[step]:
                 return self._between(at(step), z, level, trajectory)
-            found = predict(backbone, level, at(step).rows(asked))
+            found = source.beside(step, level, at(step).rows(asked))
             ours = {
-                role: guess if asked[role] is z["edit"] else guess.seen_from(z["edit"], level)
-                for role, guess in found.items()
+                role: found[role] if here is z["edit"] else found[role].seen_from(z["edit"], level)
+                for role, here in asked.items()
             }
             edit = trajectory.guided_role(ours, "target", "negative", self.guidance)
             return theirs | {"edit": edit}
@@ -122,9 +134,8 @@ class ZeroCon:
         texts = here.texts
         if "negative" in texts:
             asked["negative"] = z["edit"]
-        if "negative" in self._source_roles(here):
+        if "source_negative" in self._source_roles(here):
             asked["source_negative"] = z["source"]
-            texts = texts | {"source_negative": texts["negative"]}
         rows = {role: (latent, texts[role]) for role, latent in asked.items()}
         found = predict(here.backbone, level, rows)
         return trajectory.both_guided(found, self.guidance, self.source_guidance)
@@ -139,16 +150,11 @@ class ZeroCon:
         alone = self.source_guidance == 1.0 and self.update == "paper"
         if alone or "negative" not in here.texts:
             return ("source",)
-        return ("negative", "source")
+        return ("source_negative", "source")
 
-    def _source(
-        self, here: _Step, source: Tensor, trajectory: Trajectory
-    ) -> tuple[Guess, dict[str, View]]:
-        """The source's guess, and what the losses compare the edit with."""
-        look = here.look(dict.fromkeys(self._source_roles(here), source))
-        found, reference = self.loss.seen(here.backbone, look, whole=True)
-        guess = trajectory.guided_role(found, "source", "negative", self.source_guidance)
-        return guess, reference
+    def _source_look(self, here: _Step, source: Tensor) -> Look:
+        """The source's rows, as the losses look at them."""
+        return here.look(dict.fromkeys(self._source_roles(here), source))
 
     def _descended(self, here: _Step, latents: Latents, reference: Mapping[str, View]) -> Latents:
         """The edit's latents after descending the losses, by role."""
@@ -157,7 +163,7 @@ class ZeroCon:
         # Which of the source's roles each of the edit's is compared with.
         compared = {"target": "source"}
         if self.update == "per_branch" and "negative" in latents:
-            compared = {"negative": "negative", "target": "source"}
+            compared = {"negative": "source_negative", "target": "source"}
 
         def loss_at(moving: Latents) -> Tensor:
             _, views = self.loss.seen(here.backbone, here.look(moving), whole=False)
