@@ -49,6 +49,8 @@ def _experiment(options: argparse.Namespace) -> None:
     experiment = read_experiment(options.name)
     if experiment.search is not None:
         _search(experiment, options)
+    elif experiment.study is not None:
+        _study(experiment, options)
     else:
         _run_all(experiment, options)
 
@@ -124,6 +126,39 @@ def _search(experiment: Experiment, options: argparse.Namespace) -> None:
         parts = [answer, *_shown(plot)]
         _write(experiment, [options.name, *options.overrides, *number], parts, options.write)
     if any(trial.state == "failed" for trial in found.trials):
+        sys.exit(1)
+
+
+def _study(experiment: Experiment, options: argparse.Namespace) -> None:
+    """Do what is left of a study, and print its curves."""
+    from zerocon.core.checks import ConfigError, one_of
+    from zerocon.reports.frontier.study import describe_study, named
+    from zerocon.runs.counting import count_each
+    from zerocon.runs.study import run_study
+
+    study = experiment.study
+    assert study is not None
+    if options.trials is not None:
+        raise ConfigError(f"--trials is for searches; {experiment.name} has study.trials")
+    for name in options.only or ():
+        one_of("--only", name, list(study.methods))
+    quiet_models()
+    print(f"{experiment.question.strip()}\nExpected: {experiment.expected.strip()}")
+    studied = run_study(experiment, options.overrides, options.only)
+    counted = count_each({named(point): point.settings[0] for point in studied.points})
+    rows = {name: count.edit for name, count in counted.items()}
+    folder = options.write or studied.points[0].directories[0].parent
+    plot = folder / f"{experiment.name}.png"
+    folder.mkdir(parents=True, exist_ok=True)
+    describe_study(study, studied.points, plot, rows)
+    if options.write:
+        only = ["--only", *options.only] if options.only else []
+        command = [options.name, *options.overrides, *only]
+        answer = _printed(
+            lambda: describe_study(study, studied.points, plot, rows, form="markdown")
+        )
+        _write(experiment, command, [answer, *_shown(plot)], options.write)
+    if studied.failed:
         sys.exit(1)
 
 

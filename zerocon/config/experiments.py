@@ -4,7 +4,8 @@ A file states its `question`, what was `expected`, its `cost`, the `overrides` t
 runs share, and one of these:
 - `runs`: names with overrides of their own, or names of curves with the runs along each;
 - `sweep`: settings with lists of values; every combination is a run;
-- `search` (see `search_space.py`): each run's settings are chosen from the earlier runs' results.
+- `search` (see `search_space.py`): each run's settings are chosen from the earlier runs' results;
+- `study` (see `study.py`): a search for each of several methods, then test runs of their fronts.
 `columns` are the metrics that answer the question, `intervals` says whether to print confidence
 intervals with them, `rows` whether to count each run's rows through the network, and `plot` says
 what `zerocon frontier` draws.
@@ -26,6 +27,7 @@ from zerocon.config.files import read_mapping
 from zerocon.config.places import EXPERIMENTS as FOLDER
 from zerocon.config.search_space import Search
 from zerocon.config.settings import RunSettings, compose_settings
+from zerocon.config.study import Study
 from zerocon.core.checks import ConfigError
 
 
@@ -45,6 +47,7 @@ class Experiment:
     rows: bool = False  # count the rows through the network that one edit takes
     plot: dict[str, Any] = field(default_factory=dict[str, Any])
     search: Search | None = None
+    study: Study | None = None
 
     def all_runs(self) -> dict[str, list[str]]:
         """{name of a run: its own overrides}"""
@@ -120,6 +123,8 @@ def read_experiment(name: str, folder: Path = FOLDER) -> Experiment:
         content = read_mapping(file)
         if "search" in content:
             content["search"] = Search.read(content["search"])
+        if "study" in content:
+            content["study"] = Study.read(content["study"])
         return typed(Experiment, {"name": file.stem, **content}, "experiment")()
     except ConfigError as error:
         raise ConfigError(f"{file} is no experiment: {error}") from error

@@ -85,15 +85,15 @@ class Search:
     @classmethod
     def read(cls, content: object) -> Self:
         """Read and check the `search` part of a file."""
-        given = _mapping("search", content)
-        _only("search", given, ("objectives", "space", "trials", "seed"))
-        space = _mapping("search.space", given.get("space"))
+        given = mapping("search", content)
+        only("search", given, ("objectives", "space", "trials", "seed"))
+        space = mapping("search.space", given.get("space"))
         objectives = given.get("objectives")
         if not isinstance(objectives, list) or not objectives:
             raise ConfigError("search.objectives must list the metrics to improve")
         numbers = {name: given[name] for name in ("trials", "seed") if name in given}
         for name, value in numbers.items():
-            _check_whole(f"search.{name}", value, 1 if name == "trials" else 0)
+            whole_number(f"search.{name}", value, 1 if name == "trials" else 0)
         return cls(
             objectives=tuple(map(str, cast("list[Any]", objectives))),
             space={key: _dimension(f"search.space.{key}", said) for key, said in space.items()},
@@ -115,7 +115,7 @@ def spelt(value: object) -> str:
 
 
 def _dimension(name: str, said: object) -> Dimension:
-    given = _mapping(name, said)
+    given = mapping(name, said)
     kinds = [kind for kind in KINDS if kind in given]
     if len(kinds) != 1:
         raise ConfigError(
@@ -123,9 +123,9 @@ def _dimension(name: str, said: object) -> Dimension:
             "{int: [16, 256]} or {choices: [a, b]}"
         )
     if kinds == ["choices"]:
-        _only(name, given, ("choices",))
+        only(name, given, ("choices",))
         return _choices(name, given["choices"])
-    _only(name, given, (kinds[0], "log", "step"))
+    only(name, given, (kinds[0], "log", "step"))
     return _range(name, kinds[0], given)
 
 
@@ -164,19 +164,20 @@ def _is_number(value: Any, kinds: tuple[type, ...]) -> bool:
     return isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _check_whole(name: str, value: object, low: int) -> None:
+def whole_number(name: str, value: object, low: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise ConfigError(f"{name} is {shown(value)}; it must be a whole number")
     in_range(name, value, low)
+    return value
 
 
-def _mapping(name: str, content: object) -> dict[str, Any]:
+def mapping(name: str, content: object) -> dict[str, Any]:
     if not isinstance(content, dict) or not content:
         raise ConfigError(f"{name} is {shown(content)}; it must be a mapping of settings")
     return {str(key): value for key, value in cast("dict[Any, Any]", content).items()}
 
 
-def _only(name: str, given: Mapping[str, Any], allowed: tuple[str, ...]) -> None:
+def only(name: str, given: Mapping[str, Any], allowed: tuple[str, ...]) -> None:
     for key in given:
         if key not in allowed:
             raise ConfigError(f"{name}.{key}: there is no such key; there are {', '.join(allowed)}")
