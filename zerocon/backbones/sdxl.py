@@ -77,11 +77,11 @@ class SDXLBackbone(StableDiffusionBackbone):
         )
         return encoder(tokens.input_ids.to(self.device), output_hidden_states=True)
 
-    def _predicted(self, z: Tensor, time: float, condition: Condition) -> Tensor:
+    def _predicted(self, z: Tensor, times: Tensor, condition: Condition) -> Tensor:
         sizes = torch.tensor(self._sizes, device=z.device, dtype=z.dtype).expand(len(z), -1)
         added = {"text_embeds": condition.pooled, "time_ids": sizes}
         predicted: Tensor = self.unet(
-            z, time, condition.tokens, added_cond_kwargs=added, return_dict=False
+            z, times, condition.tokens, added_cond_kwargs=added, return_dict=False
         )[0]
         return predicted
 

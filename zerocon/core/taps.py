@@ -26,7 +26,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -160,11 +160,20 @@ class _Tap:
     what: What
     through: Reader
     stop: bool = False
+    reads: bool = False  # it leaves the activation as it is
     fired: set[str] = field(default_factory=set[str])  # sites reached in this pass
 
 
 class PassEnded(Exception):  # noqa: N818 - nothing is wrong
     """All recordings with `stop` are complete, so the forward pass ends here."""
+
+
+class Collector(Protocol):
+    """Stands in for the active taps while a compiled pass runs, which no Python code may follow."""
+
+    def wants(self, site: Site, what: What) -> bool: ...
+
+    def keep(self, site: Site, what: What, activation: Tensor) -> None: ...
 
 
 @dataclass(eq=False)
@@ -173,13 +182,29 @@ class Taps:
 
     sites: tuple[Site, ...]
     stack: list[_Tap] = field(default_factory=list[_Tap])
+    collector: Collector | None = None  # in a compiled pass
     rows: dict[str, slice] = field(default_factory=dict[str, slice])  # role -> rows of the batch
 
     def wanted(self, site: Site, what: What) -> bool:
+        if self.collector is not None:
+            return self.collector.wants(site, what)
         return any(tap.what == what and site.name in tap.names for tap in self.stack)
+
+    @property
+    def only_read(self) -> bool:
+        """Whether no active tap replaces an activation."""
+        return all(tap.reads for tap in self.stack)
+
+    @property
+    def all_stop(self) -> bool:
+        """Whether the next forward pass ends at its last recording, without a result."""
+        return bool(self.stack) and all(tap.stop for tap in self.stack)
 
     def through(self, site: Site, what: What, activation: Tensor) -> Tensor:
         """Apply the active taps to the activation, the outermost first."""
+        if self.collector is not None:
+            self.collector.keep(site, what, activation)
+            return activation
         stops = False
         for tap in self.stack:
             if tap.what == what and site.name in tap.names:
@@ -272,7 +297,7 @@ def record(taps: Taps, sites: str, what: What, *, stop: bool = False) -> Generat
         seen.keep(site, taps.by_role(activation))
         return activation
 
-    with taps.active(_Tap(frozenset(s.name for s in chosen), what, through, stop)):
+    with taps.active(_Tap(frozenset(s.name for s in chosen), what, through, stop, True)):
         yield seen
 
 
