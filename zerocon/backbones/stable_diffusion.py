@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from zerocon.backbones.compiling import CompiledNetwork, Network
 from zerocon.backbones.loading import (
     DTYPES,
     Parts,
@@ -45,6 +46,8 @@ class StableDiffusionBackbone:
         careful = dtype == torch.float16 and bool(parts.vae.config.get("force_upcast"))
         self.vae = frozen(parts.vae, device, torch.float32 if careful else dtype)
         self.unet = frozen(parts.unet, device, dtype)
+        if device.type == "cuda":  # the layout of its convolutions' kernels
+            self.unet.to(memory_format=torch.channels_last)
         self.evaluations = Evaluations()
         self.text_encoder = frozen(parts.text_encoder, device, dtype)
         self.tokenizer = parts.tokenizer
@@ -57,12 +60,19 @@ class StableDiffusionBackbone:
         self.side = side or int(self.unet.config["sample_size"]) * per_latent
         self.latent_side = self.side // per_latent
         self.taps = install(self.unet, (self.latent_side, self.latent_side))
+        self._network: Network = self._predicted
         # The U-Net halves the latent's side between its levels, so it must be divisible.
         step = per_latent * 2 ** (len(self.unet.config["block_out_channels"]) - 1)
         if self.side % step:
             raise ConfigError(f"backbone.side is {self.side}; it must be a multiple of {step}")
         one_of("prediction_type", self._config["prediction_type"], ("epsilon", "v_prediction"))
         one_of("timestep_spacing", self._spacing, SPACINGS)
+
+    def compile(self, backend: Any = "inductor") -> CompiledNetwork:
+        """Compile forward passes from now on."""
+        compiled = CompiledNetwork(self._predicted, self.taps, backend)
+        self._network = compiled
+        return compiled
 
     def path(self, steps: int) -> LevelPath:
         return vp_path(
@@ -116,7 +126,7 @@ class StableDiffusionBackbone:
     def predict(self, z: Tensor, level: At, condition: Condition) -> Guess:
         self.evaluations.count(z, condition)
         with self.taps.forward_pass():
-            predicted = self._predicted(z, level.times(z), condition)
+            predicted = self._network(z, level.times(z), condition)
         if self._config["prediction_type"] == "epsilon":
             return Guess.from_noise(z, predicted, level)
         return Guess.from_v(z, predicted, level)

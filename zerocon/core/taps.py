@@ -26,7 +26,7 @@ from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -162,11 +162,20 @@ class _Tap:
     through: Reader
     roles: frozenset[str] | None = None  # whose rows it is about; None: all rows
     stop: bool = False
+    reads: bool = False  # it leaves the activation as it is
     fired: set[str] = field(default_factory=set[str])  # sites reached in this pass
 
 
 class PassEnded(Exception):  # noqa: N818 - nothing is wrong
     """All recordings with `stop` are complete, so the forward pass ends here."""
+
+
+class Collector(Protocol):
+    """Stands in for the active taps while a compiled pass runs, which no Python code may follow."""
+
+    def wants(self, site: Site, what: What) -> bool: ...
+
+    def keep(self, site: Site, what: What, activation: Tensor) -> None: ...
 
 
 @dataclass(eq=False)
@@ -175,10 +184,13 @@ class Taps:
 
     sites: tuple[Site, ...]
     stack: list[_Tap] = field(default_factory=list[_Tap])
+    collector: Collector | None = None  # in a compiled pass
     rows: dict[str, slice] = field(default_factory=dict[str, slice])  # role -> rows of the batch
     first: int = 0  # the row of the batch that the present activation begins with
 
     def wanted(self, site: Site, what: What) -> bool:
+        if self.collector is not None:
+            return self.collector.wants(site, what)
         return any(tap.what == what and site.name in tap.names for tap in self.stack)
 
     def wanted_rows(self, site: Site, what: What, count: int) -> slice | None:
@@ -186,6 +198,8 @@ class Taps:
 
         None if there is none. It spares a backbone activations that no tap sees.
         """
+        if self.collector is not None:
+            return slice(0, count) if self.collector.wants(site, what) else None
         asked = [tap for tap in self.stack if tap.what == what and site.name in tap.names]
         found = [rows for tap in asked for rows in self._rows_of(tap, count)]
         if not found:
@@ -197,6 +211,16 @@ class Taps:
             return [slice(0, count)]
         return [rows for role, rows in self.rows.items() if role in tap.roles]
 
+    @property
+    def only_read(self) -> bool:
+        """Whether no active tap replaces an activation."""
+        return all(tap.reads for tap in self.stack)
+
+    @property
+    def all_stop(self) -> bool:
+        """Whether the next forward pass ends at its last recording, without a result."""
+        return bool(self.stack) and all(tap.stop for tap in self.stack)
+
     def through(
         self, site: Site, what: What, activation: Tensor, rows: slice | None = None
     ) -> Tensor:
@@ -204,6 +228,9 @@ class Taps:
 
         `rows`: those of the pass that the activation has, from `wanted_rows`; None: all.
         """
+        if self.collector is not None:
+            self.collector.keep(site, what, activation)
+            return activation
         self.first = 0 if rows is None else rows.start
         stops = False
         for tap in self.stack:
@@ -306,7 +333,7 @@ def record(
         seen.keep(site, taps.by_role(activation))
         return activation
 
-    with taps.active(_Tap(_names(chosen), what, through, _roles(roles), stop)):
+    with taps.active(_Tap(_names(chosen), what, through, _roles(roles), stop, reads=True)):
         yield seen
 
 

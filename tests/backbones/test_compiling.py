@@ -1,0 +1,174 @@
+"""Compiled passes: no graph breaks, the same numbers, few graphs, and a reason where there is none.
+
+The compiler's back end is replaced by one that runs the captured graph as it is, and keeps it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor
+
+from tests.tiny import tiny_backbone, tiny_parts
+from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
+from zerocon.core.conditions import Condition
+from zerocon.core.forward import predict, run_for_taps
+from zerocon.core.taps import record, replace, shared
+from zerocon.losses.gradients import gradients
+
+
+class Graphs:
+    """A back end that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.seen: list[torch.fx.GraphModule] = []
+
+    def __call__(self, graph: torch.fx.GraphModule, _inputs: Any) -> Any:
+        self.seen.append(graph)
+        return graph.forward
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> StableDiffusionBackbone:
+    """Two levels, one layer each: quick to trace."""
+    parts = tiny_parts(tmp_path_factory.mktemp("small"))
+    torch.manual_seed(1)
+    parts.unet = UNet2DConditionModel(
+        sample_size=16,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=32,
+        attention_head_dim=2,
+        norm_num_groups=4,
+    )
+    return tiny_backbone(parts)
+
+
+@pytest.fixture
+def graphs() -> Graphs:
+    return Graphs()
+
+
+@pytest.fixture
+def backbone(plain: StableDiffusionBackbone) -> Iterator[StableDiffusionBackbone]:
+    """Uncompiled again after each test."""
+    before = plain._network
+    torch.compiler.reset()
+    yield plain
+    plain._network = before
+    torch.compiler.reset()
+
+
+def inputs(backbone: StableDiffusionBackbone, count: int) -> tuple[Tensor, Condition]:
+    z = torch.randn(count, 4, 16, 16, generator=torch.Generator().manual_seed(count))
+    return z, backbone.embed([f"a big red circle {i}" for i in range(count)])
+
+
+def noise(backbone: StableDiffusionBackbone, count: int, share: float) -> Tensor:
+    z, text = inputs(backbone, count)
+    with torch.no_grad():
+        return backbone.predict(z, backbone.level(share), text).noise
+
+
+def test_a_plain_pass_is_one_graph_for_any_number_of_rows_and_any_time(
+    backbone: StableDiffusionBackbone, graphs: Graphs
+) -> None:
+    asked = [(2, 0.5), (3, 0.5), (5, 0.1)]
+    before = [noise(backbone, *one) for one in asked]
+    compiled = backbone.compile(graphs)
+    after = [noise(backbone, *one) for one in asked]
+    assert compiled.why_not is None
+    assert len(graphs.seen) == 1
+    for ours, theirs in zip(after, before, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+
+
+def captured(backbone: StableDiffusionBackbone, count: int) -> list[Tensor]:
+    z, text = inputs(backbone, 2 * count)
+    rows = {role: (z[i::2], text[i::2]) for i, role in enumerate(("source", "target"))}
+    with (
+        torch.no_grad(),
+        record(backbone.taps, "cross", "probs") as maps,
+        record(backbone.taps, "up.*.self", "output") as outputs,
+    ):
+        found = predict(backbone, backbone.level(0.5), rows)
+        return [found["target"].noise, *maps.of("source"), *outputs.of("target")]
+
+
+def test_a_pass_gives_its_recordings_from_one_graph(
+    backbone: StableDiffusionBackbone, graphs: Graphs
+) -> None:
+    before = [captured(backbone, count) for count in (1, 2)]
+    compiled = backbone.compile(graphs)
+    after = [captured(backbone, count) for count in (1, 2)]
+    assert compiled.why_not is None
+    assert len(graphs.seen) == 1
+    for ours, theirs in zip(after, before, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+
+
+def slope(backbone: StableDiffusionBackbone, count: int) -> Tensor:
+    """Of a loss on what passes the encoder, in a pass that ends there."""
+    z, text = inputs(backbone, count)
+
+    def loss_at(latents: dict[str, Tensor]) -> Tensor:
+        with record(backbone.taps, "down.*.cross", "probs", stop=True) as maps:
+            run_for_taps(backbone, backbone.level(0.5), {"target": (latents["target"], text)})
+        return torch.stack([m.square().sum((1, 2, 3)) for m in maps.of("target")]).sum(0)
+
+    return gradients(loss_at, {"target": z}, torch.float32)["target"]
+
+
+def test_a_guided_pass_has_its_gradient_and_leaves_out_what_is_behind_the_last_site(
+    backbone: StableDiffusionBackbone, graphs: Graphs
+) -> None:
+    before = slope(backbone, 2)
+    compiled = backbone.compile(graphs)
+    torch.testing.assert_close(slope(backbone, 2), before, rtol=1e-5, atol=1e-7)
+    assert compiled.why_not is None
+    noise(backbone, 2, 0.5)
+    guided, whole = (convolutions(graph) for graph in graphs.seen)
+    assert 0 < guided < whole / 3
+
+
+def convolutions(graph: torch.fx.GraphModule) -> int:
+    """Of what the graph's results need."""
+    graph.graph.eliminate_dead_code()
+    return sum("conv2d" in str(node.target) for node in graph.graph.nodes)
+
+
+def test_a_pass_with_replaced_activations_is_not_compiled(
+    backbone: StableDiffusionBackbone, graphs: Graphs, caplog: pytest.LogCaptureFixture
+) -> None:
+    def shared_values() -> Tensor:
+        z, text = inputs(backbone, 2)
+        rows = {role: (z[i : i + 1], text[i : i + 1]) for i, role in enumerate("ab")}
+        with torch.no_grad(), replace(backbone.taps, "self", "values", shared("a", "b")):
+            return predict(backbone, backbone.level(0.5), rows)["b"].noise
+
+    before = shared_values()
+    compiled = backbone.compile(graphs)
+    assert torch.equal(shared_values(), before)
+    assert not graphs.seen
+    assert "replace activations" in str(compiled.why_not)
+    shared_values()
+    assert len(caplog.records) == 1  # said once
+
+
+def test_what_the_compiler_cannot_do_runs_uncompiled_and_says_why(
+    backbone: StableDiffusionBackbone, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(_graph: torch.fx.GraphModule, _inputs: Any) -> Any:
+        raise RuntimeError("no such instruction")
+
+    before = noise(backbone, 2, 0.5)
+    compiled = backbone.compile(broken)
+    assert torch.equal(noise(backbone, 2, 0.5), before)
+    assert "no such instruction" in str(compiled.why_not)
+    assert "no such instruction" in caplog.text
