@@ -85,7 +85,8 @@ class CompiledNetwork:
             prediction, kept = self._compiled(asked, z, times, condition)
         except TorchDynamoException as error:
             self._failed = True
-            self._say(f"the compiler failed: {str(error).strip().splitlines()[0]}")
+            said = " ".join(str(error).split())[:200]
+            self._say(f"the compiler failed: {said}")
             return self.network(z, times, condition)
         for (site, what), address in asked.items():
             if address in kept:

@@ -134,7 +134,9 @@ class Processor:
     def _attended(self, attn: Any, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Fused, but for the rows whose probabilities a tap wants."""
         rows = self.taps.wanted_rows(self.site, "probs", len(queries))
-        parts = [slice(0, len(queries))] if rows is None else _around(rows, len(queries))
+        if rows is None:
+            return F.scaled_dot_product_attention(queries, keys, values, scale=attn.scale)
+        parts = [rows] if rows == slice(None) else _around(rows, len(queries))
         mixed = [
             self._by_probabilities(attn, queries, keys, values, part)
             if part == rows

@@ -196,10 +196,11 @@ class Taps:
     def wanted_rows(self, site: Site, what: What, count: int) -> slice | None:
         """Of a pass of `count` rows, from the first to the last row that a tap is about.
 
-        None if there is none. It spares a backbone activations that no tap sees.
+        None if there is none. It spares a backbone activations that no tap sees. In a compiled
+        pass, which takes any number of rows, all of them.
         """
         if self.collector is not None:
-            return slice(0, count) if self.collector.wants(site, what) else None
+            return slice(None) if self.collector.wants(site, what) else None
         asked = [tap for tap in self.stack if tap.what == what and site.name in tap.names]
         found = [rows for tap in asked for rows in self._rows_of(tap, count)]
         if not found:
@@ -231,7 +232,7 @@ class Taps:
         if self.collector is not None:
             self.collector.keep(site, what, activation)
             return activation
-        self.first = 0 if rows is None else rows.start
+        self.first = 0 if rows is None else rows.start or 0
         stops = False
         for tap in self.stack:
             if tap.what == what and site.name in tap.names:
