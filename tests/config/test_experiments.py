@@ -14,8 +14,10 @@ TINY = [
     "dataset.size=20", "dataset.limit=2", "method.steps=2",
 ]  # fmt: skip
 
-# Searches, which find their runs themselves, are tested in runs/test_search.py.
-LISTED = [name for name in names() if read_experiment(name).search is None]
+# Searches and studies, which find their runs themselves, are tested in runs/.
+LISTED = [
+    name for name in names() if not (read_experiment(name).search or read_experiment(name).study)
+]
 
 
 @pytest.mark.parametrize("name", LISTED)
