@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from zerocon.core.devices import sent
+
 
 @dataclass(frozen=True, eq=False)
 class Condition:
@@ -104,7 +106,7 @@ class Draws:
     def normal_like(self, z: Tensor, purpose: str) -> Tensor:
         """Standard normal noise in the shape of `z`, drawn separately for each case."""
         rows = [torch.randn(z.shape[1:], generator=g) for g in self.generators(purpose)]
-        return torch.stack(rows).to(z.device, z.dtype)
+        return sent(torch.stack(rows), z).to(z.dtype)
 
     def permutations(self, length: int, count: int, purpose: str) -> Tensor:
         """`count` distinct numbers below `length` for each case, [case, count]."""

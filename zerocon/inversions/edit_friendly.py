@@ -11,6 +11,7 @@ from torch import Tensor
 from zerocon.backbones.base import Backbone
 from zerocon.core.checks import ConfigError, in_range
 from zerocon.core.conditions import Conditions, Draws
+from zerocon.core.devices import sent
 from zerocon.core.forward import predict_guided
 from zerocon.core.levels import Path, noise_scale, noisy_mean
 from zerocon.inversions.base import Provided, Trajectory
@@ -67,5 +68,5 @@ def _drawn(clean: Tensor, path: Path, draws: Draws) -> list[Tensor]:
     latents = [clean]
     for level in reversed(path.levels[:-1]):
         noise = torch.stack([torch.randn(clean.shape[1:], generator=g) for g in generators])
-        latents.append(level.mix(clean, noise.to(clean.device, clean.dtype)))
+        latents.append(level.mix(clean, sent(noise, clean).to(clean.dtype)))
     return latents

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from zerocon.backbones.base import Backbone
 from zerocon.core.checks import in_range, one_of
 from zerocon.core.conditions import Conditions, Draws
+from zerocon.core.devices import sent
 from zerocon.core.levels import Guess, Level, Path, at_least_single
 from zerocon.core.timesteps import TRAINED_TIMES
 from zerocon.inversions.base import Provided, Trajectory
@@ -118,7 +119,7 @@ def draw_shifts(noise: Tensor, generators: list[torch.Generator]) -> Tensor:
         [[int(torch.randint(s // 2, (1,), generator=g)) for s in sides] for _ in noise[0]]
         for g in generators
     ]
-    return torch.tensor(rows, device=noise.device)
+    return sent(torch.tensor(rows), noise)
 
 
 def rolled_by(noise: Tensor, shifts: Tensor, axis: int) -> Tensor:

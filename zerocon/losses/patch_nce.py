@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zerocon.core.checks import ConfigError, in_range, one_of
+from zerocon.core.devices import sent
 from zerocon.core.levels import at_least_single
 from zerocon.core.taps import Site, What, read_patterns
 from zerocon.losses.base import Moment, Read, Term, View
@@ -75,12 +76,14 @@ class PatchNCE(Term):
         """Summed over sites and patch sizes."""
         read: Read = (self.sites, self.features)
         background = self._background(reference, moment)
-        total = torch.zeros(len(moment.draws.case_ids))
+        total: Tensor | None = None
         for number, ((site, ours), (_, theirs)) in enumerate(
             zip(edit[read], reference[read], strict=True)
         ):
             v, v_ref = (as_positions(f, self.features) for f in (ours, theirs))
-            total = total.to(v.device) + self._at_site(site, number, v, v_ref, background, moment)
+            here = self._at_site(site, number, v, v_ref, background, moment)
+            total = here if total is None else total + here
+        assert total is not None  # `choose` refuses patterns without a site
         return total
 
     def _at_site(
@@ -98,7 +101,7 @@ class PatchNCE(Term):
             v, v_ref = (pooled(f, size, site.grid) for f in (edit, reference))
             if v.shape[1] < 2:  # one patch has no other to be told from
                 continue
-            places = self._places(v.shape[1], f"{number}/{size}", moment).to(v.device)
+            places = sent(self._places(v.shape[1], f"{number}/{size}", moment), v)
             grid = (site.grid[0] // size, site.grid[1] // size)
             weight = None if background is None else _at(background, grid, places)
             total = total + patch_nce(

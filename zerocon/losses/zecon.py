@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from zerocon.core.checks import in_range
+from zerocon.core.devices import sent
 from zerocon.core.levels import at_least_single
 from zerocon.losses.base import Moment, Read, Term, View
 from zerocon.losses.patch_nce import as_positions, picked
@@ -69,7 +70,7 @@ class ZeCon(Term):
         moment: Moment,
     ) -> Float[Tensor, " case"]:
         edit, reference = (as_positions(hidden, "hidden") for hidden in (ours, theirs))
-        places = self._places(edit.shape[1], number, moment).to(edit.device)
+        places = sent(self._places(edit.shape[1], number, moment), edit)
         return zecon_nce(picked(edit, places), picked(reference, places), self.tau)
 
     def _places(self, count: int, number: int, moment: Moment) -> Int[Tensor, "case patch"]:
