@@ -174,7 +174,7 @@ def tensor(x: object) -> bool:
     return isinstance(x, Tensor)
 
 
-def peak(backbone: StableDiffusionBackbone, method: Method) -> int:
+def peak(backbone: StableDiffusionBackbone, method: Any) -> int:
     edit = start(backbone, method)
     with Peak() as memory:
         edit.run(method)
