@@ -9,7 +9,8 @@ one begins; a part that fails or that the time does not suffice for says so and 
 `--tiny` is the whole script on a network of a few thousand weights.
 
 Times of 50 steps come from runs of fewer, at two numbers of steps: what does not depend on them
-(captions, autoencoder) and each step's own. `pipeline_whole` and `compiled` check this by whole runs.
+(captions, autoencoder) and each step's own. `pipeline_whole` and the compiled parts check this by
+whole runs.
 """
 
 from __future__ import annotations
@@ -237,9 +238,7 @@ OURS = {
 }
 
 
-def measured(
-    bench: Bench, editor: Editor, count: int, steps: tuple[int, int] = (2, 5)
-) -> Result:
+def measured(bench: Bench, editor: Editor, count: int, steps: tuple[int, int] = (2, 5)) -> Result:
     """Seconds of a batch at `bench.steps` steps, from two smaller numbers of steps."""
     backbone = bench.backbone()
     given = editor.prepare(backbone, count)
@@ -589,7 +588,7 @@ def their_pipeline(bench: Bench) -> Result:
     for dtype in names:
         try:
             rows[dtype] = _theirs(bench, dtype)
-        except Exception:  # a precision that it can't work in is a result
+        except Exception:  # noqa: BLE001 - a precision that it can't work in is a result
             rows[dtype] = {"error": traceback.format_exc()[-1500:]}
         bench.found["their_pipeline"] = rows
         bench.write()
@@ -735,7 +734,7 @@ def _guarded(bench: Bench, name: str, action: Callable[[Bench], Result]) -> Resu
         return action(bench)
     except OutOfTimeError:
         return bench.found.get(name, {}) | {"error": "the time was used up within this part"}
-    except Exception:
+    except Exception:  # noqa: BLE001 - no part may end the others
         return bench.found.get(name, {}) | {"error": traceback.format_exc()[-4000:]}
     finally:
         signal.alarm(0)

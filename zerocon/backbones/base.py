@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -89,6 +89,21 @@ def path_of(backbone: Backbone, steps: int, times: Times) -> Path:
 def middles_of(backbone: Backbone, path: Path) -> tuple[Level, ...]:
     """The level at each step's midpoint in flow time."""
     return tuple(backbone.level_at((here.t + there.t) / 2) for here, there in path.steps)
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """A backbone that prepares for the size of a run: it compiles its network, or does not."""
+
+    def expect(self, cases: int) -> None: ...
+
+    @property
+    def compiled(self) -> bool: ...
+
+
+def is_compiled(backbone: Backbone) -> bool:
+    """Whether forward passes are compiled, which changes numbers in their last digits."""
+    return isinstance(backbone, Prepares) and backbone.compiled
 
 
 class BackboneSettings(Protocol):

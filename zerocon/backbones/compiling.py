@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch._dynamo.exc import TorchDynamoException
 
+from zerocon.core.checks import one_of
 from zerocon.core.conditions import Condition
 from zerocon.core.taps import Site, Taps, What
 
@@ -37,9 +37,23 @@ IN_ORDER: tuple[What, ...] = (
     "features",
     "hidden",
 )
+# Compiling takes one to three minutes, once a run: it pays from so many cases on, on a GPU.
+AUTO_CASES = 200
 GRAPHS = 64  # at most, of one network; Dynamo's own limit is 8
 
+Compile = bool | Literal["auto"]  # `backbone.compile`
+
 log = logging.getLogger(__name__)
+
+
+def check_compile(value: Compile) -> None:
+    if not isinstance(value, bool):
+        one_of("backbone.compile", value, ("auto", True, False))
+
+
+def pays(device: torch.device, cases: int) -> bool:
+    """Whether `auto` compiles for a run of so many cases."""
+    return device.type == "cuda" and cases >= AUTO_CASES
 
 
 def _address(site: Site, what: What) -> str:
@@ -66,12 +80,16 @@ class CompiledNetwork:
     """Calls the network, compiled where the active taps allow it."""
 
     def __init__(self, network: Network, taps: Taps, backend: Any = "inductor") -> None:
+        import torch._dynamo  # takes seconds, and only compiled networks need it
+
         self.network, self.taps = network, taps
         self.why_not: str | None = None  # the last reason for a pass that was not compiled
         self._failed = False
         self._collectors: dict[frozenset[str], Collected] = {}
-        config: Any = torch._dynamo.config  # noqa: SLF001 - there is no public name for it
-        config.recompile_limit = max(config.recompile_limit, GRAPHS)
+        compiler: Any = torch._dynamo  # noqa: SLF001 - the compiler has no public names
+        compiler.config.recompile_limit = max(compiler.config.recompile_limit, GRAPHS)
+        self._errors: type[Exception] = compiler.exc.TorchDynamoException
+        self._any_number_of_rows: Callable[[Tensor, int], None] = compiler.maybe_mark_dynamic
         self._run: Any = torch.compile(self._traced, backend=backend, fullgraph=True)
 
     def __call__(self, z: Tensor, times: Tensor, condition: Condition) -> Tensor:
@@ -83,7 +101,7 @@ class CompiledNetwork:
         asked = self._asked()
         try:
             prediction, kept = self._compiled(asked, z, times, condition)
-        except TorchDynamoException as error:
+        except self._errors as error:
             self._failed = True
             said = " ".join(str(error).split())[:200]
             self._say(f"the compiler failed: {said}")
@@ -114,7 +132,7 @@ class CompiledNetwork:
         parts = [condition.tokens, condition.pooled, condition.guidance]
         for tensor in (z, times, *parts):
             if tensor is not None:
-                _any_number_of_rows(tensor)
+                self._any_number_of_rows(tensor, 0)
         addresses = frozenset(asked.values())
         collector = self._collectors.setdefault(addresses, Collected(addresses))
         self.taps.collector = collector
@@ -139,8 +157,3 @@ class CompiledNetwork:
         prediction = self.network(z, times, Condition(tokens, pooled, guidance))
         kept, collector.kept = collector.kept, {}
         return (prediction if whole else None), kept
-
-
-def _any_number_of_rows(tensor: Tensor) -> None:
-    mark: Any = torch._dynamo.maybe_mark_dynamic  # noqa: SLF001 - it has no public name
-    mark(tensor, 0)

@@ -18,7 +18,11 @@ from zerocon.backbones.loading import (
     pick_device,
     pick_dtype,
 )
-from zerocon.backbones.stable_diffusion import StableDiffusion, StableDiffusionBackbone
+from zerocon.backbones.stable_diffusion import (
+    StableDiffusion,
+    StableDiffusionBackbone,
+    as_set,
+)
 from zerocon.core.conditions import Condition
 
 
@@ -98,7 +102,7 @@ class SDXL(StableDiffusion):
         dtype = pick_dtype(self.dtype, device)
         parts = load_parts(self.path, self.revision, self.config, XLParts)
         digest = fingerprint_of(parts)
-        return SDXLBackbone(
+        made = SDXLBackbone(
             parts,
             self.path,
             device,
@@ -107,3 +111,4 @@ class SDXL(StableDiffusion):
             self.side,
             empty_as_zeros=self.empty_as_zeros,
         )
+        return as_set(made, self.compile)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from zerocon.backbones.compiling import Compile, check_compile
 from zerocon.backbones.loading import (
     DTYPES,
     fingerprint_of,
@@ -13,7 +14,7 @@ from zerocon.backbones.loading import (
     pick_dtype,
 )
 from zerocon.backbones.sd3 import SD3Backbone, SD3PartsWithoutT5
-from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
+from zerocon.backbones.stable_diffusion import StableDiffusionBackbone, as_set
 from zerocon.core.cases import World
 from zerocon.core.checks import one_of
 from zerocon.core.weights import PACKAGED
@@ -32,9 +33,11 @@ class Shapes:
     path: str | None = None
     device: str = "auto"
     dtype: str = "auto"
+    compile: Compile = "auto"
 
     def __post_init__(self) -> None:
         one_of("backbone.dtype", self.dtype, ("auto", *DTYPES))
+        check_compile(self.compile)
 
     def load(self) -> StableDiffusionBackbone:
         device = pick_device(self.device)
@@ -42,7 +45,8 @@ class Shapes:
         parts = load_parts(self.path or str(GENERATOR))
         for module in (parts.vae, parts.unet, parts.text_encoder):
             module.float()  # stored in half precision
-        return StableDiffusionBackbone(parts, "shapes", device, dtype, fingerprint_of(parts))
+        made = StableDiffusionBackbone(parts, "shapes", device, dtype, fingerprint_of(parts))
+        return as_set(made, self.compile)
 
 
 @dataclass(frozen=True)

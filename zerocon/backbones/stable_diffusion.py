@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 
-from zerocon.backbones.compiling import CompiledNetwork, Network
+from zerocon.backbones.compiling import Compile, CompiledNetwork, Network, check_compile, pays
 from zerocon.backbones.loading import (
     DTYPES,
     Parts,
@@ -49,6 +49,7 @@ class StableDiffusionBackbone:
         if device.type == "cuda":  # the layout of its convolutions' kernels
             self.unet.to(memory_format=torch.channels_last)
         self.evaluations = Evaluations()
+        self.compiling: Compile = False
         self.text_encoder = frozen(parts.text_encoder, device, dtype)
         self.tokenizer = parts.tokenizer
         self.prompt_tokens = int(parts.tokenizer.model_max_length)
@@ -73,6 +74,16 @@ class StableDiffusionBackbone:
         compiled = CompiledNetwork(self._predicted, self.taps, backend)
         self._network = compiled
         return compiled
+
+    @property
+    def compiled(self) -> bool:
+        return isinstance(self._network, CompiledNetwork)
+
+    def expect(self, cases: int) -> None:
+        """Prepare for a run of so many cases: compile if `backbone.compile` says so."""
+        asked = pays(self.device, cases) if self.compiling == "auto" else self.compiling
+        if asked and not self.compiled:
+            self.compile()
 
     def path(self, steps: int) -> LevelPath:
         return vp_path(
@@ -135,10 +146,23 @@ class StableDiffusionBackbone:
         return self.unet(z, times, condition.tokens, return_dict=False)[0]
 
 
+B = TypeVar("B", bound=StableDiffusionBackbone)
+
+
+def as_set(backbone: B, compiling: Compile) -> B:
+    """The backbone with its setting `compile`; `auto` waits for the number of cases."""
+    backbone.compiling = compiling
+    backbone.expect(0)
+    return backbone
+
+
 @dataclass(frozen=True)
 class StableDiffusion:
     """Where the weights are. `path` is a folder in the diffusers layout, one
-    `.safetensors` file, or a hub id (then `revision` pins its commit)."""
+    `.safetensors` file, or a hub id (then `revision` pins its commit).
+
+    `compile`: forward passes by `torch.compile`; `auto`: on a GPU, for runs of many cases.
+    """
 
     flow: ClassVar[bool] = False
     world: ClassVar[World] = "photographs"
@@ -149,6 +173,7 @@ class StableDiffusion:
     device: str = "auto"
     dtype: str = "auto"
     side: int | None = None  # pixels; null: the size the model was trained at
+    compile: Compile = "auto"
 
     def __post_init__(self) -> None:
         one_of("backbone.dtype", self.dtype, ("auto", *DTYPES))
@@ -156,6 +181,7 @@ class StableDiffusion:
             raise ConfigError(
                 "backbone.path is empty; give a folder, a .safetensors file or a hub id"
             )
+        check_compile(self.compile)
         if self.side is not None:
             in_range("backbone.side", self.side, 8)
 
@@ -164,4 +190,5 @@ class StableDiffusion:
         dtype = pick_dtype(self.dtype, device)
         parts = load_parts(self.path, self.revision, self.config)
         digest = fingerprint_of(parts)
-        return StableDiffusionBackbone(parts, self.path, device, dtype, digest, self.side)
+        made = StableDiffusionBackbone(parts, self.path, device, dtype, digest, self.side)
+        return as_set(made, self.compile)

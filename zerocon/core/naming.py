@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 # Settings that do not affect a run's numbers, only where or how fast it is done.
-NOT_IN_NAME = ("runner", "tracker", "backbone.device", "dataset.root", "hydra")
-# The only setting among them that affects bits. It is part of the name only if it is on.
-DETERMINISTIC = "runner.deterministic"
+NOT_IN_NAME = (
+    "runner", "tracker", "backbone.device", "backbone.compile", "dataset.root", "hydra"
+)  # fmt: skip
+# The settings among them that affect bits. They are part of the name only if they are on.
+DETERMINISTIC, COMPILE = "runner.deterministic", "backbone.compile"
 # Settings with a short form -> the settings that a run stores.
 SHORT_NAMES = {
     "loss.xa_weight": "loss.xa.weight",
@@ -23,7 +25,7 @@ _ONE_NUMBER = 2.0**53  # up to here, floats represent every whole number exactly
 
 def is_in_name(setting: str) -> bool:
     """Return whether numbers depend on the setting, such as `method.steps`."""
-    return setting == DETERMINISTIC or not any(
+    return setting in (DETERMINISTIC, COMPILE) or not any(
         f"{setting}.".startswith(f"{name}.") for name in NOT_IN_NAME
     )
 
@@ -35,10 +37,16 @@ def content_of(config: Mapping[str, Any]) -> dict[str, Any]:
         group, _, field = dotted.partition(".")
         if field and isinstance(content.get(group), Mapping):
             content[group] = {k: v for k, v in content[group].items() if k != field}
-    runner = config.get("runner")
-    if isinstance(runner, Mapping) and cast("Mapping[str, Any]", runner).get("deterministic"):
+    if _is_on(config, DETERMINISTIC):
         content["runner"] = {"deterministic": True}
+    if _is_on(config, COMPILE):
+        content["backbone"]["compile"] = True
     return content
+
+
+def _is_on(config: Mapping[str, Any], setting: str) -> bool:
+    group, _, field = setting.partition(".")
+    return isinstance(config.get(group), Mapping) and config[group].get(field) is True
 
 
 def digest(content: Mapping[str, Any]) -> str:

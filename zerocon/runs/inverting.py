@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zerocon.backbones.base import Backbone
+from zerocon.backbones.base import Backbone, is_compiled
 from zerocon.core.cases import Case
 from zerocon.core.conditions import Conditions, Draws
 from zerocon.core.memory import NO_MEMORY, Entry, Memory
@@ -58,7 +58,12 @@ class Inverter:
     def _content(self, backbone: Backbone, cases: Sequence[Case], steps: int, seed: int) -> Any:
         """Everything that the batch's trajectories depend on, as plain JSON."""
         return {
-            "backbone": [backbone.fingerprint, str(backbone.dtype), backbone.device.type],
+            "backbone": [
+                backbone.fingerprint,
+                str(backbone.dtype),
+                backbone.device.type,
+                *(["compiled"] if is_compiled(backbone) else []),
+            ],
             "code": code_of(type(self.inversion).__module__, type(backbone).__module__),
             "inversion": dict(self.settings),
             "steps": steps,

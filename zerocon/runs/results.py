@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from zerocon.backbones.base import Backbone
+from zerocon.backbones.base import Backbone, is_compiled
 from zerocon.config.settings import RunSettings
 from zerocon.core.cases import CaseError, Dataset
 from zerocon.core.checks import ConfigError
@@ -53,6 +53,7 @@ def origin_of(
         provenance=environment(
             str(backbone.device), str(backbone.dtype).removeprefix("torch."), settings.seed
         )
+        | {"compiled": is_compiled(backbone)}
         | mixed_worlds(settings.mixture),
     )
 

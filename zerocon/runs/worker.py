@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from zerocon.backbones.base import Backbone, BackboneError
+from zerocon.backbones.base import Backbone, BackboneError, Prepares
 from zerocon.config.settings import RunSettings
 from zerocon.core.cases import Case, CaseError, Dataset, DatasetError
 from zerocon.core.checks import ConfigError
@@ -84,7 +84,10 @@ def load(settings: RunSettings) -> Loaded:
     if settings.runner.deterministic:
         only_deterministic()
     backbone = settings.backbone.load()
-    return Loaded(backbone, settings.dataset(side=backbone.side), settings.metrics())
+    dataset = settings.dataset(side=backbone.side)
+    if isinstance(backbone, Prepares):
+        backbone.expect(len(dataset.ids))
+    return Loaded(backbone, dataset, settings.metrics())
 
 
 @dataclass(frozen=True, eq=False)
