@@ -14,7 +14,11 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from tests.tiny import tiny_backbone, tiny_parts
+from zerocon.backbones.base import is_compiled
+from zerocon.backbones.compiling import pays
 from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
+from zerocon.config.settings import compose_settings
+from zerocon.core.checks import ConfigError
 from zerocon.core.conditions import Condition
 from zerocon.core.forward import predict, run_for_taps
 from zerocon.core.taps import record, replace, shared
@@ -172,3 +176,29 @@ def test_what_the_compiler_cannot_do_runs_uncompiled_and_says_why(
     assert torch.equal(noise(backbone, 2, 0.5), before)
     assert "no such instruction" in str(compiled.why_not)
     assert "no such instruction" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("device", "cases", "said"), [("cuda", 200, True), ("cuda", 199, False), ("cpu", 10_000, False)]
+)
+def test_auto_compiles_on_a_gpu_from_a_number_of_cases_on(
+    device: str, cases: int, said: bool
+) -> None:
+    assert pays(torch.device(device), cases) is said
+
+
+def test_the_setting_decides_whether_a_run_is_compiled(backbone: StableDiffusionBackbone) -> None:
+    backbone.compiling = "auto"
+    backbone.expect(10_000)  # on a processor
+    assert not is_compiled(backbone)
+    backbone.compiling = True
+    backbone.expect(1)
+    assert is_compiled(backbone)
+
+
+@pytest.mark.parametrize("choice", ["shapes", "sd15"])
+def test_what_compile_can_be(choice: str) -> None:
+    for said in ("true", "false", "auto"):
+        compose_settings([f"backbone={choice}", f"backbone.compile={said}", "mixed_worlds=true"])
+    with pytest.raises(ConfigError, match=r"backbone\.compile"):
+        compose_settings([f"backbone={choice}", "backbone.compile=often", "mixed_worlds=true"])

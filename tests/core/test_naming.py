@@ -55,3 +55,15 @@ def test_a_deterministic_run_has_its_own_name() -> None:
     assert is_in_name("method.steps")
     assert not is_in_name("runner.batch_size")
     assert not is_in_name("runner")
+
+
+def test_a_compiled_run_has_its_own_name() -> None:
+    """Compiling changes numbers in their last digits; `auto` depends on the machine."""
+
+    def config(said: object) -> dict[str, object]:
+        return {"seed": 0, "backbone": {"dtype": "auto", "compile": said}}
+
+    plain = digest_of_settings({"seed": 0, "backbone": {"dtype": "auto"}})
+    assert digest_of_settings(config(False)) == digest_of_settings(config("auto")) == plain
+    assert digest_of_settings(config(True)) != plain
+    assert is_in_name("backbone.compile")

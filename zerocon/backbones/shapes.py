@@ -33,7 +33,7 @@ class Shapes:
     path: str | None = None
     device: str = "auto"
     dtype: str = "auto"
-    compile: Compile = "auto"
+    compile: Compile = False
 
     def __post_init__(self) -> None:
         one_of("backbone.dtype", self.dtype, ("auto", *DTYPES))

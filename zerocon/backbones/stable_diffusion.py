@@ -173,7 +173,7 @@ class StableDiffusion:
     device: str = "auto"
     dtype: str = "auto"
     side: int | None = None  # pixels; null: the size the model was trained at
-    compile: Compile = "auto"
+    compile: Compile = False
 
     def __post_init__(self) -> None:
         one_of("backbone.dtype", self.dtype, ("auto", *DTYPES))
