@@ -14,9 +14,9 @@ from zerocon.config.compatibility import (
     declared,
     every_method,
     fits,
+    pairs,
     partners,
     refusals,
-    tables,
 )
 from zerocon.config.compose import compose_config, plain
 from zerocon.config.places import CONF
@@ -27,6 +27,9 @@ from zerocon.core.conditions import Conditions, Draws
 from zerocon.core.prompts import words_of
 from zerocon.core.registry import register
 from zerocon.directions.word_swap import WordSwap
+from zerocon.reports.combinations import combination_grids
+from zerocon.reports.layout import width_of
+from zerocon.reports.render import to_markdown
 
 METHODS = sorted(file.stem for file in (CONF / "method").glob("*.yaml"))
 
@@ -110,12 +113,12 @@ def test_null_text_follows_the_methods_guidance() -> None:
 
 def test_the_tables_agree_with_composing() -> None:
     rows = [fits("word_swap"), fits("sdedit")]
-    first, second = tables(rows).split("\n\n")
-    columns = [cell.strip() for cell in first.splitlines()[0].split("|")[1:-1]]
-    marks = [cell.strip() for cell in first.splitlines()[2].split("|")[1:-1]]
-    said = dict(zip(columns, marks, strict=True))
-    assert (said["method"], said["ddim"], said["direct"]) == ("word_swap", "yes", "–")
-    assert second.startswith("| method | caption | file | prompt_pair | sentences | word_swap |")
+    said = pairs(rows)
+    assert list(said["inversions"]) == ["word_swap", "sdedit"]
+    assert said["inversions"]["word_swap"]["ddim"] == "yes"
+    assert said["inversions"]["word_swap"]["direct"] == "–"
+    names = ["caption", "file", "prompt_pair", "sentences", "word_swap"]
+    assert list(said["directions"]["sdedit"]) == names
     assert any(line.startswith("word_swap with inversion=direct") for line in refusals(rows))
 
 
@@ -127,7 +130,9 @@ def test_every_method_has_a_compatible_inversion() -> None:
             assert "" in reasons.values()
         assert row.directions["word_swap"] == ""
     page = (CONF.parent / "docs" / "inversions.md").read_text()
-    assert tables(rows) in page, "put what `zerocon combinations` prints into docs/inversions.md"
+    printed = to_markdown(combination_grids(pairs(rows), terminal=False))
+    assert printed in page, "put `zerocon combinations --markdown` into docs/inversions.md"
+    assert all(width_of(grid) <= 80 for grid in combination_grids(pairs(rows), terminal=True))
 
 
 @pytest.mark.parametrize("name", METHODS)

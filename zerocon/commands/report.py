@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from zerocon.commands.options import add_plugins
 from zerocon.commands.table import add_metrics, add_runs, names
-from zerocon.core.text import printable
+from zerocon.core.text import counted, printable
 
 if TYPE_CHECKING:
     from zerocon.reports.page.cases import Lookup
@@ -61,7 +61,7 @@ def _report(options: argparse.Namespace) -> None:
     )
     for note in said:
         print(printable(note))
-    print(printable(options.out) + f": {len(runs)} runs, {size / 1e6:.1f} MB")
+    print(printable(options.out) + f": {counted(len(runs), 'run')}, {size / 1e6:.1f} MB")
 
 
 def _lookups(

@@ -15,6 +15,7 @@ from pathlib import Path
 from string import Template
 
 from zerocon.core.records import Record
+from zerocon.core.text import counted
 from zerocon.ledger.atomic import write_atomic
 from zerocon.reports.gallery.items import GalleryItem, changed_words, data_uri, is_small, shown
 from zerocon.reports.gallery.sheet import contact_sheet
@@ -77,8 +78,8 @@ def _page_in_pieces(
 def _subtitle(items: Sequence[GalleryItem], total: int | None) -> str:
     failed = sum(not item.record.ok for item in items)
     cut = total is not None and total > len(items)
-    count = f"the first {len(items)} of {total}" if cut else str(len(items))
-    return f"{count} cases, {failed} failed"
+    count = f"the first {len(items)} of {total} cases" if cut else counted(len(items), "case")
+    return f"{count}, {failed} failed"
 
 
 def _edit_names(items: Sequence[GalleryItem]) -> list[str]:

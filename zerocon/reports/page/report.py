@@ -14,6 +14,7 @@ from matplotlib import rc_context
 
 from zerocon.core.checks import ConfigError, in_range
 from zerocon.core.records import Record
+from zerocon.core.text import counted
 from zerocon.ledger.atomic import write_atomic
 from zerocon.ledger.records import FILE_NAME, read_records
 from zerocon.reports.comparison import same_cases
@@ -269,9 +270,8 @@ def _subtitle(variants: Variants, records: Sequence[Sequence[Record]]) -> str:
         for record in of_run
     }
     failed = sum(not record.ok for of_run in records for record in of_run)
-    count = len(variants.runs)
-    runs = "1 run" if count == 1 else f"{count} runs"
-    return f"{runs} over {len(cases)} cases of {', '.join(datasets)}, {failed} edits failed"
+    size = f"{counted(len(variants.runs), 'run')} over {counted(len(cases), 'case')}"
+    return f"{size} of {', '.join(datasets)}, {counted(failed, 'edit')} failed"
 
 
 def _page(title: str, subtitle: str, sections: Sequence[str]) -> str:
