@@ -71,6 +71,12 @@ def in_words(name: str) -> str:
     return name.replace("_", " ")
 
 
+def unit_label(column: Column) -> str:
+    """A metric's unit and better direction, for a plot whose title says the metric."""
+    unit = str(column["unit"])
+    return f"{_UNITS.get(unit, unit)}{_BETTER[column['better']]}".removeprefix(", ")
+
+
 def axis_label(column: Column) -> str:
     """A metric for a plot's axis: words, unit, and which direction is better."""
     words, unit = in_words(str(column["name"])), str(column["unit"])
