@@ -178,7 +178,7 @@ def bars(
         axes.tick_params(axis="x", rotation=30)
         return figure
     high = 0.8 / len(labels)
-    figure, axes = _figure((6.4, 1.3 + len(kinds) * max(0.3, 0.17 * len(labels))))
+    figure, axes = _figure((4.8, 1.3 + len(kinds) * max(0.3, 0.17 * len(labels))))
     for number, name in enumerate(labels):
         ones = [of_kind[number] for of_kind in found]
         mean = np.array([one.mean for one in ones])
