@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import torch
 from PIL import Image
 
 import zerocon
+from zerocon.api import opened, remarks
 from zerocon.cli import main
 from zerocon.core.checks import ConfigError
+from zerocon.shapes.looks import looks_like_shapes
 from zerocon.shapes.render import render
-from zerocon.shapes.scene import Scene, Thing
+from zerocon.shapes.scene import BACKGROUNDS, STYLES, Scene, Thing
 
 SOURCE, TARGET = "a big red circle on a gray background", "a big blue circle on a gray background"
 FEW = ["method.steps=2"]
@@ -137,6 +140,55 @@ def test_from_the_command_line(photo: Path, capsys: pytest.CaptureFixture[str]) 
     assert "--blend OLD NEW" in capsys.readouterr().out
     main(["edit", str(photo), "--blend", "circle", "circle", *swapped])
     assert "--blend" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", [b"no picture", None])
+def test_the_file_is_checked_before_the_models_load(
+    photo: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    content: bytes | None,
+) -> None:
+    def load(_: object) -> None:
+        raise AssertionError("the models were loaded")
+
+    monkeypatch.setattr("zerocon.backbones.shapes.Shapes.load", load)
+    if content is None:
+        photo.unlink()
+    else:
+        photo.write_bytes(content)
+    with pytest.raises(SystemExit, match="2"):
+        main(["edit", str(photo), "--source", SOURCE, "--target", TARGET, *FEW])
+    said = capsys.readouterr().err
+    assert str(photo) in said
+    assert "dataset" not in said
+
+
+def test_a_link_to_a_picture_is_read(photo: Path) -> None:
+    folder = photo.parent / "links"
+    folder.mkdir()
+    (folder / "link.png").symlink_to(photo)
+    assert opened(folder / "link.png").size == Image.open(photo).size
+
+
+def test_pictures_of_another_size_or_world_are_remarked_on(photo: Path) -> None:
+    shapes = opened(photo).resize((64, 64))
+    assert remarks(shapes, 64, "shapes") == []
+    (said,) = remarks(shapes.resize((200, 128)), 64, "shapes")
+    assert "200 × 128 pixels, the model works on 64 × 64: its centre square is scaled" in said
+    (said,) = remarks(shapes.resize((32, 32)), 64, "photographs")
+    assert "it is enlarged to that" in said
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    (said,) = remarks(Image.fromarray(noise), 64, "shapes")
+    assert "does not look like the shapes world" in said
+    assert remarks(Image.fromarray(noise), 64, "photographs") == []
+
+
+def test_every_kind_of_the_worlds_pictures_looks_like_it() -> None:
+    house = Thing("house", "yellow", "dotted", "big", "solid", "tilted", 0.4, 0.5)
+    for style, background in product(STYLES, BACKGROUNDS):
+        scene = Scene((house,), background, style, 0.5)
+        assert looks_like_shapes(render(scene)), (style, background)
 
 
 def test_missing_inputs_have_messages(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:

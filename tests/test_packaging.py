@@ -92,9 +92,9 @@ def test_the_installed_package_works_from_another_folder(installed: Path, tmp_pa
     composed = called([installed / "zerocon", "run", "--cfg", "job", "method=p2p"], tmp_path).stdout
     assert "zerocon.methods.P2P" in composed
     done = called([installed / "zerocon", "run", *QUICK], tmp_path)
-    assert "1 cases, 0 failed" in done.stdout
+    assert "1 case, 0 failed" in done.stdout
     again = called([installed / "zerocon", "run", *QUICK], tmp_path)
-    assert "1 cases, 0 failed" in again.stdout
+    assert "1 case, 0 failed" in again.stdout
 
 
 @pytest.mark.slow

@@ -174,17 +174,53 @@ _CAPTION = "zerocon.directions.Caption"
 def request(
     picture: Any, side: int, source: str, target: str, blend: tuple[str, str] | None = None
 ) -> Case:
-    from zerocon.datasets.images import open_picture, picture_tensor
+    from zerocon.datasets.images import picture_tensor
 
     if not target.strip():
         raise ConfigError("the target prompt is empty: describe the edited picture")
-    if isinstance(picture, str | Path):
-        place = Path(picture)
-        picture, _ = open_picture(place.name, place.parent)
-    elif not isinstance(picture, Image.Image):
-        picture = Image.fromarray(picture)
-    tensor = picture_tensor(picture.convert("RGB"), side)
+    tensor = picture_tensor(opened(picture), side)
     return Case("picture", tensor, source_prompt=source, target_prompt=target, blend_words=blend)
+
+
+def opened(picture: Any) -> Image.Image:
+    """The picture in its own size, from a file, an array or a picture; no model is needed."""
+    from zerocon.core.cases import CaseError
+    from zerocon.datasets.images import open_picture
+
+    if isinstance(picture, Image.Image):
+        return picture.convert("RGB")
+    if not isinstance(picture, str | Path):
+        return Image.fromarray(picture).convert("RGB")
+    if not Path(picture).is_file():
+        raise ConfigError(f"there is no picture {picture}")
+    place = Path(picture).resolve()  # a link may lead anywhere
+    try:
+        return open_picture(place.name, place.parent)[0]
+    except CaseError as error:
+        raise ConfigError(f"{picture} can't be read as a picture: {error}") from error
+
+
+def remarks(picture: Image.Image, side: int, world: str | None) -> list[str]:
+    """What to know about a picture that is not of the model's size or world."""
+    from zerocon.datasets.images import picture_tensor
+    from zerocon.shapes.looks import looks_like_shapes
+
+    said: list[str] = []
+    if min(picture.size) != side or picture.width != picture.height:
+        crop = "its centre square is " if picture.width != picture.height else "it is "
+        done = "enlarged" if min(picture.size) < side else "scaled down"
+        same = "cut out" if min(picture.size) == side else f"{done} to that"
+        said.append(
+            f"the picture has {picture.width} × {picture.height} pixels, the model works on "
+            f"{side} × {side}: {crop}{same}"
+        )
+    small = (picture_tensor(picture, 64) * 255).round().byte().permute(1, 2, 0).numpy()
+    if world == "shapes" and not looks_like_shapes(small):
+        said.append(
+            "the picture does not look like the shapes world, which is all that this model knows; "
+            "for photographs use backbone=sd15 backbone.path=… (README)"
+        )
+    return said
 
 
 def check_blend(settings: RunSettings, backbone: Backbone, case: Case) -> None:

@@ -9,13 +9,16 @@ from tests.pairs import STEPS, OneCase, valid_inversions
 from zerocon.backbones.shapes import Shapes
 from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
 from zerocon.config.bind import method_of
-from zerocon.config.compatibility import every_method, fits, refusals, tables
+from zerocon.config.compatibility import every_method, fits, pairs, refusals
 from zerocon.config.compose import compose_config, plain
 from zerocon.config.places import CONF
 from zerocon.config.settings import compose_settings
 from zerocon.core.cases import Case
 from zerocon.core.checks import ConfigError
 from zerocon.core.registry import register
+from zerocon.reports.combinations import combination_grids
+from zerocon.reports.layout import width_of
+from zerocon.reports.render import to_markdown
 
 METHODS = sorted(file.stem for file in (CONF / "method").glob("*.yaml"))
 
@@ -99,12 +102,12 @@ def test_null_text_follows_the_methods_guidance() -> None:
 
 def test_the_tables_agree_with_composing() -> None:
     rows = [fits("word_swap"), fits("sdedit")]
-    first, second = tables(rows).split("\n\n")
-    columns = [cell.strip() for cell in first.splitlines()[0].split("|")[1:-1]]
-    marks = [cell.strip() for cell in first.splitlines()[2].split("|")[1:-1]]
-    said = dict(zip(columns, marks, strict=True))
-    assert (said["method"], said["ddim"], said["direct"]) == ("word_swap", "yes", "–")
-    assert second.startswith("| method | caption | file | prompt_pair | sentences | word_swap |")
+    said = pairs(rows)
+    assert list(said["inversions"]) == ["word_swap", "sdedit"]
+    assert said["inversions"]["word_swap"]["ddim"] == "yes"
+    assert said["inversions"]["word_swap"]["direct"] == "–"
+    names = ["caption", "file", "prompt_pair", "sentences", "word_swap"]
+    assert list(said["directions"]["sdedit"]) == names
     assert any(line.startswith("word_swap with inversion=direct") for line in refusals(rows))
 
 
@@ -116,7 +119,9 @@ def test_every_method_has_a_compatible_inversion() -> None:
             assert "" in reasons.values()
         assert row.directions["word_swap"] == ""
     page = (CONF.parent / "docs" / "inversions.md").read_text()
-    assert tables(rows) in page, "put what `zerocon combinations` prints into docs/inversions.md"
+    printed = to_markdown(combination_grids(pairs(rows), terminal=False))
+    assert printed in page, "put `zerocon combinations --markdown` into docs/inversions.md"
+    assert all(width_of(grid) <= 80 for grid in combination_grids(pairs(rows), terminal=True))
 
 
 @pytest.fixture(scope="module")

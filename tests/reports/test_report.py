@@ -142,7 +142,7 @@ def test_a_plot_says_what_it_shows(sweep: list[Run]) -> None:
         base64.b64decode(data).decode()
         for data in re.findall(r'data:image/svg\+xml;base64,([^"]*)', page)
     )
-    assert ">xa 0.1<" in first
+    assert ">xa=0.1<" in first
     assert ">cut<" in first
     cells = re.findall(r">(\d+\.\d)<", second)  # lpips is 50 + 10 cut - case, of cases 0 … 3
     assert cells.count("49.5") == 2
@@ -154,7 +154,7 @@ def test_settings_that_change_together_are_one(sweep: list[Run]) -> None:
     assert independent(sweep, ["loss.xa", "loss.xa_twin", "loss.cut"]) == ["loss.xa", "loss.cut"]
     variants = variants_of(sweep)
     assert list(variants.swept) == ["loss.cut", "loss.xa"]
-    assert variants.labels[1] == "cut 0.1, xa 0.2"
+    assert variants.labels[1] == "cut=0.1, xa=0.2"
 
 
 def test_runs_that_are_no_sweep_have_dots_and_their_names(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,23 +39,19 @@ def add(commands: Any) -> None:
 
 
 def _edit(options: argparse.Namespace) -> None:
-    from zerocon.api import Edit, check_blend, request, settings_of_edit
-    from zerocon.core.cases import CaseError
-    from zerocon.core.checks import ConfigError
+    from zerocon.api import Edit, check_blend, opened, remarks, request, settings_of_edit
     from zerocon.core.pictures import case_pictures
     from zerocon.runs.worker import prepare
 
     out: Path = options.out or options.image.with_name(f"{options.image.stem}-edited.png")
-    if not options.image.is_file():
-        raise ConfigError(f"there is no picture {options.image}")
+    given = opened(options.image)  # before the models load
     settings = settings_of_edit(options.source, options.overrides)
     quiet_models()
     backbone = settings.backbone.load()
     blend = tuple(options.blend) if options.blend else None
-    try:
-        case = request(options.image, backbone.side, options.source, options.target, blend)
-    except CaseError as error:
-        raise ConfigError(str(error)) from error
+    for said in remarks(given, backbone.side, getattr(settings.backbone, "world", None)):
+        print(f"Note: {said}.", file=sys.stderr)
+    case = request(given, backbone.side, options.source, options.target, blend)
     check_blend(settings, backbone, case)
     made = Edit(settings, backbone, case, prepare(settings, backbone, [case]))
     picture = made.picture(made.sample())

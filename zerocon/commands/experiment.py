@@ -7,6 +7,7 @@ import io
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ from zerocon.core.quiet import quiet_models
 if TYPE_CHECKING:
     from zerocon.config.experiments import Experiment
     from zerocon.config.settings import RunSettings
+
+_MACHINE = " on two processor cores"  # on which the experiments' costs were measured
 
 
 def add(commands: Any) -> None:
@@ -39,12 +42,10 @@ def add(commands: Any) -> None:
 
 
 def _experiment(options: argparse.Namespace) -> None:
-    from zerocon.config.experiments import names, read_experiment
+    from zerocon.config.experiments import read_experiment
 
     if options.name is None:
-        for name in names():
-            experiment = read_experiment(name)
-            print(f"{name} ({experiment.cost.strip()}): {experiment.question.strip()}")
+        _list()
         return
     experiment = read_experiment(options.name)
     if experiment.search is not None:
@@ -53,6 +54,22 @@ def _experiment(options: argparse.Namespace) -> None:
         _study(experiment, options)
     else:
         _run_all(experiment, options)
+
+
+def _list() -> None:
+    """Print a table of all experiments: name, cost and question."""
+    from rich.console import Console
+
+    from zerocon.config.experiments import names, read_experiment
+    from zerocon.reports.layout import list_grid
+    from zerocon.reports.render import write
+
+    console = Console()
+    known = [read_experiment(name) for name in names()]
+    rows = [(one.name, one.cost.replace(_MACHINE, ""), one.question) for one in known]
+    notes = [f"cost:{_MACHINE}; zerocon experiment NAME runs one"]
+    grid = list_grid(("experiment", "cost", "question"), rows, console.width)
+    write([replace(grid, notes=notes)], "terminal", console)
 
 
 def _run_all(experiment: Experiment, options: argparse.Namespace) -> None:

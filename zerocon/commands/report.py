@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from zerocon.commands.options import add_plugins
 from zerocon.commands.table import add_metrics, add_runs, names
-from zerocon.core.text import printable
+from zerocon.core.text import counted, printable
 
 if TYPE_CHECKING:
     from zerocon.reports.page.cases import Lookup
@@ -39,15 +39,19 @@ def add(commands: Any) -> None:
     report.add_argument(
         "--megabytes", type=float, default=5.0, help="maximum size of the page (default: 5)"
     )
+    report.add_argument(
+        "--plots", type=Path, metavar="FOLDER", help="also write every plot there, as PNG and SVG"
+    )
     add_plugins(report)
     report.set_defaults(handler=_report)
 
 
 def _report(options: argparse.Namespace) -> None:
+    from zerocon.reports.names import named
     from zerocon.reports.page.report import write_report
     from zerocon.reports.runs import find_runs
 
-    runs = find_runs(options.runs)
+    runs = named(find_runs(options.runs))
     lookups, said = _lookups(runs, options)
     size = write_report(
         options.out,
@@ -58,10 +62,11 @@ def _report(options: argparse.Namespace) -> None:
         lookups=lookups,
         said=said,
         megabytes=options.megabytes,
+        plots_folder=options.plots,
     )
     for note in said:
         print(printable(note))
-    print(printable(options.out) + f": {len(runs)} runs, {size / 1e6:.1f} MB")
+    print(printable(options.out) + f": {counted(len(runs), 'run')}, {size / 1e6:.1f} MB")
 
 
 def _lookups(

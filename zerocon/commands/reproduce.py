@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zerocon.commands.options import add_plugins
-from zerocon.core.text import printable
+from zerocon.core.text import counted, printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -94,6 +94,6 @@ def _in_words(found: Reproduction, least: float) -> str:
     equal = sum(case.largest == 0 for case in found.cases)
     close = sum(case.psnr >= least for case in found.cases)
     return (
-        f"{len(found.cases)} cases edited again: {equal} equal to the bit, "
+        f"{counted(len(found.cases), 'case')} edited again: {equal} equal to the bit, "
         f"{close} at {least:g} dB or more."
     )

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from zerocon.core.text import printable
+from zerocon.core.text import counted, printable
 
 STATES = ("done", "failed", "partial", "running")
 
@@ -68,7 +68,8 @@ def _export(options: argparse.Namespace) -> None:
 
     directories = [run.directory for run, _ in _chosen(options)]
     count = export(directories, options.out)
-    print(f"{printable(options.out)}: {count} records of {len(directories)} runs")
+    size = f"{counted(count, 'record')} of {counted(len(directories), 'run')}"
+    print(f"{printable(options.out)}: {size}")
 
 
 def _migrate(options: argparse.Namespace) -> None:
@@ -78,7 +79,7 @@ def _migrate(options: argparse.Namespace) -> None:
     for renamed in migrate(options.root):
         print(renamed.words())
         count += not renamed.problem
-    print(f"{count} runs renamed.")
+    print(f"{counted(count, 'run')} renamed.")
 
 
 def _chosen(options: argparse.Namespace) -> Any:

@@ -10,6 +10,10 @@ from typing import Any
 def add(commands: Any) -> None:
     table = commands.add_parser("table", help="print the results of runs side by side")
     add_runs(table)
+    table.add_argument(
+        "--all", action="store_true", dest="every",
+        help="show every metric, also where a narrow terminal has room for the key metrics only",
+    )  # fmt: skip
     table.add_argument("--per-type", action="store_true", help="add a table for each edit type")
     table.add_argument(
         "--intervals", action="store_true",
@@ -43,10 +47,10 @@ def add_metrics(command: Any) -> None:
     )
 
 
-def add_format(command: Any) -> None:
+def add_format(command: Any, *, csv: bool = True) -> None:
     command.add_argument(
         "--format", default="terminal", metavar="FORM",
-        help="output format: terminal, markdown, csv, latex (booktabs) or html",
+        help=f"output format: terminal, markdown, {'csv, ' if csv else ''}latex (booktabs) or html",
     )  # fmt: skip
     command.add_argument(
         "--markdown", action="store_const", const="markdown", dest="format",
@@ -80,4 +84,5 @@ def _table(options: argparse.Namespace) -> None:
         intervals=options.intervals,
         published=options.published,
         form=options.format,
+        every=options.every,
     )

@@ -258,16 +258,17 @@ def fits(name: str) -> Fits:
     )
 
 
-def tables(rows: Sequence[Fits]) -> str:
-    """Markdown tables of valid pairs: methods and inversions, methods and directions."""
-    inversions = {row.method: _cells(row) for row in rows}
-    directions = {
-        row.method: {
-            name: _CELLS[() if why else tuple(KINDS)] for name, why in row.directions.items()
-        }
-        for row in rows
+def pairs(rows: Sequence[Fits]) -> dict[str, dict[str, dict[str, str]]]:
+    """For inversions and directions: method -> choice -> the kinds of backbones it goes with."""
+    return {
+        "inversions": {row.method: _cells(row) for row in rows},
+        "directions": {
+            row.method: {
+                name: _CELLS[() if why else tuple(KINDS)] for name, why in row.directions.items()
+            }
+            for row in rows
+        },
     }
-    return "\n\n".join("\n".join(_table(pairs)) for pairs in (inversions, directions))
 
 
 def _cells(row: Fits) -> dict[str, str]:
@@ -276,18 +277,6 @@ def _cells(row: Fits) -> dict[str, str]:
         name: _CELLS[tuple(kind for kind, reasons in row.inversions.items() if not reasons[name])]
         for name in row.inversions["diffusion"]
     }
-
-
-def _table(pairs: dict[str, dict[str, str]]) -> Iterator[str]:
-    head = ["method", *next(iter(pairs.values()))]
-    yield _row(head)
-    yield _row(["---"] * len(head))
-    for method, cells in pairs.items():
-        yield _row([method, *cells.values()])
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def refusals(rows: Sequence[Fits]) -> Iterator[str]:

@@ -21,5 +21,10 @@ def printable_lines(text: object) -> str:
     return _CONTROLS.sub(lambda m: m[0] if m[0] in "\n\t" else _escaped(m), str(text))
 
 
+def counted(number: int, what: str) -> str:
+    """A number and its noun: "1 case", "20 cases", "1,000 records"."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def _escaped(match: re.Match[str]) -> str:
     return match[0].encode("unicode_escape").decode()

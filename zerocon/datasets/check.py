@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from zerocon.core.cases import Case, CaseError, Dataset
+from zerocon.core.text import counted
 
 
 @dataclass
@@ -19,7 +20,7 @@ class Report:
 
     def summary(self) -> str:
         noted = "".join(f"\n  {count} x {note}" for note, count in self.notes.most_common())
-        return f"{self.cases} cases, {self.broken} of them can't be used" + noted
+        return f"{counted(self.cases, 'case')}, {self.broken} of them can't be used" + noted
 
 
 def check_cases(dataset: Dataset, report: Report) -> Iterator[str]:

@@ -14,6 +14,7 @@ from rich.console import Console
 from zerocon.core.checks import ConfigError, one_of
 from zerocon.reports.evaluation import differences, evaluation_of, evaluations
 from zerocon.reports.layout import NOTHING, UNLIMITED, Cell, Grid, label, wrapped
+from zerocon.reports.names import named
 from zerocon.reports.render import to_csv, write
 from zerocon.reports.runs import Run, columns_of, find_runs, natural
 from zerocon.reports.statistics import Floats, Paired, holm, mean_of, paired
@@ -88,7 +89,7 @@ def compare(
     one_of("--format", form, CHOICES)
     if resamples < 100:
         raise ConfigError(f"--resamples is {resamples}; an interval needs at least 100")
-    runs = find_runs(patterns)
+    runs = named(find_runs(patterns))
     if len(runs) < 2:
         raise ConfigError("a comparison needs two runs or more; the first is the baseline")
     columns = _columns(runs, metrics)

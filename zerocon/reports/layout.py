@@ -1,18 +1,21 @@
 """Lay out summaries as tables that fit the page.
 
 A few runs are columns, with a row per metric. If there are more runs than metrics, if they do
-not fit, or if the rows are settings, each run gets a row and the metrics become columns, in as
-many tables as the width requires.
+not fit, or if the rows are settings, each run gets a row and the metrics become columns. If the
+page is too narrow for that, means stand above their errors, and only the key metrics are shown
+where that is allowed. What is still too wide is split into several tables.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from textwrap import wrap
 
 from rich.cells import cell_len
 
-from zerocon.core.text import printable, printable_lines
+from zerocon.core.text import counted, printable, printable_lines
+from zerocon.reports.key_metrics import key_columns
 from zerocon.reports.summary import LEVEL, RESAMPLES, Column, Group, Statistic, Summary
 
 ARROWS = {"higher": "↑", "lower": "↓", "": ""}
@@ -22,6 +25,8 @@ UNLIMITED = 100_000
 _PADDING = 3  # a column's width beside its text; the table's edge takes one more
 _NO_VALUES = Statistic(None, None, 0)
 _MOST_COUNTS = 6  # different counts that a note lists singly
+_NARROWEST = 12  # letters of a row's name, however narrow the page
+_A_COLUMN = 17  # letters of a column of words
 
 Label = tuple[str, ...]
 
@@ -32,21 +37,29 @@ class Cell:
 
     text: str
     rank: int = 0  # 1 the best of its metric, 2 the second best
+    under: tuple[str, ...] = ()  # further lines
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "text", printable(self.text))
+        object.__setattr__(self, "under", tuple(map(printable, self.under)))
 
     @property
     def marked(self) -> str:
         return MARKS[self.rank] + self.text
 
+    @property
+    def lines(self) -> tuple[str, ...]:
+        return (self.marked, *self.under)
+
+    @property
+    def joined(self) -> str:
+        """The whole text in one line."""
+        return " ".join((self.text, *self.under))
+
 
 @dataclass(frozen=True)
 class Grid:
-    """A table before it is drawn. The first `keys` columns are the rows' names.
-
-    Only a header may have several lines.
-    """
+    """A table before it is drawn. The first `keys` columns are the rows' names."""
 
     title: str
     header: Sequence[str]
@@ -68,6 +81,23 @@ class Rows:
     keys: Label = ("",)  # names of the labels' parts
     runs: Mapping[Label, int] | None = None  # runs in each row, if several
     compare: bool = True  # whether best rows are marked
+
+
+def list_grid(header: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Grid:
+    """A table of texts: the first column in one line, the others wrapped, the last one widest."""
+    first = max(cell_len(printable(row[0])) for row in rows)
+    middle = max(_A_COLUMN, (width - first) // 4 - _PADDING)
+    others = len(header) - 2
+    last = max(_NARROWEST, width - 1 - first - others * middle - len(header) * _PADDING)
+    widths = [first, *[middle] * others, last]
+    body = [
+        [
+            _wrapped_cell(" ".join(text.split()), wide)
+            for text, wide in zip(row, widths, strict=True)
+        ]
+        for row in rows
+    ]
+    return Grid("", header, body, keys=len(header))
 
 
 def measurable(columns: Sequence[Column], summaries: Iterable[Summary]) -> list[Column]:
@@ -98,22 +128,41 @@ def grids(
     *,
     keys: Label = ("",),
     gathered: Mapping[Label, int] | None = None,
+    brief: bool = False,
 ) -> list[Grid]:
-    """Return the tables of all results: overall and, if requested, per edit type."""
+    """Return the tables of all results: overall and, if requested, per edit type.
+
+    `brief`: show the key metrics only if there is no room for all.
+    """
+    every = _titled_rows(runs, per_type, keys, gathered)
+    made = [_fitted(title, rows, columns, width) for title, rows in every.items()]
+    key = key_columns(columns)
+    if not brief or len(key) == len(columns) or all(_is_one_line(tables) for tables in made):
+        return [grid for tables in made for grid in tables]
+    made = [_fitted(title, rows, key, width) for title, rows in every.items()]
+    found = [grid for tables in made for grid in tables]
+    more = f"the key metrics; --all shows {len(columns) - len(key)} more"
+    return [*found[:-1], replace(found[-1], notes=[*found[-1].notes, more])]
+
+
+def _is_one_line(tables: Sequence[Grid]) -> bool:
+    """Whether all metrics fit into one table with each mean beside its error."""
+    return len(tables) == 1 and not any(cell.under for row in tables[0].rows for cell in row)
+
+
+def _titled_rows(
+    runs: Mapping[Label, Summary], per_type: bool, keys: Label, gathered: Mapping[Label, int] | None
+) -> dict[str, Rows]:
+    """Title -> the rows of a table."""
     overall = Rows({label: run.overall for label, run in runs.items()}, keys, gathered)
     if not per_type:
-        return _fitted("", overall, columns, width)
+        return {"": overall}
     if len(runs) == 1 and keys == ("",):
         (summary,) = runs.values()
         kinds = {(_type_label(k, g),): g for k, g in summary.edit_types.items()}
-        both = Rows(kinds | {("all",): summary.overall}, compare=False)
-        return _fitted("", both, columns, width)
+        return {"": Rows(kinds | {("all",): summary.overall}, compare=False)}
     by_type = {title: replace(overall, groups=groups) for title, groups in _by_type(runs).items()}
-    return [
-        grid
-        for title, rows in (*by_type.items(), ("all", overall))
-        for grid in _fitted(title, rows, columns, width)
-    ]
+    return {**by_type, "all": overall}
 
 
 def _by_type(runs: Mapping[Label, Summary]) -> dict[str, dict[Label, Group]]:
@@ -130,14 +179,63 @@ def _type_label(kind: str, group: Group) -> str:
 
 
 def _fitted(title: str, rows: Rows, columns: Sequence[Column], width: int) -> list[Grid]:
-    if rows.keys != ("",):
-        return _rows_of_settings(title, rows, columns, width)
-    if len(rows.groups) == 1:
+    if len(rows.groups) == 1 and rows.keys == ("",):
         return [_alone(title, rows, columns)]
-    beside = _metric_per_row(title, rows, columns)
-    if len(rows.groups) <= len(columns) and width_of(beside) <= width:
-        return [beside]
-    return _row_per_run(title, rows, columns, width)
+    if rows.keys == ("",) and len(rows.groups) <= len(columns):
+        beside = _metric_per_row(title, rows, columns)
+        if width_of(beside) <= width:
+            return [beside]
+    a_row_each = _rows_of_settings if rows.keys != ("",) else _row_per_run
+    made = a_row_each(title, rows, columns, width)
+    if len(made) == 1:
+        return made
+    narrow = _narrow(title, rows, columns, width)
+    return [narrow] if width_of(narrow) <= width else made
+
+
+def _narrow(title: str, rows: Rows, columns: Sequence[Column], width: int) -> Grid:
+    """A row for each name with errors below the means; counts are in notes or below the names."""
+    made = [
+        Grid("", [label(column, "\n")], [[cell] for cell in _cells(rows, column, below=True)])
+        for column in columns
+    ]
+    header = [grid.header[0].replace(" ", "\n", 1).replace("\n(", " (") for grid in made]
+    slim = [replace(grid, header=[name]) for grid, name in zip(made, header, strict=True)]
+    room = width - 1 - sum(_PADDING + column_widths(grid)[0] for grid in slim)
+    each = max(_NARROWEST, room // len(rows.keys) - _PADDING)
+    said, counts = _counts_of(rows)
+    names = [
+        [*(_wrapped_cell(part, each) for part in name[:-1]), _wrapped_cell(name[-1], each, count)]
+        for name, count in zip(rows.groups, counts, strict=True)
+    ]
+    cells = zip(*([row[0] for row in grid.rows] for grid in slim), strict=True)
+    body = [[*name, *row] for name, row in zip(names, cells, strict=True)]
+    notes = [*_notes(rows.groups, columns), *said]
+    return Grid(title, [*rows.keys, *header], body, notes, keys=len(rows.keys))
+
+
+def _wrapped_cell(name: str, width: int, more: str = "") -> Cell:
+    lines = [wrap(printable(text), width, break_on_hyphens=False) for text in (name, more)]
+    first, *others = [line for text in lines for line in text] or [""]
+    return Cell(first, under=tuple(others))
+
+
+def _counts_of(rows: Rows) -> tuple[list[str], list[str]]:
+    """The counts of runs, cases and failures: as a note if all rows have the same, or by row."""
+    runs = rows.runs or {}
+    said = [
+        ", ".join(
+            [
+                *([counted(runs[name], "run")] if rows.keys != ("",) and name in runs else []),
+                counted(group.cases, "case"),
+                *([f"{group.failed} failed"] if group.failed else []),
+            ]
+        )
+        for name, group in rows.groups.items()
+    ]
+    if len(set(said)) > 1:
+        return [], said
+    return [f"each row: {said[0]}"], [""] * len(said)
 
 
 def _alone(title: str, rows: Rows, columns: Sequence[Column]) -> Grid:
@@ -203,7 +301,7 @@ def wrapped(
     made: list[Grid] = []
     room = width - width_of(grid)
     for header, column in cells.items():
-        wide = _PADDING + _longest([header, *(cell.marked for cell in column)])
+        wide = _PADDING + _longest([header, *(line for cell in column for line in cell.lines)])
         if wide > room and len(grid.header) > len(keys):
             made.append(grid)
             grid, room = start, width - width_of(start)
@@ -217,10 +315,17 @@ def _with_column(grid: Grid, header: str, cells: Sequence[Cell]) -> Grid:
     return replace(grid, header=[*grid.header, header], rows=rows)
 
 
-def _cells(rows: Rows, column: Column) -> list[Cell]:
+def _cells(rows: Rows, column: Column, *, below: bool = False) -> list[Cell]:
+    """`below`: errors and intervals are below the means, not beside."""
     stats = [_statistic(group, column) for group in rows.groups.values()]
     places = ranks_of(stats, column) if rows.compare else [0] * len(stats)
-    return [Cell(value(s, column), place) for s, place in zip(stats, places, strict=True)]
+    made: list[Cell] = []
+    for stat, place in zip(stats, places, strict=True):
+        first, *others = _parts(stat, column)
+        made.append(
+            Cell(first, place, tuple(others)) if below else Cell(value(stat, column), place)
+        )
+    return made
 
 
 def ranks_of(stats: Sequence[Statistic], column: Column) -> list[int]:
@@ -285,16 +390,21 @@ def value(stat: Statistic, column: Column) -> str:
 
     A PSNR is infinite where the picture is unchanged.
     """
+    return " ".join(_parts(stat, column))
+
+
+def _parts(stat: Statistic, column: Column) -> list[str]:
     if stat.mean is None:
-        return "∞" if stat.infinite else NOTHING
+        return ["∞" if stat.infinite else NOTHING]
     digits = int(column["digits"])
+    mean = f"{stat.mean:.{digits}f}"
     if stat.interval is not None:
         low, high = stat.interval
-        spread = f" [{low:.{digits}f}, {high:.{digits}f}]"
+        spread = [f"[{low:.{digits}f},", f"{high:.{digits}f}]"]
     else:
-        spread = f" ± {stat.stderr:.{digits}f}" if stat.stderr is not None else ""
-    finite = f"{stat.mean:.{digits}f}{spread}"
-    return f"∞ in {stat.infinite}, else {finite}" if stat.infinite else finite
+        spread = [f"± {stat.stderr:.{digits}f}"] if stat.stderr is not None else []
+    finite = [f"else {mean}", *spread] if stat.infinite else [mean, *spread]
+    return [f"∞ in {stat.infinite},", *finite] if stat.infinite else finite
 
 
 def _has_intervals(groups: Iterable[Group]) -> bool:
@@ -317,7 +427,7 @@ def _left_out(infinite: int, nan: int) -> str:
 
 
 def _counts(group: Group) -> str:
-    return f"{group.cases} cases, {group.failed} failed"
+    return f"{counted(group.cases, 'case')}, {group.failed} failed"
 
 
 def _notes(groups: Mapping[Label, Group], columns: Sequence[Column]) -> list[str]:
@@ -352,8 +462,9 @@ def width_of(grid: Grid) -> int:
 
 
 def column_widths(grid: Grid) -> list[int]:
-    columns = zip(grid.header, *([cell.marked for cell in row] for row in grid.rows), strict=True)
-    return [_longest(column) for column in columns]
+    names = [_longest([name]) for name in grid.header]
+    rows = ([_longest(cell.lines) for cell in row] for row in grid.rows)
+    return [max(column) for column in zip(names, *rows, strict=True)]
 
 
 def _longest(texts: Iterable[str]) -> int:

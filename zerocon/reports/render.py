@@ -32,15 +32,26 @@ def _text(grid: Grid, color: bool, width: int) -> str:
     lines += _header_lines(grid, widths)
     lines.append(" " + "─" * (sum(widths) + 3 * len(widths) - 1))
     for row in grid.rows:
-        cells = (
-            _drawn(cell, wide, position < grid.keys, color)
-            for position, (cell, wide) in enumerate(zip(row, widths, strict=True))
-        )
-        lines.append("  " + "   ".join(cells))
+        lines += _row_lines(row, widths, grid.keys, color)
     notes = [*grid.notes, *([_marks(color)] if _has_ranks(grid) else [])]
     said = [part for note in notes for part in wrap(note, width, subsequent_indent="  ")]
     lines += [f"{_DIM}{line}{_PLAIN}" if color else line for line in said]
     return "\n".join(["", *(line.rstrip() for line in lines), ""])
+
+
+def _row_lines(row: Sequence[Cell], widths: Sequence[int], keys: int, color: bool) -> list[str]:
+    first = [
+        _drawn(cell, wide, position < keys, color)
+        for position, (cell, wide) in enumerate(zip(row, widths, strict=True))
+    ]
+    others = [
+        [
+            _padded(cell.under[line] if line < len(cell.under) else "", wide, position < keys)
+            for position, (cell, wide) in enumerate(zip(row, widths, strict=True))
+        ]
+        for line in range(max((len(cell.under) for cell in row), default=0))
+    ]
+    return ["  " + "   ".join(cells) for cells in (first, *others)]
 
 
 def _header_lines(grid: Grid, widths: Sequence[int]) -> list[str]:
@@ -95,7 +106,7 @@ def _markdown(grid: Grid) -> str:
 
 def _markdown_cell(cell: Cell) -> str:
     marks = MARKS[cell.rank]
-    return f"{marks}{markdown_text(cell.text)}{marks}"
+    return f"{marks}{markdown_text(cell.joined)}{marks}"
 
 
 _MARKDOWN = {"\\": "\\\\", "|": "\\|", "*": "\\*", "`": "\\`", "<": "&lt;", ">": "&gt;", "\n": " "}
@@ -120,7 +131,7 @@ def _latex(grid: Grid) -> str:
         lambda text: f"\\textbf{{{text}}}",
         lambda text: f"\\underline{{{text}}}",
     )
-    body = [[styles[cell.rank](latex_text(cell.text)) for cell in row] for row in grid.rows]
+    body = [[styles[cell.rank](latex_text(cell.joined)) for cell in row] for row in grid.rows]
     marks = ["bold: best, underlined: second best"] if _has_ranks(grid) else []
     notes = [f"{latex_text(note)}." for note in [*grid.notes, *marks]]
     return "\n".join(
@@ -193,7 +204,9 @@ def to_html(tables: Sequence[Grid]) -> str:
 def _html(grid: Grid) -> str:
     header = "".join(_html_cell("th", name, at < grid.keys) for at, name in enumerate(grid.header))
     rows = [
-        "".join(_html_cell("td", cell.text, at < grid.keys, cell.rank) for at, cell in enumerate(r))
+        "".join(
+            _html_cell("td", cell.joined, at < grid.keys, cell.rank) for at, cell in enumerate(r)
+        )
         for r in grid.rows
     ]
     caption = f"<caption>{html.escape(grid.title)}</caption>" if grid.title else ""

@@ -13,6 +13,7 @@ from rich.console import Console
 from zerocon.core.checks import one_of
 from zerocon.reports.evaluation import Evaluation, differences, evaluations
 from zerocon.reports.layout import UNLIMITED, Grid, Label, grids, hidden, measurable
+from zerocon.reports.names import named
 from zerocon.reports.published import SETS, published_grids, published_rows
 from zerocon.reports.render import FORMATS, to_csv, write
 from zerocon.reports.runs import (
@@ -50,7 +51,7 @@ class Block:
     notes: Sequence[str]
     intervals: bool
 
-    def grids(self, *, per_type: bool, width: int) -> list[Grid]:
+    def grids(self, *, per_type: bool, width: int, brief: bool = False) -> list[Grid]:
         tables = grids(
             {label: line.summary for label, line in self.lines.items()},
             self.columns,
@@ -58,6 +59,7 @@ class Block:
             width,
             keys=self.keys,
             gathered={label: len(line.runs) for label, line in self.lines.items()},
+            brief=brief,
         )
         return _with_notes(tables, self.notes)
 
@@ -71,12 +73,18 @@ def print_table(
     intervals: bool = False,
     published: str | None = None,
     form: str = TERMINAL,
+    every: bool = True,
 ) -> None:
-    """Print runs, or values of settings, side by side; one table per evaluation."""
+    """Print runs, or values of settings, side by side; one table per evaluation.
+
+    Without `every`, a narrow terminal shows the key metrics only.
+    """
     one_of("--format", form, CHOICES)
     if published is not None:
         one_of("--published", published, sorted(SETS))
-    runs = find_runs(patterns)
+    runs = named(find_runs(patterns))
+    if len(patterns) == 1:  # directories in the order of their digests
+        runs = sorted(runs, key=lambda run: natural(run.label))
     blocks = measured(runs, rows, metrics, per_type=per_type, intervals=intervals)
     if form == CSV:
         lines = [line for block in blocks for line in csv_rows(block)]
@@ -84,7 +92,9 @@ def print_table(
         return
     console = Console()
     width = console.width if form == TERMINAL else UNLIMITED
-    write(tables_of(blocks, published, per_type=per_type, width=width), form, console)
+    brief = form == TERMINAL and not every and not metrics
+    made = tables_of(blocks, published, per_type=per_type, width=width, brief=brief)
+    write(made, form, console)
 
 
 def measured(
@@ -105,11 +115,16 @@ def measured(
 
 
 def tables_of(
-    blocks: Sequence[Block], published: str | None = None, *, per_type: bool, width: int
+    blocks: Sequence[Block],
+    published: str | None = None,
+    *,
+    per_type: bool,
+    width: int,
+    brief: bool = False,
 ) -> list[Grid]:
     tables: list[Grid] = []
     for number, block in enumerate(blocks, 1):
-        first, *others = block.grids(per_type=per_type, width=width)
+        first, *others = block.grids(per_type=per_type, width=width, brief=brief)
         if len(blocks) > 1:
             first = replace(first, title=_numbered(number, blocks, first.title))
         elif published is not None:
@@ -243,6 +258,7 @@ def _csv_start(
     return {
         "kind": "measured",
         **dict(zip((key or "run" for key in block.keys), label, strict=True)),
+        **({} if any(block.keys) else {"directory": line.runs[0].directory.name}),
         "edit_type": kind if group.name == kind else f"{kind} {group.name}",
         "runs": len(line.runs),
         "cases": group.cases,

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from zerocon.reports.frontier.plot import COLORS
+from zerocon.reports.drawing import COLORS, SVG, save
 
 Triple = tuple[float, float, float]  # value and interval
 
@@ -29,10 +29,9 @@ class Panel:
 
 
 def draw(path: Path, panels: Sequence[Panel]) -> None:
-    """Draw the columns one below the other, the best AUC on top."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with rc_context({"text.parse_math": False}):  # names may contain dollar signs
-        _figure(panels).savefig(path)
+    """Draw the columns one below the other, the best AUC on top; a PNG and an SVG."""
+    with rc_context(SVG):  # names may contain dollar signs
+        save(_figure(panels), path)
 
 
 def _figure(panels: Sequence[Panel]) -> Figure:

@@ -11,6 +11,7 @@ import numpy as np
 from rich.console import Console
 
 from zerocon.core.checks import ConfigError, one_of
+from zerocon.core.text import counted
 from zerocon.reports.calibration.blocks import Block, blocks_of
 from zerocon.reports.calibration.findings import (
     ACROSS,
@@ -32,6 +33,7 @@ from zerocon.reports.calibration.measures import FEWEST_RECORDS, FEWEST_RUNS, PA
 from zerocon.reports.calibration.plot import Panel, draw
 from zerocon.reports.comparison import named_few
 from zerocon.reports.layout import NOTHING, UNLIMITED, Cell, Grid, label, wrapped
+from zerocon.reports.names import named
 from zerocon.reports.render import to_csv, write
 from zerocon.reports.runs import Run, check_field, find_runs
 from zerocon.reports.summary import LEVEL
@@ -65,7 +67,7 @@ def calibrate(
     one_of("--format", form, CHOICES)
     if resamples < 100:
         raise ConfigError(f"--resamples is {resamples}; an interval needs at least 100")
-    runs = find_runs(patterns)
+    runs = named(find_runs(patterns))
     for field in by:
         check_field(runs, field)
     results = [
@@ -157,8 +159,9 @@ def _success(result: Result, width: int) -> list[Grid]:
     block = result.block
     said = [
         (
-            f"{block.records:,} records of {len(block.cells.cases)} cases in {len(block.runs)} "
-            f"runs: {block.successes:,} edits succeeded, {block.records - block.successes:,} failed"
+            f"{counted(block.records, 'record')} of {counted(len(block.cells.cases), 'case')} in "
+            f"{counted(len(block.runs), 'run')}: {counted(block.successes, 'edit')} succeeded, "
+            f"{block.records - block.successes:,} failed"
         ),
         (
             "AUC: how often a success scores better than a failed edit, of any case or of the "
@@ -270,7 +273,7 @@ def _of_types(result: Result, title: str, key: Key, width: int) -> list[Grid]:
 def _type_title(result: Result, kind: str) -> str:
     name = result.block.cells.edit_names.get(kind, kind)
     cases = result.block.cells.edit_types.count(kind)
-    return f"{kind if name == kind else f'{kind} {name}'}\n{cases} cases"
+    return f"{kind if name == kind else f'{kind} {name}'}\n{counted(cases, 'case')}"
 
 
 def _laid_out(

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
+from zerocon.core.naming import SHORT_NAMES
+from zerocon.reports.drawing import (
+    DPI,
+    SVG,
+    Floats,
+    Label,
+    Style,
+    place_labels,
+    plain_axes,
+    save,
+    style,
+    worst_are_far,
+)
+from zerocon.reports.key_metrics import axis_label, in_words
 from zerocon.reports.summary import Column
 
-Floats = NDArray[np.float64]
-
-# Okabe and Ito's colour-blind safe colours, with different markers in addition.
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_FRONT = "#555555"
+_AROUND = 0.06  # empty share of the range on each side
+_ROWS = 4  # most rows of the legend
+_SHORT = {stored: short.rpartition(".")[2] for short, stored in SHORT_NAMES.items()}
 
 
 @dataclass(frozen=True)
@@ -34,63 +45,130 @@ class Curve:
     x_error: Floats
     y_error: Floats
 
-
-def draw(path: Path, curves: Sequence[Curve], x: Column, y: Column, front: Floats) -> None:
-    """Draw with better up and to the right. `front`: the points on the common front, [point, 2]."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with rc_context({"text.parse_math": False}):  # names may contain dollar signs
-        _figure(curves, x, y, front).savefig(path)
+    @property
+    def points(self) -> Floats:
+        return np.stack([self.x, self.y], axis=-1)
 
 
-def _figure(curves: Sequence[Curve], x: Column, y: Column, front: Floats) -> Figure:
-    figure = Figure(figsize=(8, 5.5), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    axes.margins(0.08)
-    for position, curve in enumerate(curves):
-        again, place = divmod(position, len(COLORS))  # a colour used again gets another marker
-        _curve(axes, curve, COLORS[place], MARKERS[(place + again) % len(MARKERS)])
-    _front(axes, front, x, y)
-    for axis, column, turn in (
-        (axes.xaxis, x, axes.invert_xaxis),
-        (axes.yaxis, y, axes.invert_yaxis),
-    ):
-        axis.set_label_text(_axis_label(column))
-        if column["better"] == "lower":
-            turn()
-    axes.grid(color="#dddddd", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    if len(curves) > len(COLORS):  # a legend inside would cover points
-        figure.legend(frameon=False, fontsize=9, loc="outside right upper")
-    else:
-        axes.legend(frameon=False, fontsize=9, loc="best")
+def draw(path: Path, curves: Sequence[Curve], x: Column, y: Column, front: Floats) -> list[Path]:
+    """Draw with better up and to the right; a PNG and an SVG. Returns the files.
+
+    `front`: the points on the common front, [point, 2].
+    """
+    return save(frontier_figure(curves, x, y, front), path)
+
+
+def frontier_figure(curves: Sequence[Curve], x: Column, y: Column, front: Floats) -> Figure:
+    with rc_context(SVG):  # names may contain dollar signs
+        figure = Figure(figsize=(8.5, 6.0), dpi=DPI, layout="constrained")
+        axes = plain_axes(figure)
+        everything = np.concatenate([curve.points for curve in curves])
+        errors = np.concatenate(
+            [np.stack([curve.x_error, curve.y_error], axis=-1) for curve in curves]
+        )
+        low, high = _limits(axes, everything, np.nan_to_num(errors), x, y)
+        _front(axes, front, low, high, x, y)
+        for position, curve in enumerate(curves):
+            _curve(axes, curve, style(position), low, high)
+        axes.set_xlabel(axis_label(x))
+        axes.set_ylabel(axis_label(y))
+        count = len(axes.get_legend_handles_labels()[1])
+        figure.legend(
+            frameon=False, fontsize=9, loc="outside upper center", ncols=max(2, -(-count // _ROWS))
+        )
+        labels = [
+            label
+            for position, curve in enumerate(curves)
+            for label in _labels(curve, style(position).color, low, high, x, y)
+        ]
+        lines = [np.clip(curve.points, low, high) for curve in curves if curve.setting]
+        lines.append(np.clip(front, low, high))
+        place_labels(axes, labels, lines)
     return figure
 
 
-def _curve(axes: Axes, curve: Curve, color: str, marker: str) -> None:
-    swept = f" over {curve.setting}" if curve.setting else ""
+def _limits(
+    axes: Axes, points: Floats, errors: Floats, x: Column, y: Column
+) -> tuple[Floats, Floats]:
+    """Set the axes' ranges; returns the lowest and the highest place of a point, [2].
+
+    A few points that are far worse do not squash the others: they are drawn at the edge.
+    """
+    ends: list[tuple[float, float]] = []
+    setters: list[Callable[[float, float], object]] = [axes.set_xlim, axes.set_ylim]
+    for i, (column, set_range) in enumerate(zip((x, y), setters, strict=True)):
+        values, lower = points[:, i], column["better"] == "lower"
+        far = worst_are_far(-values if lower else values, errors[:, i])
+        near, reach = values[~far], errors[~far, i]
+        low, high = float((near - reach).min()), float((near + reach).max())
+        gap = _AROUND * (high - low) or 0.05 * abs(high) or 1.0
+        edge = 0.7 * gap if far.any() else 0.0  # room for what is beyond
+        ends.append((low - edge, high + edge))
+        bounds = (low - gap, high + gap)
+        set_range(*(bounds[::-1] if lower else bounds))
+    low, high = np.array(ends).T
+    return low, high
+
+
+def _curve(axes: Axes, curve: Curve, look: Style, low: Floats, high: Floats) -> None:
+    at = np.clip(curve.points, low, high)
+    inside = (at == curve.points).all(-1)
+    name = curve.name
+    if curve.setting:
+        name += f", by {_SHORT.get(curve.setting, curve.setting.rpartition('.')[2])}"
     axes.errorbar(
-        curve.x, curve.y, curve.y_error, curve.x_error,
-        color=color, marker=marker, markersize=6, elinewidth=0.8, alpha=0.9,
-        linewidth=1.8 if curve.setting else 0,
-        label=f"{curve.name}{swept}",
+        at[inside, 0], at[inside, 1],
+        np.nan_to_num(curve.y_error[inside]), np.nan_to_num(curve.x_error[inside]),
+        color=look.color, elinewidth=0.8, alpha=0.4, linestyle="", zorder=1.5,
     )  # fmt: skip
-    for value, at_x, at_y in zip(curve.values, curve.x, curve.y, strict=True):
-        axes.annotate(
-            value, (at_x, at_y), xytext=(6, 5), textcoords="offset points", fontsize=8, color=color
-        )
-
-
-def _front(axes: Axes, front: Floats, x: Column, y: Column) -> None:
-    """Draw a step line along the points that no other point dominates."""
-    order = front[np.argsort(front[:, 0] * (1 if x["better"] == "higher" else -1))]
     axes.plot(
-        order[:, 0], order[:, 1], drawstyle="steps-pre", color="#888888", linestyle="--",
-        linewidth=1.2, zorder=0, label="Pareto front of all",
+        at[:, 0], at[:, 1], color=look.color, marker=look.marker, markersize=7,
+        linestyle=look.line if curve.setting else "", linewidth=1.8, zorder=2,
+        markerfacecolor=look.color if look.filled else "white", markeredgewidth=1.5,
+        label=None if _is_point(curve) else name,
     )  # fmt: skip
 
 
-def _axis_label(column: Column) -> str:
-    unit = f" ({column['unit']})" if column["unit"] else ""
-    return f"{column['name']}{unit}, {column['better']} is better →"
+def _is_point(curve: Curve) -> bool:
+    """Whether the curve is one point, which is labelled with its name."""
+    return not curve.setting and len(curve.values) == 1
+
+
+def _labels(
+    curve: Curve, color: str, low: Floats, high: Floats, x: Column, y: Column
+) -> list[Label]:
+    """The curve's name or its points' values. What is beyond an axis is said in the label."""
+    labels: list[Label] = []
+    texts = [curve.name] if _is_point(curve) else curve.values
+    for text, point in zip(texts, curve.points, strict=True):
+        at = np.clip(point, low, high)
+        beyond = [
+            f"{in_words(str(column['name'])).partition(' (')[0]} {value:.{int(column['digits'])}f}"
+            for column, value, place in zip((x, y), point, at, strict=True)
+            if value != place
+        ]
+        said = f"{text} ({', '.join(beyond)}, not to scale)" if beyond else text
+        labels.append(Label(said, float(at[0]), float(at[1]), color))
+    return labels
+
+
+def _front(axes: Axes, front: Floats, low: Floats, high: Floats, x: Column, y: Column) -> None:
+    """Shade what some point dominates, up to the line that no point is beyond."""
+    signs = np.array([1.0 if column["better"] == "higher" else -1.0 for column in (x, y)])
+    gains = signs * np.clip(front, low, high)
+    gains = gains[np.argsort(gains[:, 0], kind="stable")]
+    left, bottom = (min(signs[i] * np.array(ends)) for i, ends in enumerate(_ranges(axes)))
+    corners = [(left, gains[0, 1])]
+    for i, (right, top) in enumerate(gains):
+        below = gains[i + 1, 1] if i + 1 < len(gains) else bottom
+        corners += [(right, top), (right, below)]
+    line = np.array(corners) * signs
+    area = np.concatenate([line, [signs * (left, bottom)]])
+    axes.fill(area[:, 0], area[:, 1], color="#000000", alpha=0.045, linewidth=0, zorder=0.5)
+    axes.plot(
+        line[:, 0], line[:, 1], color=_FRONT, linewidth=2.2, zorder=1, label="Pareto front of all"
+    )
+
+
+def _ranges(axes: Axes) -> tuple[tuple[float, float], tuple[float, float]]:
+    return axes.get_xlim(), axes.get_ylim()

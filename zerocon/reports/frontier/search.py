@@ -11,7 +11,7 @@ from rich.console import Console
 
 from zerocon.config.experiments import Experiment
 from zerocon.config.search_space import Search
-from zerocon.core.text import printable
+from zerocon.core.text import counted, printable
 from zerocon.ledger.records import read_records
 from zerocon.ledger.run_directory import ORIGIN as FILE
 from zerocon.reports.comparison import same_cases
@@ -86,7 +86,8 @@ def _counts(found: Found) -> list[str]:
     states = [trial.state for trial in found.trials]
     ended = [f"{states.count(s)} {s}" for s in ("done", "failed", "running") if s in states]
     front = len(found.front)
-    said = [f"{len(states)} trials ({', '.join(ended)}), {front} on the front; see {found.folder}"]
+    total = f"{counted(len(states), 'trial')} ({', '.join(ended)})"
+    said = [f"{total}, {front} on the front; see {found.folder}"]
     said += [f"trial {t.number + 1} failed: {t.error}" for t in found.trials if t.error]
     gone = [str(t.number + 1) for t in found.trials if t.run and not _is_there(found, t)]
     if gone:

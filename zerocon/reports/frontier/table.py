@@ -15,6 +15,7 @@ from zerocon.reports.evaluation import evaluation_of
 from zerocon.reports.frontier.curves import CurveRuns, Frontier, curve_runs, frontier_of
 from zerocon.reports.frontier.plot import Curve, draw
 from zerocon.reports.layout import NOTHING, Cell, Grid, label, listed
+from zerocon.reports.names import named
 from zerocon.reports.render import to_csv, write
 from zerocon.reports.runs import Run, columns_of, find_runs, varying
 from zerocon.reports.statistics import Floats
@@ -41,7 +42,7 @@ def frontier(
 ) -> None:
     """Print the curves and their hypervolumes, and draw the curves."""
     one_of("--format", form, CHOICES)
-    runs = find_runs(patterns)
+    runs = named(find_runs(patterns))
     columns = chosen(runs, x, PRESERVATION, "--x"), chosen(runs, y, SUCCESS, "--y")
     curves = curve_runs(runs, by, along, curve_of)
     cells, notes = same_cases(runs, columns, intersection=intersection)

@@ -15,16 +15,25 @@ from pathlib import Path
 from string import Template
 
 from zerocon.core.records import Record
+from zerocon.core.text import counted
 from zerocon.ledger.atomic import write_atomic
 from zerocon.reports.gallery.items import GalleryItem, changed_words, data_uri, is_small, shown
 from zerocon.reports.gallery.sheet import contact_sheet
+from zerocon.reports.key_metrics import key_first
 from zerocon.reports.layout import ARROWS, NOTHING
 from zerocon.reports.summary import Column
 
 __all__ = ["GalleryItem", "write_gallery"]
 
+_ABOUT = "<!-- about the mask -->"
 _CARDS = "<!-- cards -->"  # titles and names can't contain this: they are escaped
 _CRISP = ' class="small"'
+AT_FIRST = 4  # numbers on a card; the others unfold
+MASK = "region to edit, outlined"
+ABOUT_MASK = (
+    "mask: the benchmark's region to edit, outlined in pink; the rest, faded, is the background, "
+    "which columns with bg measure"
+)
 WORDS = {"higher": "higher is better", "lower": "lower is better", "": ""}
 
 
@@ -42,6 +51,7 @@ def write_gallery(
     Columns without any value are left out, such as those that need a missing ground truth.
     """
     columns = [column for column in columns if _has_values(items, str(column["name"]))]
+    columns = key_first(columns)
     write_atomic(directory / "gallery.png", contact_sheet(items[:png_cases], title))
     page = _page_in_pieces(items[:html_cases], columns, title, len(items))
     write_atomic(directory / "gallery.html", (piece.encode(errors="replace") for piece in page))
@@ -68,17 +78,20 @@ def _page_in_pieces(
         cards=_CARDS,
     )
     before, _, after = frame.partition(_CARDS)
+    masked = False
     yield before
     for index, item in enumerate(items):
-        yield "\n" * (index > 0) + _card(item, index, columns)
-    yield after
+        card = _card(item, index, columns)
+        masked = masked or f"<figcaption>mask: {MASK}<" in card
+        yield "\n" * (index > 0) + card
+    yield after.replace(_ABOUT, f'<p class="about">{escape(ABOUT_MASK)}</p>' if masked else "")
 
 
 def _subtitle(items: Sequence[GalleryItem], total: int | None) -> str:
     failed = sum(not item.record.ok for item in items)
     cut = total is not None and total > len(items)
-    count = f"the first {len(items)} of {total}" if cut else str(len(items))
-    return f"{count} cases, {failed} failed"
+    count = f"the first {len(items)} of {total} cases" if cut else counted(len(items), "case")
+    return f"{count}, {failed} failed"
 
 
 def _edit_names(items: Sequence[GalleryItem]) -> list[str]:
@@ -124,10 +137,15 @@ def _figures(item: GalleryItem) -> str:
         f"<figure><img{_CRISP if is_small(picture) else ''}"
         f' src="{data_uri(picture)}" width="{picture.width}" height="{picture.height}"'
         f' alt="{escape(f"{name} of case {item.record.case}")}">'
-        f"<figcaption>{name}</figcaption></figure>"
+        f"<figcaption>{caption(name)}</figcaption></figure>"
         for name, picture in shown(item).items()
     ]
     return f'<div class="pictures">{"".join(figures)}</div>' if figures else ""
+
+
+def caption(name: str) -> str:
+    """What a picture shows; a mask needs an explanation."""
+    return f"{name}: {MASK}" if name == "mask" else name
 
 
 def _failure(record: Record) -> str:
@@ -159,7 +177,14 @@ def _numbers(record: Record, columns: Sequence[Column]) -> str:
         for column in columns
         if column["name"] in record.metrics
     ]
-    return f'<dl class="numbers">{"".join(cells)}</dl>' if cells else ""
+    first, more = "".join(cells[:AT_FIRST]), cells[AT_FIRST:]
+    shown = f'<dl class="numbers">{first}</dl>' if first else ""
+    if not more:
+        return shown
+    return (
+        f"{shown}<details><summary>{counted(len(more), 'more number')}</summary>"
+        f'<dl class="numbers">{"".join(more)}</dl></details>'
+    )
 
 
 def _number(value: float, column: Column) -> str:

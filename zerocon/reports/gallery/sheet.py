@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import re
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -15,10 +16,15 @@ SIDE = 144  # of a picture; smaller pictures are enlarged by whole factors
 GAP = 6
 BLOCK_GAP = 26  # between neighbouring cases
 LINE = 17
+MOST_LINES = 8  # of one prompt
+_LONGEST_WORD = 1000  # letters that are measured
 TEXT = 13
 INK, PALE, PAPER, CHANGED, FAILED = "#1c1c1e", "#75757a", "#ffffff", "#0a58ca", "#c0261c"
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+Line = list[tuple[str, str]]  # pieces of text with their colours
 
 
 @dataclass(frozen=True)
@@ -26,28 +32,32 @@ class Layout:
     names: Sequence[str]  # of the pictures in a row
     across: int  # cases side by side
     side: int
+    lines: Sequence[Sequence[Line]] = ()  # of each case's texts
 
     @property
     def block_width(self) -> int:
         return len(self.names) * (self.side + GAP) - GAP
 
-    @property
-    def block_height(self) -> int:
-        return self.side + 3 * LINE + 2 * GAP + 6
+    def row_height(self, row: int) -> int:
+        """A row of cases is as high as its longest texts need."""
+        texts = self.lines[row * self.across : (row + 1) * self.across]
+        return self.side + max(map(len, texts), default=0) * LINE + 2 * GAP + 6
 
     def corner(self, index: int) -> tuple[int, int]:
         row, column = divmod(index, self.across)
         left = BLOCK_GAP + column * (self.block_width + BLOCK_GAP)
-        return left, 2 * BLOCK_GAP + LINE + row * (self.block_height + GAP)
+        above = sum(self.row_height(earlier) + GAP for earlier in range(row))
+        return left, 2 * BLOCK_GAP + LINE + above
 
 
 def contact_sheet(items: Sequence[GalleryItem], title: str) -> bytes:
     """PNG bytes: every case's pictures in a row, and its prompts below them."""
     pictures = [shown(item) for item in items]
     layout = _layout(pictures)
+    layout = replace(layout, lines=[_texts(item, layout.block_width) for item in items])
     sheet = _paper(layout, len(items), title)
-    for index, (item, row) in enumerate(zip(items, pictures, strict=True)):
-        _draw_case(sheet, layout, layout.corner(index), item, row)
+    for index, row in enumerate(pictures):
+        _draw_case(sheet, layout, index, row)
     buffer = io.BytesIO()
     sheet.save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
@@ -68,7 +78,7 @@ def _paper(layout: Layout, count: int, title: str) -> Image.Image:
     rows = -(-count // layout.across)
     left, top = layout.corner(0)
     width = left + layout.across * (layout.block_width + BLOCK_GAP)
-    height = top + rows * (layout.block_height + GAP) + GAP
+    height = top + sum(layout.row_height(row) + GAP for row in range(rows)) + GAP
     sheet = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(sheet)
     font = _font(18)
@@ -81,13 +91,9 @@ def _paper(layout: Layout, count: int, title: str) -> Image.Image:
 
 
 def _draw_case(
-    sheet: Image.Image,
-    layout: Layout,
-    corner: tuple[int, int],
-    item: GalleryItem,
-    pictures: dict[str, Image.Image],
+    sheet: Image.Image, layout: Layout, index: int, pictures: dict[str, Image.Image]
 ) -> None:
-    left, top = corner
+    left, top = layout.corner(index)
     draw = ImageDraw.Draw(sheet)
     for place, name in enumerate(layout.names):
         x = left + place * (layout.side + GAP)
@@ -96,24 +102,42 @@ def _draw_case(
         else:
             box = (x, top, x + layout.side - 1, top + layout.side - 1)
             draw.rectangle(box, outline="#d5d5da")
-    _draw_texts(draw, (left, top + layout.side + GAP - 2), layout.block_width, item)
+    below = top + layout.side + GAP - 2
+    for number, line in enumerate(layout.lines[index]):
+        _write(draw, (left, below + number * LINE), line, layout.block_width)
 
 
-def _draw_texts(
-    draw: ImageDraw.ImageDraw, corner: tuple[int, int], width: int, item: GalleryItem
-) -> None:
-    record, (left, top) = item.record, corner
+def _texts(item: GalleryItem, width: int) -> list[Line]:
+    """The lines below a case: its name, and both prompts or the error, wrapped."""
+    record = item.record
     label = " ".join(f"{record.case}  {record.edit_name}".splitlines())
-    _write(draw, (left, top), [(label, PALE)], width)
     source, target = changed_words(record.source_prompt, record.target_prompt)
-    _write(draw, (left, top + LINE), _colored(source), width)
     last = (
         _colored(target) if record.ok else [(" ".join(f"failed: {record.error}".split()), FAILED)]
     )
-    _write(draw, (left, top + 2 * LINE), last, width)
+    return [[(label, PALE)], *_wrapped(_colored(source), width), *_wrapped(last, width)]
 
 
-def _colored(pieces: Sequence[tuple[str, bool]]) -> list[tuple[str, str]]:
+def _wrapped(pieces: Line, width: int) -> list[Line]:
+    """Break pieces into lines between words; the last of too many lines holds the rest."""
+    font = _font(TEXT)
+    lines: list[Line] = [[]]
+    used = 0.0
+    for text, color in pieces:
+        for word in re.findall(r"\s+|\S+", text):
+            wide = font.getlength(word[:_LONGEST_WORD])
+            if used and used + wide > width and len(lines) < MOST_LINES and word.strip():
+                lines.append([])
+                used = 0.0
+            if used or word.strip():
+                lines[-1].append((word, color))
+                used += wide
+            if used > width and len(lines) == MOST_LINES:
+                return lines
+    return lines
+
+
+def _colored(pieces: Sequence[tuple[str, bool]]) -> Line:
     return [(text, CHANGED if changed else INK) for text, changed in pieces]
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from zerocon.core.records import Record
 from zerocon.reports.gallery.items import GalleryItem, reduced
 from zerocon.reports.gallery.items import shown as seen
-from zerocon.reports.gallery.page import edit_name, prompts
+from zerocon.reports.gallery.page import ABOUT_MASK, caption, edit_name, prompts
 from zerocon.reports.page.album import Album, Open, album
 from zerocon.reports.page.markup import notes, number, uri
 from zerocon.reports.page.variants import Variants
@@ -103,7 +103,8 @@ def _limits(variants: Variants, every: int, shown: int, kept: Album) -> list[str
         said.append(f"the first {shown} of {every} cases")
     if kept.cases < shown:
         said.append(f"to limit the page's size, {kept.cases} of {shown} cases have pictures")
-    return ["; ".join(said)]
+    masked = any(isinstance(key, tuple) and key[-1] == "mask" for key in kept.pictures)
+    return ["; ".join(said), *([ABOUT_MASK] if masked else [])]
 
 
 def _shots(variants: Variants, one: Shown, lookup: Lookup | None) -> dict[Hashable, Open]:
@@ -185,7 +186,7 @@ class Layout:
 
     def _asked(self, one: Shown) -> str:
         figures = "".join(
-            f"<figure>{image}<figcaption>{name}</figcaption></figure>"
+            f"<figure>{image}<figcaption>{caption(name)}</figcaption></figure>"
             for name in _ASKED
             if (image := self._image((*one.key, NO_RUN, name), f"{name} of case {one.case}"))
         )

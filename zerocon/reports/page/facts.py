@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from zerocon.core.naming import is_in_name
 from zerocon.core.records import Record
+from zerocon.core.text import counted
 from zerocon.ledger.run_directory import RunDirectory
 from zerocon.reports.evaluation import evaluation_of
 from zerocon.reports.layout import NOTHING
@@ -28,14 +29,15 @@ def asked(variants: Variants) -> str:
         if name not in apart and is_in_name(name) and name != "name"
     }
     count = len(variants.runs)
-    title = f"{len(shared)} settings that {'all runs share' if count > 1 else 'it was made with'}"
+    of_whom = "all runs share" if count > 1 else "it was made with"
+    title = f"{counted(len(shared), 'setting')} that {of_whom}"
     said = "" if apart or count == 1 else notes(["the runs differ in no setting"])
     told = {name: apart[name] for name in variants.told if name in apart}
     follow = {name: values for name, values in apart.items() if name not in told}
     return (
         pairs(told)
         + said
-        + details(f"{len(follow)} settings that change with them", pairs(follow))
+        + details(f"{counted(len(follow), 'setting')} that change with them", pairs(follow))
         + details(title, pairs(shared))
         + _progress(variants)
     )

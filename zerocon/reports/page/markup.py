@@ -53,7 +53,7 @@ def cell(
 def grid_table(grid: Grid) -> str:
     header = [head(name, key=at < grid.keys) for at, name in enumerate(grid.header)]
     rows = [
-        [cell(c.text, key=at < grid.keys, rank=c.rank) for at, c in enumerate(row)]
+        [cell(c.joined, key=at < grid.keys, rank=c.rank) for at, c in enumerate(row)]
         for row in grid.rows
     ]
     return table(header, rows) + notes(grid.notes)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from zerocon.reports.drawing import COLORS, plain_axes, style
 from zerocon.reports.estimates import Estimate, estimates, gathered
-from zerocon.reports.frontier.plot import COLORS, MARKERS
-from zerocon.reports.layout import label
+from zerocon.reports.key_metrics import in_words, unit_label
 from zerocon.reports.page.markup import worded
 from zerocon.reports.page.variants import Variants, numeric
 from zerocon.reports.runs import short_names
@@ -25,10 +22,7 @@ Point = tuple[str, ...]  # one value per swept setting
 SIZE = (4.2, 3.1)  # inches
 _FAR_APART = 100.0  # largest/smallest ratio from which the axis is logarithmic
 _DARK = 0.5  # brightness below which a cell has white text
-# Reproducible bytes; text stays text.
-SVG: dict[Any, Any] = {
-    "svg.fonttype": "none", "svg.hashsalt": "zerocon", "font.size": 9, "text.parse_math": False,
-}  # fmt: skip
+_ROOM_FOR_BARS = 6  # variants beside each other; more are a map
 
 
 @dataclass(frozen=True)
@@ -54,7 +48,7 @@ def sweep_estimates(sweep: Sweep, values: Floats) -> dict[Point, Estimate]:
     return dict(zip(sweep.runs, found, strict=True))
 
 
-def curves(sweep: Sweep, found: Mapping[Point, Estimate], column: Column) -> bytes:
+def curves(sweep: Sweep, found: Mapping[Point, Estimate], column: Column) -> Figure:
     """Plot the metric over the first setting, with a curve per value of the second, if any."""
     short = short_names(sweep.settings)
     first, rest = sweep.settings[0], sweep.settings[1:]
@@ -62,15 +56,16 @@ def curves(sweep: Sweep, found: Mapping[Point, Estimate], column: Column) -> byt
     places = _places(axes, sweep.values[0])
     for number, other in enumerate(_others(sweep)):
         there = [(places[v], found[v, *other]) for v in sweep.values[0] if (v, *other) in found]
-        name = " ".join([*(short[setting] for setting in rest), *other])
+        name = "=".join([*(short[setting] for setting in rest), *other])
         _curve(
             axes, [(x, one) for x, one in there if one.n], number, name, numeric(sweep.values[0])
         )
     axes.set_xlabel(short[first])
-    axes.set_title(label(column), fontsize=10)
+    _titled(axes, column)
+    axes.set_ylabel(unit_label(column))
     if rest:
-        axes.legend(frameon=False, fontsize=8)
-    return _svg(figure)
+        figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=3)
+    return figure
 
 
 def _others(sweep: Sweep) -> list[Point]:
@@ -97,19 +92,24 @@ def _curve(
     axes: Axes, points: Sequence[tuple[float, Estimate]], number: int, name: str, joined: bool
 ) -> None:
     """Draw a line with a band or, if the values are words, points with error bars."""
-    color, marker = COLORS[number % len(COLORS)], MARKERS[number % len(MARKERS)]
+    look = style(number)
     x = np.array([place for place, _ in points])
     mean = np.array([one.mean for _, one in points])
     low, high = (np.array([getattr(one, end) for _, one in points]) for end in ("low", "high"))
     if joined:
-        axes.plot(x, mean, color=color, marker=marker, markersize=5, label=name)
-        axes.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
+        axes.plot(
+            x, mean, color=look.color, marker=look.marker, linestyle=look.line, markersize=5,
+            markerfacecolor=look.color if look.filled else "white", label=name,
+        )  # fmt: skip
+        axes.fill_between(x, low, high, color=look.color, alpha=0.15, linewidth=0)
     else:
         reach = np.nan_to_num(np.stack([mean - low, high - mean]))
-        axes.errorbar(x, mean, reach, color=color, marker=marker, linestyle="", label=name)
+        axes.errorbar(
+            x, mean, reach, color=look.color, marker=look.marker, linestyle="", label=name
+        )
 
 
-def heat_map(sweep: Sweep, found: Mapping[Point, Estimate], column: Column) -> bytes:
+def heat_map(sweep: Sweep, found: Mapping[Point, Estimate], column: Column) -> Figure:
     """Draw the metric's mean for each pair of two settings' values; brighter is better."""
     down, across = sweep.values
     means = np.array(
@@ -117,6 +117,17 @@ def heat_map(sweep: Sweep, found: Mapping[Point, Estimate], column: Column) -> b
     )  # [first setting, second setting]
     short = short_names(sweep.settings)
     figure, axes = _figure()
+    _map(axes, means, (down, across), column)
+    axes.set_xlabel(short[sweep.settings[1]])
+    axes.set_ylabel(short[sweep.settings[0]])
+    return figure
+
+
+def _map(
+    axes: Axes, means: Floats, names: tuple[Sequence[str], Sequence[str]], column: Column
+) -> None:
+    """Draw cells with their numbers, [down, across]; brighter is better."""
+    down, across = names
     colors = "viridis_r" if column["better"] == "lower" else "viridis"
     drawn = axes.pcolormesh(means, cmap=colors, edgecolors="white", linewidth=1.5)
     for (row, place), mean in np.ndenumerate(means):
@@ -127,15 +138,12 @@ def heat_map(sweep: Sweep, found: Mapping[Point, Estimate], column: Column) -> b
         axes.text(place + 0.5, row + 0.5, text, ha="center", va="center", color=ink)
     axes.set_xticks(np.arange(len(across)) + 0.5, list(across))
     axes.set_yticks(np.arange(len(down)) + 0.5, list(down))
-    axes.set_xlabel(short[sweep.settings[1]])
-    axes.set_ylabel(short[sweep.settings[0]])
-    axes.set_title(label(column), fontsize=10)
+    _titled(axes, column)
     axes.grid(visible=False)
     axes.invert_yaxis()  # the gallery's order
-    return _svg(figure)
 
 
-def dots(labels: Sequence[str], found: Sequence[Estimate], column: Column) -> bytes:
+def dots(labels: Sequence[str], found: Sequence[Estimate], column: Column) -> Figure:
     """Plot a row per variant, for runs that are not a sweep."""
     known = [(name, one) for name, one in zip(labels, found, strict=True) if one.n]
     figure, axes = _figure((SIZE[0], 1.1 + 0.27 * len(known)))
@@ -148,21 +156,52 @@ def dots(labels: Sequence[str], found: Sequence[Estimate], column: Column) -> by
     axes.set_yticks(places, [name for name, _ in known])
     axes.invert_yaxis()
     axes.margins(y=0.5 / max(len(known), 1))
-    axes.set_title(label(column), fontsize=10)
-    return _svg(figure)
+    _titled(axes, column)
+    axes.set_xlabel(unit_label(column))
+    return figure
+
+
+def bars(
+    labels: Sequence[str],
+    kinds: Sequence[str],
+    found: Sequence[Sequence[Estimate]],
+    column: Column,
+) -> Figure:
+    """Draw a metric by edit type: a bar per variant, or a map of many variants.
+
+    `found` is [edit type][variant].
+    """
+    if len(labels) > _ROOM_FOR_BARS:
+        means = np.array([[one.mean for one in of_kind] for of_kind in found])
+        figure, axes = _figure((SIZE[0] + 0.5 * len(labels), 1.2 + 0.35 * len(kinds)))
+        _map(axes, means, (kinds, labels), column)
+        axes.tick_params(axis="x", rotation=30)
+        return figure
+    high = 0.8 / len(labels)
+    figure, axes = _figure((4.8, 1.3 + len(kinds) * max(0.3, 0.17 * len(labels))))
+    for number, name in enumerate(labels):
+        ones = [of_kind[number] for of_kind in found]
+        mean = np.array([one.mean for one in ones])
+        reach = np.array([[one.mean - one.low, one.high - one.mean] for one in ones]).T
+        places = np.arange(len(kinds)) + (number - (len(labels) - 1) / 2) * high
+        axes.barh(
+            places, np.nan_to_num(mean), high * 0.9, xerr=np.nan_to_num(reach), label=name,
+            color=style(number).color, alpha=0.85, error_kw={"elinewidth": 0.8, "alpha": 0.6},
+        )  # fmt: skip
+    axes.set_yticks(range(len(kinds)), list(kinds))
+    axes.invert_yaxis()
+    axes.grid(visible=False, axis="y")
+    _titled(axes, column)
+    axes.set_xlabel(unit_label(column))
+    if len(labels) > 1:
+        figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=3)
+    return figure
+
+
+def _titled(axes: Axes, column: Column) -> None:
+    axes.set_title(in_words(str(column["name"])), fontsize=10)
 
 
 def _figure(size: tuple[float, float] = SIZE) -> tuple[Figure, Axes]:
     figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasSVG(figure)
-    axes = figure.subplots()
-    axes.grid(color="#dddddd", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def _svg(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return buffer.getvalue()
+    return figure, plain_axes(figure)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -10,16 +9,20 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
+import numpy as np
 from matplotlib import rc_context
 
 from zerocon.core.checks import ConfigError, in_range
 from zerocon.core.records import Record
+from zerocon.core.text import counted
 from zerocon.ledger.atomic import write_atomic
 from zerocon.ledger.records import FILE_NAME, read_records
-from zerocon.reports.comparison import same_cases
+from zerocon.reports.comparison import same_cases, types_of
+from zerocon.reports.drawing import SVG
+from zerocon.reports.estimates import estimates
 from zerocon.reports.evaluation import Evaluation, differences, evaluations
 from zerocon.reports.frontier.curves import curve_runs, frontier_of
-from zerocon.reports.frontier.plot import draw
+from zerocon.reports.frontier.plot import frontier_figure
 from zerocon.reports.frontier.table import (
     PRESERVATION,
     SUCCESS,
@@ -27,9 +30,11 @@ from zerocon.reports.frontier.table import (
     front_of,
     frontier_grids,
 )
+from zerocon.reports.key_metrics import key_first
 from zerocon.reports.page import facts, plots
 from zerocon.reports.page.cases import Lookup, cards, dataset_of
-from zerocon.reports.page.markup import details, grid_table, notes, plot, section
+from zerocon.reports.page.drawings import Drawings
+from zerocon.reports.page.markup import details, grid_table, notes, section
 from zerocon.reports.page.results import Results, results_of, results_table
 from zerocon.reports.page.variants import Variants, numeric, variants_of
 from zerocon.reports.runs import Run, columns_of
@@ -55,6 +60,7 @@ class Part:
     cells: Cells
     results: Results
     said: Sequence[str]
+    drawings: Drawings
 
 
 def write_report(
@@ -67,11 +73,12 @@ def write_report(
     lookups: Mapping[str, Lookup] | None = None,
     said: Sequence[str] = (),
     megabytes: float = MEGABYTES,
+    plots_folder: Path | None = None,
 ) -> int:
     """Write the page and return its size in bytes.
 
     `lookups` finds a dataset's pictures, by the dataset's name and fingerprint; `said` are notes
-    above the gallery.
+    above the gallery. Every plot is also written to `plots_folder`, as PNG and SVG.
     """
     in_range("--megabytes", megabytes, 0.5)
     page = report_page(
@@ -82,6 +89,7 @@ def write_report(
         lookups=lookups or {},
         said=said,
         room=megabytes * 1e6,
+        drawings=Drawings(plots_folder),
     )
     data = page.encode(errors="replace")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -98,15 +106,17 @@ def report_page(
     lookups: Mapping[str, Lookup],
     said: Sequence[str] = (),
     room: float = MEGABYTES * 1e6,
+    drawings: Drawings | None = None,
 ) -> str:
     variants = variants_of(runs, along)
     records = [_records(run) for run in variants.runs]
-    parts = parts_of(variants, metrics, along)
-    with rc_context(plots.SVG):
+    parts = parts_of(variants, metrics, along, drawings or Drawings(None))
+    with rc_context({**SVG, "font.size": 9}):
         before = [
             section("asked", "Settings", facts.asked(variants)),
             section("results", "Results", *_apart(parts), *map(_results, parts)),
             section("ablation", "Ablation", *map(_ablation, parts)),
+            section("types", "Edit types", *map(_edit_types, parts)),
             section("frontier", "Frontier", *map(_frontier, parts)),
         ]
     after = [
@@ -130,13 +140,16 @@ def _records(run: Run) -> list[Record]:
     return [record for record in read_records(run.directory) if record.case in wanted]
 
 
-def parts_of(variants: Variants, metrics: Sequence[str], along: Sequence[str] = ()) -> list[Part]:
+def parts_of(
+    variants: Variants, metrics: Sequence[str], along: Sequence[str], drawings: Drawings
+) -> list[Part]:
     columns_of(variants.runs, metrics)  # raises if no run has a metric
     parts: list[Part] = []
     found = evaluations(variants.runs)
     blocks = {block.evaluation: block for block in measured(variants.runs)}
     for number, (evaluation, several) in enumerate(found.items(), 1):
         columns = [c for c in columns_of(several) if not metrics or c["name"] in metrics]
+        columns = columns if metrics else key_first(columns)
         cells = Store(several, columns).cells()
         has = [name for name in along if any(name in run.fields for run in several)]
         part = variants.part(several, variants_of(several, has).swept)
@@ -144,7 +157,9 @@ def parts_of(variants: Variants, metrics: Sequence[str], along: Sequence[str] = 
         said = blocks[evaluation].notes
         found_in = results_of(columns, cells)
         parts.append(
-            Part(f"table{number}", evaluation, title, part, columns, cells, found_in, said)
+            Part(
+                f"table{number}", evaluation, title, part, columns, cells, found_in, said, drawings
+            )
         )
     return parts
 
@@ -179,6 +194,32 @@ def _ablation(part: Part) -> str:
     return _titled(part, notes(said) + body)
 
 
+def _edit_types(part: Part) -> str:
+    """The metrics of success and preservation by edit type, if there are several types."""
+    types = np.array(part.cells.edit_types)
+    kinds = types_of(part.cells)
+    columns = [
+        column
+        for names in (SUCCESS, PRESERVATION)
+        for column in [c for name in names for c in part.results.columns if c["name"] == name][:1]
+    ]
+    if len(kinds) < 2 or not columns:
+        return ""
+    labels = [part.cells.edit_names.get(kind, kind) for kind in kinds]
+    counted_labels = [
+        f"{label} ({np.count_nonzero(types == kind)})"
+        for label, kind in zip(labels, kinds, strict=True)
+    ]
+    drawn = ""
+    for column in columns:
+        values = part.cells.values[str(column["name"])]
+        found = [estimates(values[:, types == kind]) for kind in kinds]
+        figure = plots.bars(part.variants.labels, counted_labels, found, column)
+        drawn += part.drawings.plot(figure, f"{column['name']} by edit type")
+    said = [f"means and their {LEVEL:.0%} intervals by edit type, with the number of cases"]
+    return _titled(part, notes(said) + f'<div class="plots wide-plots">{drawn}</div>')
+
+
 def _not_drawn(part: Part) -> list[str]:
     infinite = [name for name, runs in part.results.runs.items() if any(r.infinite for r in runs)]
     return [f"plots show the finite values only: {', '.join(infinite)}"] if infinite else []
@@ -207,14 +248,15 @@ def _plots(part: Part, column: Column) -> str:
     sweep = plots.sweep_of(part.variants)
     swept = [s for s in sweep.settings if len(part.variants.values(s)) > 1]
     if not swept:
-        svg = plots.dots(part.variants.labels, part.results.runs[name], column)
-        return plot(svg, f"{name} of each variant", name)
+        figure = plots.dots(part.variants.labels, part.results.runs[name], column)
+        return part.drawings.plot(figure, f"{name} of each variant", name)
     found = plots.sweep_estimates(sweep, part.cells.values[name])
-    drawn = plot(plots.curves(sweep, found, column), f"{name} over {swept[0]}", name)
+    curve = plots.curves(sweep, found, column)
+    drawn = part.drawings.plot(curve, f"{name} over {swept[0]}", name)
     if len(swept) < 2:
         return drawn
-    svg = plots.heat_map(sweep, found, column)
-    map_of = plot(svg, f"{name} over {swept[0]} and {swept[1]}, a map", name)
+    figure = plots.heat_map(sweep, found, column)
+    map_of = part.drawings.plot(figure, f"{name} over {swept[0]} and {swept[1]}, a map", name)
     return f'<div class="pair">{drawn}{map_of}</div>'
 
 
@@ -236,12 +278,9 @@ def _curves(part: Part, runs: Sequence[Run]) -> str:
     curves = curve_runs(runs, *_by_and_along(part.variants))
     cells, said = same_cases(runs, columns, intersection=True)
     made = frontier_of(runs, columns, cells, curves)
-    with tempfile.TemporaryDirectory(prefix="zerocon-report-") as folder:
-        file = Path(folder) / "frontier.svg"
-        draw(file, made.curves, *columns, front_of(made))
-        svg = file.read_bytes()
+    figure = frontier_figure(made.curves, *columns, front_of(made))
     grids = frontier_grids(made, RESAMPLES, 0, said)
-    drawn = plot(svg, f"{columns[1]['name']} against {columns[0]['name']}")
+    drawn = part.drawings.plot(figure, f"{columns[1]['name']} against {columns[0]['name']}")
     return f'<div class="frontier">{drawn}</div>' + details(
         "the curves as a table", "".join(map(grid_table, grids))
     )
@@ -269,9 +308,8 @@ def _subtitle(variants: Variants, records: Sequence[Sequence[Record]]) -> str:
         for record in of_run
     }
     failed = sum(not record.ok for of_run in records for record in of_run)
-    count = len(variants.runs)
-    runs = "1 run" if count == 1 else f"{count} runs"
-    return f"{runs} over {len(cases)} cases of {', '.join(datasets)}, {failed} edits failed"
+    size = f"{counted(len(variants.runs), 'run')} over {counted(len(cases), 'case')}"
+    return f"{size} of {', '.join(datasets)}, {counted(failed, 'edit')} failed"
 
 
 def _page(title: str, subtitle: str, sections: Sequence[str]) -> str:

@@ -77,7 +77,8 @@ def _labels(runs: Sequence[Run], settings: Sequence[str]) -> list[str]:
 def _by_settings(run: Run, settings: Sequence[str]) -> str:
     short = short_names(settings)
     parts = [("" if name == METHOD else short[name], run.field(name)) for name in settings]
-    return ", ".join(f"{name} {value}".strip() for name, value in parts if value != NO_VALUE)
+    known = [(name, value) for name, value in parts if value != NO_VALUE]
+    return ", ".join(f"{name}={value}" if name else value for name, value in known)
 
 
 def numeric(values: Sequence[str]) -> bool:
