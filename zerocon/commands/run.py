@@ -9,9 +9,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zerocon import __version__
 from zerocon.commands.words import status_of_error
 from zerocon.core.checks import ConfigError
 from zerocon.core.text import printable
@@ -30,10 +32,16 @@ def add(commands: Any) -> None:
 
 def main(arguments: Sequence[str], program: str) -> int:
     """Run the command line `arguments` and return the exit status."""
-    plugins, rest = _without_plugins(arguments)
+    ours, rest = _own_options(arguments)
+    from zerocon.core.quiet import tell_more
     from zerocon.core.registry import use_plugins
 
-    use_plugins(plugins)
+    if ours.version:
+        print(f"zerocon {__version__}")
+        return 0
+    if ours.verbose:
+        tell_more()
+    use_plugins(ours.plugin)
     asked = asked_of(rest, program)
     if asked.help:
         print(help_text(asked, program))
@@ -43,16 +51,18 @@ def main(arguments: Sequence[str], program: str) -> int:
     status = preflight(asked)
     if status is not None:
         return status
+    RUNS.count = count_of(asked)
     refused, statuses = _hydra(rest, program)
     return refused or exit_status(asked, statuses)
 
 
-def _without_plugins(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Separate `--plugin` from the arguments, as Hydra has no such option."""
+def _own_options(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Separate the options that Hydra does not have; of `--version`, it would tell its own."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--plugin", action="append", default=[])
-    options, rest = parser.parse_known_args(arguments)
-    return options.plugin, rest
+    parser.add_argument("-v", "--verbose", action="store_true")
+    parser.add_argument("--version", action="store_true")
+    return parser.parse_known_args(arguments)
 
 
 class Asked:
@@ -200,6 +210,24 @@ def _hydra(arguments: Sequence[str], program: str) -> tuple[int, list[int]]:
 STATUSES: list[int] = []  # of the runs done in this process
 
 
+@dataclass
+class Runs:
+    """How many runs this command has; 1 in a process that another launcher started."""
+
+    count: int = 1
+
+
+RUNS = Runs()
+
+
+def count_of(asked: Asked) -> int:
+    from zerocon.config.compose import sweep
+
+    if not asked.multirun or asked.elsewhere:
+        return 1
+    return sum(1 for _ in sweep(asked.overrides))
+
+
 def task(cfg: DictConfig) -> None:
     """Do one run; called by Hydra's launchers, here or in another process."""
     STATUSES.append(run_one(cfg))
@@ -230,10 +258,11 @@ def _failures(cfg: DictConfig) -> int:
     # Imported late: a finished run needs only its records.
     from zerocon.core.quiet import quiet_models
     from zerocon.runs.runner import execute
+    from zerocon.runs.tally import Place
 
     settings = settings_of(config)
     quiet_models()
-    return execute(settings).failed
+    return execute(settings, Place(len(STATUSES) + 1, RUNS.count)).failed
 
 
 def exit_status(asked: Asked, here: Sequence[int]) -> int:

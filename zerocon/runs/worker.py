@@ -41,6 +41,7 @@ from zerocon.metrics.base import Metric, Pictures, full_precision
 from zerocon.runs.batches import BatchSize
 from zerocon.runs.costs import Costs
 from zerocon.runs.inverting import KIND, Inverter
+from zerocon.runs.progress import Working
 
 KEPT_FREE = 0.2  # share of the free memory that an automatic batch size leaves alone
 
@@ -261,9 +262,11 @@ class Editor:
     def _edit_and_score(self, cases: Sequence[Case]) -> list[Edited]:
         started = time.perf_counter()
         backbone = self.loaded.backbone
-        pictures = to_uint8(edit(self.settings, backbone, cases, self.memory, self.costs))
-        # Score the 8-bit pictures that are stored, so that the files reproduce the numbers.
-        scores = score(self.loaded.metrics, cases, from_uint8(pictures).to(backbone.device))
+        with self.costs.batch(backbone, len(cases)):
+            pictures = to_uint8(edit(self.settings, backbone, cases, self.memory, self.costs))
+            self.costs.scoring()
+            # Score the 8-bit pictures that are stored, so that the files reproduce the numbers.
+            scores = score(self.loaded.metrics, cases, from_uint8(pictures).to(backbone.device))
         seconds = round((time.perf_counter() - started) / len(cases), 4)
         return [
             Edited(
@@ -278,6 +281,10 @@ class Editor:
             )
             for row, case in enumerate(cases)
         ]
+
+    def working(self) -> Working:
+        """What is being done now, for progress."""
+        return self.costs.working(self.loaded.backbone)
 
     def spent(self) -> dict[str, Any]:
         """What this editor's work cost so far, as `sessions.jsonl` holds it."""
