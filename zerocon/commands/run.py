@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,7 +44,9 @@ def main(arguments: Sequence[str], program: str) -> int:
     use_plugins(ours.plugin)
     asked = asked_of(rest, program)
     if asked.help:
-        print(help_text(asked, program))
+        from zerocon.commands.explain import help_text
+
+        print(help_text(asked.overrides, asked.folders, program))
         return 0
     if asked.only_tells:
         return _hydra(rest, program)[0]
@@ -94,45 +96,6 @@ def asked_of(arguments: Sequence[str], program: str = "run.py") -> Asked:
     parser = get_args_parser()
     parser.prog = program
     return Asked(parser.parse_args(list(arguments)))
-
-
-def help_text(asked: Asked, program: str) -> str:
-    """List all choices and settings. Hydra's own help takes some seconds to do so."""
-    import yaml
-
-    from zerocon.config.compose import compose_config, plain
-    from zerocon.config.places import CONF
-
-    choices = "\n".join(_choices([CONF, *asked.folders]))
-    settings = plain(compose_config(asked.overrides))
-    shown = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
-    return HELP.format(program=program, choices=choices, settings=shown)
-
-
-HELP = """\
-usage: {program} [-m] [--plugin MODULE] [--config-dir DIR] [group=choice …] [setting=value …]
-
-  -m, --multirun    one run per combination of values, such as method.steps=10,50
-  --plugin MODULE   import this module of yours, whose classes a config may then name (repeatable)
-  --config-dir DIR  look for choices in this folder too, as DIR/method/mine.yaml
-  --hydra-help      Hydra's options
-
-The choices of each group:
-
-{choices}
-
-The settings, with the current choices:
-
-{settings}"""
-
-
-def _choices(folders: Sequence[Path]) -> Iterator[str]:
-    groups: dict[str, set[str]] = {}
-    for file in (file for folder in folders for file in sorted(folder.glob("*/*.yaml"))):
-        groups.setdefault(file.parent.name, set()).add(file.stem)
-    for group, names in sorted(groups.items()):
-        sign = "+" if group == "experiment" else ""
-        yield f"  {sign}{group}={', '.join(sorted(names))}"
 
 
 def preflight(asked: Asked) -> int | None:
