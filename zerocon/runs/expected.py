@@ -12,8 +12,15 @@ from zerocon.config.settings import RunSettings
 
 USUAL_STEPS = 50
 # Rows per step and case, forward and backward, with guidance on.
-INVERSIONS: Mapping[str, float] = {}
-METHODS: Mapping[str, float] = {}
+INVERSIONS: Mapping[str, float] = {
+    "NoInversion": 0, "NullTextInversion": 23, "FixedPointInversion": 3, "RFSolverInversion": 2,
+}  # fmt: skip
+METHODS: Mapping[str, float] = {
+    "CDS": 6, "ConsistEdit": 5, "DDIM": 2, "DDS": 4, "DNAEdit": 2, "FTEdit": 4, "FlowAlign": 3,
+    "FlowEdit": 2, "HEdit": 6, "InfEdit": 5, "MasaCtrl": 4, "P2P": 4, "PnP": 3,
+    "RFInversionEdit": 2, "SDEdit": 1.4, "TurboEdit": 2, "UniEdit": 1.3, "ValueInjection": 3,
+    "ZeroCon": 6,
+}  # fmt: skip
 OF_OTHERS = 4.0  # a method from outside the package: source and edit, each guided
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from multiprocessing import parent_process
 from threading import Event, Thread
 from types import TracebackType
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
@@ -72,9 +73,7 @@ def far(
     per_case = sum({**expected, **seen}.values())
     at_work = sum(one.cases for one in workers)
     unfinished = sum(
-        max(0.0, one.cases * per_case - one.batch)
-        for one in workers
-        if one.stage != "scoring"
+        max(0.0, one.cases * per_case - one.batch) for one in workers if one.stage != "scoring"
     )
     done = float(sum(one.rows for one in workers))
     total = done + unfinished + max(0, left - at_work) * per_case
@@ -92,7 +91,7 @@ class Display:
         self._thread = Thread(target=self._show, daemon=True)
         self._clock = Clock()
 
-    def __enter__(self) -> Display:
+    def __enter__(self) -> Self:
         self._clock.begin(self._look())
         self._thread.start()
         return self

@@ -48,6 +48,7 @@ from zerocon.runs.results import (
     with_inputs,
 )
 from zerocon.runs.reuse import same_run, take_records
+from zerocon.runs.shown import Shown
 from zerocon.runs.tally import ALONE, Place, Tally, case_in_words
 from zerocon.runs.work_queue import GRACE, Chunks, Crew
 from zerocon.runs.worker import Done
@@ -174,10 +175,13 @@ def _at_work(settings: RunSettings, run: RunDirectory) -> Generator[Crew]:
 
 
 @contextmanager
-def _mirrored(settings: RunSettings) -> Generator[Tracker]:
+def _mirrored(settings: RunSettings) -> Generator[Guarded]:
     """Open the tracker for the whole session, and report errors such as a failed model load."""
     tracker = Guarded(settings.tracker())
     tracker.start(settings.config, settings.directory.name, settings.name)
+    where = tracker.where()
+    if where:
+        progress().print(printable(where), markup=False, soft_wrap=True)
     try:
         yield tracker
     except Exception as error:
@@ -214,6 +218,8 @@ def work(
                 claims.release(chunk.start, chunk.stop)
             for one, pictures in noted:
                 tracker.log_case(one, pictures)
+                if isinstance(tracker, Guarded) and isinstance(pictures, Shown):
+                    tracker.log_curves(one.case, pictures.curves)
                 log.info("%s", printable(case_in_words(one)))
             tally.recorded += len(noted)
 

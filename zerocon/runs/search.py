@@ -34,6 +34,7 @@ from zerocon.ledger.run_directory import INPUTS, RunDirectory
 from zerocon.reports.summary import summarize
 from zerocon.runs.inputs import UNRECORDED, inputs_of
 from zerocon.runs.runner import CONSOLE, execute
+from zerocon.runs.tally import Place
 from zerocon.runs.trials import JOURNAL, Trial, Trials
 
 FOLDER = "searches"
