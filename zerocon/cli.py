@@ -12,13 +12,15 @@ from importlib import import_module
 from zerocon import __version__
 from zerocon import commands as commands_package
 from zerocon.commands.words import status_of_error
-from zerocon.core.quiet import quiet
+from zerocon.core.quiet import quiet, tell_more
+from zerocon.core.threads import wait_politely
 
 Handler = Callable[[argparse.Namespace], None]
 
 
 def main(arguments: Sequence[str] | None = None, program: str = "zerocon") -> None:
     """Run the command; errors end in a message and an exit status."""
+    wait_politely()  # before torch is imported
     status = guarded(list(sys.argv[1:] if arguments is None else arguments), program)
     if status:
         sys.exit(status)
@@ -44,6 +46,8 @@ def _status(arguments: Sequence[str], program: str) -> int:
 
         return run(arguments[1:], program)
     options = parsed(arguments)
+    if getattr(options, "verbose", False):
+        tell_more()
     if getattr(options, "plugins", None):
         from zerocon.core.registry import use_plugins
 

@@ -14,6 +14,7 @@ from zerocon.core.records import Record
 from zerocon.ledger.claims import Chunk
 from zerocon.ledger.origin import Origin
 from zerocon.ledger.records import save_image
+from zerocon.runs.progress import Working
 
 COLUMN = {"name": "psnr", "unit": "dB", "better": "higher", "digits": 2}
 
@@ -52,6 +53,9 @@ class ToyCrew:
         image, sha256 = save_image(self._settings.directory, case_id, picture)
         metrics = {"psnr": float(pixels.mean())}
         return Record(case=case_id, status="ok", image=image, sha256=sha256, metrics=metrics)
+
+    def working(self) -> list[Working]:
+        return []
 
     def spent(self) -> Sequence[dict[str, Any]]:
         return []

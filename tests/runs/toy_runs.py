@@ -27,6 +27,7 @@ from zerocon.ledger.origin import Origin
 from zerocon.ledger.records import read_records, save_image
 from zerocon.runs import results, runner
 from zerocon.runs.crews import LocalCrew
+from zerocon.runs.progress import Working
 
 FORK = get_context("fork")
 COUNT = 23
@@ -80,6 +81,9 @@ class ToyEditor:
             image, sha256 = save_image(self.directory, case_id, Image.fromarray(pixels))
             metrics = {"psnr": float(pixels.mean())}
             yield Record(case=case_id, status="ok", image=image, sha256=sha256, metrics=metrics), {}
+
+    def working(self) -> Working:
+        return Working()
 
     def spent(self) -> dict[str, Any]:
         return {"unet_forward": {"inversion": 1}}

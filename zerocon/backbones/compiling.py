@@ -19,7 +19,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from zerocon.core.checks import one_of
+from zerocon.core.checks import ConfigError, shown
 from zerocon.core.conditions import Condition
 from zerocon.core.taps import Site, Taps, What
 
@@ -46,9 +46,9 @@ Compile = bool | Literal["auto"]  # `backbone.compile`
 log = logging.getLogger(__name__)
 
 
-def check_compile(value: Compile) -> None:
-    if not isinstance(value, bool):
-        one_of("backbone.compile", value, ("auto", True, False))
+def check_compile(said: Compile) -> None:
+    if said not in ("auto", True, False):
+        raise ConfigError(f"backbone.compile is {shown(said)}; it must be true, false or auto")
 
 
 def pays(device: torch.device, cases: int) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zerocon.commands.options import add_composing
+from zerocon.commands.options import add_composing, add_verbose
 from zerocon.core.quiet import quiet_models
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def add(commands: Any) -> None:
     )
     bench.add_argument("--overrides", nargs="*", default=[], help="as for run.py")
     add_composing(bench)
+    add_verbose(bench)
     bench.set_defaults(handler=_bench)
 
 

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zerocon.commands.options import add_composing
+from zerocon.commands.options import add_composing, add_verbose
 from zerocon.core.quiet import quiet_models
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    from zerocon.backbones.base import Backbone
+    from zerocon.config.settings import RunSettings
+    from zerocon.core.cases import Case
+
+log = logging.getLogger(__name__)
 SHOWN = 320  # pixels: pictures less high than that are enlarged side by side
 
 
@@ -35,32 +41,57 @@ def add(commands: Any) -> None:
     )
     edit.add_argument("overrides", nargs="*", help="as for run.py, such as method=zerocon")
     add_composing(edit)
+    add_verbose(edit)
     edit.set_defaults(handler=_edit)
 
 
 def _edit(options: argparse.Namespace) -> None:
-    from zerocon.api import Edit, check_blend, opened, remarks, request, settings_of_edit
+    from zerocon.api import check_blend, opened, remarks, request, settings_of_edit
     from zerocon.core.pictures import case_pictures
-    from zerocon.runs.worker import prepare
+    from zerocon.runs.progress import LOADING, Display, console
+    from zerocon.runs.tally import edit_headline
+    from zerocon.runs.threads import chosen, use
 
     out: Path = options.out or options.image.with_name(f"{options.image.stem}-edited.png")
     given = opened(options.image)  # before the models load
     settings = settings_of_edit(options.source, options.overrides)
     quiet_models()
-    backbone = settings.backbone.load()
+    threads = chosen(settings.runner)
+    use(threads.threads)
+    with Display(lambda: LOADING):
+        backbone = settings.backbone.load()
     blend = tuple(options.blend) if options.blend else None
     for said in remarks(given, backbone.side, getattr(settings.backbone, "world", None)):
         print(f"Note: {said}.", file=sys.stderr)
     case = request(given, backbone.side, options.source, options.target, blend)
     check_blend(settings, backbone, case)
-    made = Edit(settings, backbone, case, prepare(settings, backbone, [case]))
-    picture = made.picture(made.sample())
+    console().print(edit_headline(settings, backbone, threads, out), soft_wrap=True, markup=False)
+    picture = _edited(settings, backbone, case)
     both = out.with_name(f"{out.stem}-side-by-side.png")
     picture.save(out)
     side_by_side(case_pictures(case)["source"], picture).save(both)
     print(f"{out} is the edit, {both} has the source beside it")
     if blend is None and getattr(settings.method, "local_blend", False):
         print("The edit covers the whole picture; --blend OLD NEW limits it to the words' region.")
+
+
+def _edited(settings: RunSettings, backbone: Backbone, case: Case) -> Image.Image:
+    from zerocon.api import Edit
+    from zerocon.runs.costs import Costs, cost_in_words
+    from zerocon.runs.progress import Display
+    from zerocon.runs.tally import one_edit
+    from zerocon.runs.worker import prepare
+
+    costs = Costs()
+    with Display(lambda: one_edit(settings, costs, backbone)), costs.batch(backbone, 1):
+        made = Edit(settings, backbone, case, prepare(settings, backbone, [case]))
+        with costs.of("inversion", backbone):
+            trajectory = made.invert()
+        with costs.of("editing", backbone):
+            latent = made.sample(trajectory)
+        picture = made.picture(latent)
+    log.info("%s", cost_in_words(costs.summary(backbone)))
+    return picture
 
 
 def side_by_side(source: Image.Image, edited: Image.Image) -> Image.Image:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zerocon.commands.options import add_composing
+from zerocon.commands.options import add_composing, add_verbose
 from zerocon.core.quiet import quiet_models
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def add(commands: Any) -> None:
         help="total number of a search's trials, including finished ones",
     )
     add_composing(experiment)
+    add_verbose(experiment)
     experiment.set_defaults(handler=_experiment)
 
 
@@ -81,11 +82,14 @@ def _run_all(experiment: Experiment, options: argparse.Namespace) -> None:
     _check_names(experiment, options.only)
     runs = experiment.settings(options.overrides, options.only)
     from zerocon.reports.table import print_table
+    from zerocon.runs.progress import console
     from zerocon.runs.runner import execute
+    from zerocon.runs.tally import places_of, summary_of
 
     quiet_models()
     print(f"{experiment.question.strip()}\nExpected: {experiment.expected.strip()}")
-    outcomes = [execute(settings) for settings in runs]
+    console().print(summary_of(runs), soft_wrap=True)
+    outcomes = [execute(run, place) for run, place in zip(runs, places_of(runs), strict=True)]
     directories = [outcome.directory for outcome in outcomes]
     print_table(directories, metrics=experiment.columns, intervals=experiment.intervals)
     counted = _counted({s.name: s for s in runs}) if experiment.rows else ""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+VERBOSE = "also say what is being done: one line for each case, and what each stage cost"
+
 
 def add_plugins(command: Any) -> None:
     """Add `--plugin`, for commands that read a stored config."""
@@ -21,3 +23,8 @@ def add_composing(command: Any) -> None:
         "--config-dir", dest="config_dirs", action="append", default=[], type=Path, metavar="DIR",
         help="look for choices in this folder too, as DIR/method/mine.yaml (repeatable)",
     )  # fmt: skip
+
+
+def add_verbose(command: Any) -> None:
+    """Add `-v`, which `zerocon.cli` acts on for every command."""
+    command.add_argument("-v", "--verbose", action="store_true", help=VERBOSE)

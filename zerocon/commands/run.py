@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zerocon import __version__
 from zerocon.commands.words import status_of_error
 from zerocon.core.checks import ConfigError
 from zerocon.core.text import printable
@@ -30,29 +32,39 @@ def add(commands: Any) -> None:
 
 def main(arguments: Sequence[str], program: str) -> int:
     """Run the command line `arguments` and return the exit status."""
-    plugins, rest = _without_plugins(arguments)
+    ours, rest = _own_options(arguments)
+    from zerocon.core.quiet import tell_more
     from zerocon.core.registry import use_plugins
 
-    use_plugins(plugins)
+    if ours.version:
+        print(f"zerocon {__version__}")
+        return 0
+    if ours.verbose:
+        tell_more()
+    use_plugins(ours.plugin)
     asked = asked_of(rest, program)
     if asked.help:
-        print(help_text(asked, program))
+        from zerocon.commands.explain import help_text
+
+        print(help_text(asked.overrides, asked.folders, program))
         return 0
     if asked.only_tells:
         return _hydra(rest, program)[0]
     status = preflight(asked)
     if status is not None:
         return status
+    RUNS.count = count_of(asked)
     refused, statuses = _hydra(rest, program)
     return refused or exit_status(asked, statuses)
 
 
-def _without_plugins(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Separate `--plugin` from the arguments, as Hydra has no such option."""
+def _own_options(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Separate the options that Hydra does not have; of `--version`, it would tell its own."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--plugin", action="append", default=[])
-    options, rest = parser.parse_known_args(arguments)
-    return options.plugin, rest
+    parser.add_argument("-v", "--verbose", action="store_true")
+    parser.add_argument("--version", action="store_true")
+    return parser.parse_known_args(arguments)
 
 
 class Asked:
@@ -84,45 +96,6 @@ def asked_of(arguments: Sequence[str], program: str = "run.py") -> Asked:
     parser = get_args_parser()
     parser.prog = program
     return Asked(parser.parse_args(list(arguments)))
-
-
-def help_text(asked: Asked, program: str) -> str:
-    """List all choices and settings. Hydra's own help takes some seconds to do so."""
-    import yaml
-
-    from zerocon.config.compose import compose_config, plain
-    from zerocon.config.places import CONF
-
-    choices = "\n".join(_choices([CONF, *asked.folders]))
-    settings = plain(compose_config(asked.overrides))
-    shown = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
-    return HELP.format(program=program, choices=choices, settings=shown)
-
-
-HELP = """\
-usage: {program} [-m] [--plugin MODULE] [--config-dir DIR] [group=choice …] [setting=value …]
-
-  -m, --multirun    one run per combination of values, such as method.steps=10,50
-  --plugin MODULE   import this module of yours, whose classes a config may then name (repeatable)
-  --config-dir DIR  look for choices in this folder too, as DIR/method/mine.yaml
-  --hydra-help      Hydra's options
-
-The choices of each group:
-
-{choices}
-
-The settings, with the current choices:
-
-{settings}"""
-
-
-def _choices(folders: Sequence[Path]) -> Iterator[str]:
-    groups: dict[str, set[str]] = {}
-    for file in (file for folder in folders for file in sorted(folder.glob("*/*.yaml"))):
-        groups.setdefault(file.parent.name, set()).add(file.stem)
-    for group, names in sorted(groups.items()):
-        sign = "+" if group == "experiment" else ""
-        yield f"  {sign}{group}={', '.join(sorted(names))}"
 
 
 def preflight(asked: Asked) -> int | None:
@@ -200,6 +173,24 @@ def _hydra(arguments: Sequence[str], program: str) -> tuple[int, list[int]]:
 STATUSES: list[int] = []  # of the runs done in this process
 
 
+@dataclass
+class Runs:
+    """How many runs this command has; 1 in a process that another launcher started."""
+
+    count: int = 1
+
+
+RUNS = Runs()
+
+
+def count_of(asked: Asked) -> int:
+    from zerocon.config.compose import sweep
+
+    if not asked.multirun or asked.elsewhere:
+        return 1
+    return sum(1 for _ in sweep(asked.overrides))
+
+
 def task(cfg: DictConfig) -> None:
     """Do one run; called by Hydra's launchers, here or in another process."""
     STATUSES.append(run_one(cfg))
@@ -230,10 +221,11 @@ def _failures(cfg: DictConfig) -> int:
     # Imported late: a finished run needs only its records.
     from zerocon.core.quiet import quiet_models
     from zerocon.runs.runner import execute
+    from zerocon.runs.tally import Place
 
     settings = settings_of(config)
     quiet_models()
-    return execute(settings).failed
+    return execute(settings, Place(len(STATUSES) + 1, RUNS.count)).failed
 
 
 def exit_status(asked: Asked, here: Sequence[int]) -> int:

@@ -7,9 +7,13 @@ import json
 import math
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zerocon.core.quiet import quiet_models
+from zerocon.core.threads import choose
+
+if TYPE_CHECKING:
+    from zerocon.backbones.base import Backbone
 
 
 def add(commands: Any) -> None:
@@ -35,7 +39,9 @@ def _add_train(commands: Any) -> None:
     train.add_argument("--steps", type=int, help="steps of each stage; default: the recipe's")
     train.add_argument("--batch", type=int, help="batch size; default: the recipe's")
     train.add_argument("--scenes", type=int, help="training scenes; default: the recipe's")
-    train.add_argument("--threads", type=int, help="processor threads; default: torch's choice")
+    train.add_argument(
+        "--threads", type=int, help="processor threads; default: as many as cores are free"
+    )
     train.add_argument(
         "--warm", action="store_true", help="start the U-Net from the weights in --out"
     )
@@ -47,6 +53,9 @@ def _train(options: argparse.Namespace) -> None:
     from zerocon.shapes.train.stages import PACKAGED, train_stages
 
     quiet_models()
+    threads = choose(options.threads or "auto")
+    where = f"{options.device}; {threads.words()}; results in {options.out or PACKAGED}"
+    sys.stderr.write(f"{', '.join(options.stages) or 'all stages'} on {where}\n")
     changes = {k: getattr(options, k) for k in ("steps", "batch") if getattr(options, k)}
     train_stages(
         options.stages,
@@ -54,7 +63,7 @@ def _train(options: argparse.Namespace) -> None:
         options.out or PACKAGED,
         scenes=options.scenes,
         seconds=options.seconds,
-        threads=options.threads,
+        threads=threads.threads,
         warm=options.warm,
         device=options.device,
         changes=changes,
@@ -63,14 +72,24 @@ def _train(options: argparse.Namespace) -> None:
 
 def _check(options: argparse.Namespace) -> None:
     from zerocon.directions.captioner import load_captioner
-    from zerocon.shapes.check import check
+    from zerocon.runs.progress import Display, Far
+    from zerocon.runs.threads import use
+    from zerocon.shapes.check import check, evaluations
 
     quiet_models()
+    threads = choose("auto")
+    use(threads.threads)
+    sys.stderr.write(f"the packaged models; {threads.words()}; {options.captions} captions\n")
+    models: list[Backbone] = []
+    parts = ["loading the models"]
 
-    def progress(what: str) -> None:
-        sys.stderr.write(f"measuring: {what}\n")
+    def far() -> Far:
+        rows = sum(model.evaluations.forward for model in models)
+        return Far(rows, max(rows, evaluations(options.captions)), f"measuring: {parts[-1]}")
 
-    print(json.dumps(check(load_captioner(), progress, captions=options.captions), indent=2))
+    with Display(far):
+        found = check(load_captioner(), parts.append, models.append, captions=options.captions)
+    print(json.dumps(found, indent=2))
 
 
 def _benchmark(options: argparse.Namespace) -> None:

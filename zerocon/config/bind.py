@@ -359,10 +359,15 @@ def unknown(key: str, known: Sequence[str]) -> str:
     ]
     inside = [k for k in alike if k.startswith(f"{group.partition('.')[0]}.")]
     near = inside[:3] or difflib.get_close_matches(key, known, n=3, cutoff=0.5)
+    if not group:  # a misspelt group, rather than one of all its settings
+        top = [k for k in known if "." not in k]
+        near = difflib.get_close_matches(key, top, n=1, cutoff=0.6) or alike[:3] or near
     siblings = [k for k in known if k.rpartition(".")[0] == group]
     said = f"there is no setting {key!r}"
     if near:
         said += f"; did you mean {' or '.join(near)}?"
+    elif siblings:
+        said += "."
     if siblings:
         said += f" {group or 'At the top level'} has: {', '.join(sorted(siblings))}."
     return said

@@ -7,6 +7,7 @@ decimal point.
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import math
 import re
@@ -237,7 +238,13 @@ def _no_such_choice(missing: str, options: Sequence[str], overrides: Sequence[st
         if f"{key}/{value}" == missing:
             group, name = key, value
     said = f"there is no {group}={name}" if group else f"there is no config {name!r}"
-    return f"{said}; there is: {', '.join(sorted(options))}" if options else said
+    names = sorted(set(options))
+    near = difflib.get_close_matches(name, names, n=3)
+    if near:
+        rest = ", ".join(other for other in names if other not in near)
+        said += f"; did you mean {' or '.join(near)}?"
+        return f"{said} There is also: {rest}" if rest else said
+    return f"{said}; there is: {', '.join(names)}" if names else said
 
 
 def _one_line(error: Exception) -> str:

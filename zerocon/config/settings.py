@@ -53,6 +53,7 @@ class RunnerSettings:
     retry_failed: bool = True
     executor: Executor = "local"
     workers: int = 2
+    threads: int | Literal["auto"] = "auto"
     ray_address: str | None = None
     shard: str = "1/1"
     cache: float | bool = DEFAULT
@@ -66,6 +67,8 @@ class RunnerSettings:
         if self.batch_size != "auto":
             in_range("runner.batch_size", self.batch_size, 1)
         in_range("runner.workers", self.workers, 1)
+        if self.threads != "auto":
+            in_range("runner.threads", self.threads, 1)
         in_range("runner.cache", self.cache, 0)
         in_range("runner.gallery_cases", self.gallery_cases, 1)
         Shard.read(self.shard)

@@ -6,6 +6,8 @@ import logging
 import os
 import warnings
 
+OURS = "zerocon"
+
 
 def quiet() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -13,6 +15,19 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     for name in ("diffusers", "transformers", "httpx", "open_clip"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    if not logging.getLogger(OURS).handlers:
+        logging.getLogger(OURS).setLevel(logging.WARNING)
+
+
+def tell_more() -> None:
+    """Say on stderr what is being done, one line for each step and case (`-v`)."""
+    ours = logging.getLogger(OURS)
+    ours.setLevel(logging.INFO)
+    ours.propagate = False  # Hydra's handlers would repeat each line
+    if not ours.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        ours.addHandler(handler)
 
 
 def quiet_models() -> None:

@@ -26,6 +26,7 @@ from zerocon.core.taps import Roles, Seen, Site, Taps, What, read_patterns, reco
 Fade = Literal["constant", "linear", "cosine"]
 Read = tuple[str, What]  # a pattern of sites, and which of their activations
 Weights = Mapping[str, float]  # of each term at one step, by its name
+Watcher = Callable[[int, Mapping[str, Tensor]], None]  # is told each term's values, by the step
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,7 @@ class Losses:
         if not terms:
             raise ConfigError("loss has no terms; loss=none is for methods without losses")
         self.terms = terms
+        self.watcher: Watcher | None = None
 
     def weights(self, step: int, steps: int) -> Weights:
         return {name: term.weight_at(step, steps) for name, term in self.terms.items()}
@@ -198,12 +200,14 @@ class Losses:
 
     def __call__(self, edit: View, reference: View, weights: Weights, moment: Moment) -> Tensor:
         """[case]"""
-        values = [
-            weights[name] * term(edit, reference, moment)
+        values = {
+            name: weights[name] * term(edit, reference, moment)
             for name, term in self.terms.items()
             if weights[name]
-        ]
-        return torch.stack(values).sum(0)
+        }
+        if self.watcher is not None:
+            self.watcher(moment.step, {name: value.detach() for name, value in values.items()})
+        return torch.stack([*values.values()]).sum(0)
 
 
 def _predicted(backbone: Backbone, look: Look, beside: Beside | None) -> dict[str, Guess]:

@@ -14,6 +14,7 @@ import torch
 
 from zerocon.backbones.base import Backbone
 from zerocon.ledger.run_directory import RunDirectory
+from zerocon.runs.progress import Working
 
 STAGES: tuple[str, ...] = ("inversion", "editing")
 
@@ -28,17 +29,43 @@ class Costs:
         self.reference = dict[str, int].fromkeys(
             STAGES, 0
         )  # of the forward: rows of the source branch
+        self.stage, self._cases, self._before = "", 0, 0
+        self._per_case: dict[str, float] = {}
+
+    @contextmanager
+    def batch(self, backbone: Backbone, cases: int) -> Generator[None]:
+        """Count for progress what one batch takes."""
+        self._cases, self._before = cases, _rows(backbone)
+        try:
+            yield
+        finally:
+            self.stage, self._cases = "", 0
+
+    def scoring(self) -> None:
+        """Note for progress that the batch has passed the network and is scored."""
+        self.stage = "scoring"
+
+    def working(self, backbone: Backbone) -> Working:
+        """What is being done now; asked for by another thread."""
+        rows = _rows(backbone)
+        batch = rows - self._before if self._cases else 0
+        return Working(self.stage, self._cases, batch, rows, dict(self._per_case))
 
     @contextmanager
     def of(self, stage: str, backbone: Backbone) -> Generator[None]:
         counted = backbone.evaluations
         forward, backward, reference = counted.forward, counted.backward, counted.reference
         started = _now(backbone)
+        self.stage = stage
         yield
+        self.stage = ""
         self.seconds[stage] += _now(backbone) - started
         self.forward[stage] += counted.forward - forward
         self.backward[stage] += counted.backward - backward
         self.reference[stage] += counted.reference - reference
+        if self._cases:
+            rows = counted.forward - forward + counted.backward - backward
+            self._per_case[stage] = rows / self._cases
 
     def summary(self, backbone: Backbone) -> dict[str, Any]:
         return {
@@ -48,6 +75,15 @@ class Costs:
             "unet_reference": self.reference,
             "peak_bytes": _peak(backbone.device),
         }
+
+
+def _rows(backbone: Backbone) -> int:
+    return backbone.evaluations.forward + backbone.evaluations.backward
+
+
+def rows_of(spent: Mapping[str, Any]) -> int:
+    """The rows in a worker's costs, forward and backward."""
+    return sum(sum(spent.get(way, {}).values()) for way in ("unet_forward", "unet_backward"))
 
 
 def _now(backbone: Backbone) -> float:
@@ -71,3 +107,19 @@ def note_session(run: RunDirectory, started: datetime, spent: Mapping[str, Any])
 
 def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def cost_in_words(spent: Mapping[str, Any]) -> str:
+    """One line: seconds and rows of each stage, and the peak memory."""
+    seconds, forward, backward = (
+        spent.get(what, {}) for what in ("seconds", "unet_forward", "unet_backward")
+    )
+    stages = [
+        f"{stage} {seconds.get(stage, 0):.1f} s, "
+        f"{forward.get(stage, 0) + backward.get(stage, 0):,} evaluations"
+        for stage in STAGES
+    ]
+    peak = f"peak memory {(spent.get('peak_bytes') or 0) / 2**20:,.0f} MiB"
+    found = spent.get("inversions_found", 0)
+    cached = [f"{found} inversions from the cache"] if found else []
+    return "; ".join([*stages, *cached, peak])

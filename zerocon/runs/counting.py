@@ -12,6 +12,8 @@ from zerocon.config.settings import RunSettings
 from zerocon.core.cases import Case
 from zerocon.core.conditions import Conditions, Draws
 from zerocon.core.prompts import words_of
+from zerocon.runs.expected import expected
+from zerocon.runs.progress import Display, Far
 
 
 @dataclass(frozen=True)
@@ -37,10 +39,20 @@ def count_each(named: Mapping[str, RunSettings]) -> dict[str, Rows]:
     """Every run's rows for one picture; each backbone is loaded once."""
     loaded: dict[object, Backbone] = {}
     counts: dict[str, Rows] = {}
-    for name, settings in named.items():
-        if settings.backbone not in loaded:
-            loaded[settings.backbone] = settings.backbone.load()
-        counts[name] = count_rows(settings, loaded[settings.backbone])
+    rows = {name: sum(expected(settings).values()) for name, settings in named.items()}
+
+    def far() -> Far:
+        """In expected rows, so that a finished run counts as much as was expected of it."""
+        finished = sum(rows[name] for name in counts)
+        left = [name for name in named if name not in counts]
+        said = f"{len(counts)} of {len(named)} counted" + (f", {left[0]}" if left else "")
+        return Far(finished, sum(rows.values()), said)
+
+    with Display(far):
+        for name, settings in named.items():
+            if settings.backbone not in loaded:
+                loaded[settings.backbone] = settings.backbone.load()
+            counts[name] = count_rows(settings, loaded[settings.backbone])
     return counts
 
 

@@ -10,7 +10,9 @@ from typing import Any
 
 from zerocon.config.settings import RunSettings
 from zerocon.ledger.claims import Chunk, Waiting
+from zerocon.runs.progress import Working
 from zerocon.runs.results import origin_of
+from zerocon.runs.threads import threads_of, use
 from zerocon.runs.work_queue import GRACE, PATIENCE, Chunks, Crew, Recorder
 from zerocon.runs.worker import Editor, load
 
@@ -31,6 +33,7 @@ class LocalCrew:
     """Edit in this process; threads read and store pictures while the model computes."""
 
     def __init__(self, settings: RunSettings) -> None:
+        use(threads_of(settings.directory, settings.runner).threads)
         loaded = load(settings)
         self.origin = origin_of(settings, loaded.backbone, loaded.dataset, loaded.metrics)
         self.dataset = loaded.dataset
@@ -71,6 +74,9 @@ class LocalCrew:
 
     def _store(self, chunk: Chunk, finished: Any, record: Recorder) -> None:
         record(chunk, list(self._editor.store(finished)))
+
+    def working(self) -> list[Working]:
+        return [self._editor.working()]
 
     def spent(self) -> list[dict[str, Any]]:
         return [self._editor.spent()]

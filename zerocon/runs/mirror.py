@@ -37,4 +37,5 @@ def _upload(run: RunDirectory, tracker: Tracker) -> None:
     for record in records:
         pictures = {"edited": run.picture(record)} if record.image else {}
         tracker.log_case(record, pictures)
-    tracker.finish(asdict(summarize(records, run.origin.columns).overall))
+    summary = asdict(summarize(records, run.origin.columns).overall)
+    tracker.finish(summary | {"columns": run.origin.columns})

@@ -8,19 +8,22 @@ from __future__ import annotations
 import os
 import pickle
 import signal
-from collections.abc import Generator, Sequence
+import time
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any, cast
 
 from zerocon.config.settings import RunSettings, settings_of
 from zerocon.core.checks import ConfigError
 from zerocon.core.quiet import quiet, quiet_models
 from zerocon.ledger.origin import Origin
+from zerocon.runs.progress import Working
+from zerocon.runs.threads import threads_of
 from zerocon.runs.work_queue import PATIENCE, Chunks, Recorder, Task, WorkQueue
 from zerocon.runs.worker import Done
 
@@ -45,6 +48,9 @@ class Finished:
     spent: dict[str, Any]  # by this worker, so far
 
 
+TELL_EVERY = 0.5  # seconds between two messages of a worker about its progress
+
+
 @dataclass
 class Worker:
     """A process as its parent sees it."""
@@ -54,6 +60,7 @@ class Worker:
     connection: Connection
     ready: bool = False
     task: Task | None = None  # what it works on
+    working: Working = field(default_factory=Working)  # how far it said it is
 
     @property
     def idle(self) -> bool:
@@ -68,6 +75,8 @@ class ProcessCrew:
         self._spent: dict[int, dict[str, Any]] = {}  # by process id
         self._deaths = 0  # in a row, before a worker was ready
         self._workers: list[Worker] = []
+        self._threads = threads_of(settings.directory, settings.runner).threads
+        self._lost = 0  # rows of workers that died
         try:
             self._workers += [self._start(i) for i in range(settings.runner.workers)]
             first = self._first()
@@ -85,6 +94,9 @@ class ProcessCrew:
             if not busy and queue.exhausted and not queue.again:
                 return
             self._listen(queue)
+
+    def working(self) -> list[Working]:
+        return [*(worker.working for worker in list(self._workers)), Working(rows=self._lost)]
 
     def spent(self) -> list[dict[str, Any]]:
         return list(self._spent.values())
@@ -104,10 +116,9 @@ class ProcessCrew:
     def _start(self, number: int) -> Worker:
         context = get_context("spawn")
         ours, theirs = context.Pipe()
-        runner = self._settings.runner
         process = context.Process(
             target=serve,
-            args=(self._settings.config, self._settings.directory, number, runner.workers, theirs),
+            args=(self._settings.config, self._settings.directory, number, self._threads, theirs),
             daemon=True,
         )
         with without_interrupts():
@@ -150,7 +161,7 @@ class ProcessCrew:
         return [by_connection[cast("Connection", c)] for c in wait(list(by_connection), timeout)]
 
     def _hear(self, worker: Worker, queue: WorkQueue | None) -> Ready | Finished | None:
-        """A worker's message; None when it died (then it is replaced by another)."""
+        """A worker's message; None if it only said how far it is, or died and was replaced."""
         try:
             said = worker.connection.recv()
         except (EOFError, OSError):
@@ -158,6 +169,9 @@ class ProcessCrew:
             return None
         if isinstance(said, Exception):
             raise said
+        if isinstance(said, Working):
+            worker.working = said
+            return None
         worker.ready, self._deaths = True, 0
         return said
 
@@ -166,6 +180,7 @@ class ProcessCrew:
         worker.process.join(PATIENCE)
         worker.process.kill()  # in case it lives on without its connection
         worker.process.join()
+        self._lost += worker.working.rows
         reason = f"exit status {worker.process.exitcode}"
         if not worker.ready:
             self._deaths += 1
@@ -197,22 +212,49 @@ def without_interrupts() -> Generator[None]:
 
 
 def serve(
-    config: dict[str, Any], directory: Path, number: int, count: int, connection: Connection
+    config: dict[str, Any], directory: Path, number: int, threads: int, connection: Connection
 ) -> None:
     """A worker's main loop: load, report ready, then edit tasks until the connection closes."""
     quiet()
     Thread(target=_end_with_parent, daemon=True).start()
     try:
         settings = replace(settings_of(placed(config, number)), directory=directory)
-        editor, ready = prepared(settings, count)
-        connection.send(ready)
+        editor, ready = prepared(settings, threads)
+        send = Locked(connection).send
+        send(ready)
+        Thread(target=lambda: _tell(editor, send), daemon=True).start()
         while True:
-            connection.send(worked(editor, connection.recv()))
+            send(worked(editor, connection.recv()))
     except (EOFError, ConnectionError):
         return  # the parent has closed the connection
     except Exception as error:  # noqa: BLE001 - raised where it can be told: in the parent
         with suppress(OSError):
             connection.send(sendable(error))
+
+
+class Locked:
+    """A connection that several threads send to."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection, self._turn = connection, Lock()
+
+    def send(self, message: object) -> None:
+        with self._turn:
+            self._connection.send(message)
+
+
+def _tell(editor: Any, send: Callable[[object], None]) -> None:
+    """Tell the parent how far this worker is, whenever that has changed."""
+    before: Working | None = None
+    while True:
+        time.sleep(TELL_EVERY)
+        now = editor.working()
+        if now != before:
+            try:
+                send(now)
+            except OSError:  # the parent has closed the connection
+                return
+            before = now
 
 
 def worked(editor: Any, task: Task) -> Finished:
@@ -231,15 +273,14 @@ def sendable(error: Exception) -> Exception:
     return error
 
 
-def prepared(settings: RunSettings, count: int) -> tuple[Any, Ready]:
-    """A worker's editor, with its share of the processor's cores."""
-    import torch
-
+def prepared(settings: RunSettings, threads: int) -> tuple[Any, Ready]:
+    """A worker's editor, which computes with that many threads."""
     from zerocon.runs.results import origin_of
+    from zerocon.runs.threads import use
     from zerocon.runs.worker import Editor, load
 
     quiet_models()
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // count))
+    use(threads)
     loaded = load(settings)
     origin = origin_of(settings, loaded.backbone, loaded.dataset, loaded.metrics)
     return Editor(settings, loaded), Ready(origin, loaded.backbone.side)

@@ -12,7 +12,10 @@ from typing import Any
 
 from zerocon.config.settings import RunSettings, settings_of
 from zerocon.core.checks import ConfigError
+from zerocon.core.threads import choose
+from zerocon.runs.costs import rows_of
 from zerocon.runs.processes import STILLBORN, Finished, Ready, WorkerError, prepared, worked
+from zerocon.runs.progress import Working
 from zerocon.runs.work_queue import PATIENCE, Chunks, Recorder, Task, WorkQueue
 
 
@@ -32,7 +35,8 @@ class Actor:
 
     def __init__(self, config: dict[str, Any], directory: Path, count: int) -> None:
         settings = replace(settings_of(config), directory=directory)
-        self._editor, self._ready = prepared(settings, count)
+        threads = choose(settings.runner.threads, count).threads  # of the actor's own machine
+        self._editor, self._ready = prepared(settings, threads)
 
     def ready(self) -> Ready:
         return self._ready
@@ -94,6 +98,11 @@ class RayCrew:
                 raise error.cause from None
             self._spent[number] = finished.spent
             queue.finished(task, finished.done)
+
+    def working(self) -> list[Working]:
+        """Actors tell their rows with each chunk that they finish."""
+        rows = (rows_of(spent) for spent in list(self._spent.values()))
+        return [Working(rows=found) for found in rows]
 
     def spent(self) -> list[dict[str, Any]]:
         return list(self._spent.values())

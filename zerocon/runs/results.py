@@ -98,7 +98,7 @@ def finish(settings: RunSettings, run: RunDirectory, dataset: Dataset, tracker: 
     else:
         cases = settings.runner.gallery_cases
         summary = write_reports(run, dataset, title, png_cases=cases)
-    tracker.finish(asdict(summary.overall))
+    tracker.finish(asdict(summary.overall) | {"columns": run.origin.columns})
 
 
 def write_reports(run: RunDirectory, dataset: Dataset, title: str, *, png_cases: int) -> Summary:

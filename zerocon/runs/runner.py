@@ -5,6 +5,7 @@ Running it again continues it. A case that fails becomes a failed record and the
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,6 @@ from threading import Thread
 from PIL import Image
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from zerocon.config.settings import RunSettings
 from zerocon.core.checks import ConfigError
@@ -31,9 +31,11 @@ from zerocon.ledger.locks import SAY_AFTER
 from zerocon.ledger.origin import Origin
 from zerocon.ledger.records import RecordLog
 from zerocon.ledger.run_directory import RunDirectory
-from zerocon.runs.costs import note_session
+from zerocon.runs.costs import cost_in_words, note_session
 from zerocon.runs.crews import start_crew
 from zerocon.runs.inputs import check, check_finished, code_difference, inputs_of
+from zerocon.runs.progress import LOADING, Display, duration
+from zerocon.runs.progress import console as progress
 from zerocon.runs.results import (
     LATER,
     begin,
@@ -46,11 +48,14 @@ from zerocon.runs.results import (
     with_inputs,
 )
 from zerocon.runs.reuse import same_run, take_records
+from zerocon.runs.shown import Shown
+from zerocon.runs.tally import ALONE, Place, Tally, case_in_words
 from zerocon.runs.work_queue import GRACE, Chunks, Crew
 from zerocon.runs.worker import Done
 from zerocon.trackers.base import Guarded, Tracker
 
 CONSOLE = Console()
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -81,13 +86,16 @@ def how_far(directory: Path) -> str:
     return f"interrupted: {status.recorded} of {status.cases} cases are recorded in {directory}"
 
 
-def execute(settings: RunSettings) -> Outcome:
-    """Do the rest of the run (or of its shard), then print and write the results."""
+def execute(settings: RunSettings, place: Place = ALONE) -> Outcome:
+    """Do the rest of the run (or of its shard), then print and write the results.
+
+    `place`: which it is of several runs.
+    """
     with saying_how_far(settings.directory):
-        return _executed(settings)
+        return _executed(settings, place)
 
 
-def _executed(settings: RunSettings) -> Outcome:
+def _executed(settings: RunSettings, place: Place) -> Outcome:
     runner, config = settings.runner, settings.config
     run = RunDirectory(settings.directory)
     if must_begin_anew(run, config, runner.on_code_change):
@@ -95,7 +103,7 @@ def _executed(settings: RunSettings) -> Outcome:
         run = RunDirectory(settings.directory)
     follow_code_policy(run, config, runner.on_code_change)
     if not is_complete(run, retry_failed=runner.retry_failed, shard=runner.shard):
-        _go_on(settings, run)
+        _go_on(settings, run, place)
     unchecked = check_finished(run, config, settings.dataset, runner.on_code_change)
     whole = is_complete(run, retry_failed=False)
     if not whole:
@@ -112,14 +120,14 @@ def _executed(settings: RunSettings) -> Outcome:
     return Outcome(run.path, *told)
 
 
-def _go_on(settings: RunSettings, run: RunDirectory) -> None:
+def _go_on(settings: RunSettings, run: RunDirectory, place: Place) -> None:
     """Do the rest of the run if its inputs have not changed."""
     inputs = inputs_of(settings.config, settings.dataset)
     _check(settings, run, inputs)
     with _mirrored(settings) as tracker, _at_work(settings, run) as crew:
         _begin(settings, run, with_inputs(crew.origin, inputs), inputs)
         _check(settings, run, inputs)  # another shard may have begun it meanwhile
-        work(settings, run, crew, tracker)
+        work(settings, run, crew, tracker, place)
         _check_again(settings, run)
         finish(settings, run, crew.dataset, tracker)
 
@@ -153,7 +161,9 @@ def _begin(settings: RunSettings, run: RunDirectory, origin: Origin, inputs: Ide
 @contextmanager
 def _at_work(settings: RunSettings, run: RunDirectory) -> Generator[Crew]:
     started = datetime.now(UTC)
-    crew = start_crew(settings)
+    with Display(lambda: LOADING):
+        crew = start_crew(settings)
+    log.info("models loaded in %s", duration((datetime.now(UTC) - started).total_seconds()))
     try:
         yield crew
     finally:
@@ -161,13 +171,17 @@ def _at_work(settings: RunSettings, run: RunDirectory) -> Generator[Crew]:
         crew.close()
         for one in spent:
             note_session(run, started, one)
+            log.info("%s", cost_in_words(one))
 
 
 @contextmanager
-def _mirrored(settings: RunSettings) -> Generator[Tracker]:
+def _mirrored(settings: RunSettings) -> Generator[Guarded]:
     """Open the tracker for the whole session, and report errors such as a failed model load."""
     tracker = Guarded(settings.tracker())
     tracker.start(settings.config, settings.directory.name, settings.name)
+    where = tracker.where()
+    if where:
+        progress().print(printable(where), markup=False, soft_wrap=True)
     try:
         yield tracker
     except Exception as error:
@@ -181,31 +195,37 @@ def _mirrored(settings: RunSettings) -> Generator[Tracker]:
         raise
 
 
-def work(settings: RunSettings, run: RunDirectory, crew: Crew, tracker: Tracker) -> None:
+def work(
+    settings: RunSettings, run: RunDirectory, crew: Crew, tracker: Tracker, place: Place = ALONE
+) -> None:
     """Edit and record every case that has no record yet."""
     runner = settings.runner
-    with run.log(retry_failed=runner.retry_failed) as log, run.claims() as claims:
-        for repair in log.repairs:
+    with run.log(retry_failed=runner.retry_failed) as records, run.claims() as claims:
+        for repair in records.repairs:
             CONSOLE.print(f"[yellow]{escape(printable(repair))}", highlight=False)
-        done = log.done_ids()
-        _replay(run, log, tracker)
+        done = records.done_ids()
+        _replay(run, records, tracker)
         ids = list(crew.dataset.ids)
         shard = Shard.read(runner.shard)
         mine = shard.of(ids)
         notes = _notes(settings, run)
-        with _progress() as progress:
-            task = progress.add_task("editing", total=len(mine), completed=len(done & {*mine}))
+        tally = Tally(settings, crew, len(mine), len(done & {*mine}), place)
 
-            def record(chunk: Chunk, finished: Sequence[Done]) -> None:
-                noted = [(replace(r, notes=(*r.notes, *notes)), p) for r, p in finished]
-                log.append_all([r for r, _ in noted])
-                if log.done_ids().issuperset(ids[chunk.start : chunk.stop]):
-                    claims.release(chunk.start, chunk.stop)
-                for one, pictures in noted:
-                    tracker.log_case(one, pictures)
-                progress.advance(task, len(noted))
+        def record(chunk: Chunk, finished: Sequence[Done]) -> None:
+            noted = [(replace(r, notes=(*r.notes, *notes)), p) for r, p in finished]
+            records.append_all([r for r, _ in noted])
+            if records.done_ids().issuperset(ids[chunk.start : chunk.stop]):
+                claims.release(chunk.start, chunk.stop)
+            for one, pictures in noted:
+                tracker.log_case(one, pictures)
+                if isinstance(tracker, Guarded) and isinstance(pictures, Shown):
+                    tracker.log_curves(one.case, pictures.curves)
+                log.info("%s", printable(case_in_words(one)))
+            tally.recorded += len(noted)
 
-            chunks = chunks_left(log, claims, ids, shard.places(len(ids)), runner.chunk_size)
+        chunks = chunks_left(records, claims, ids, shard.places(len(ids)), runner.chunk_size)
+        progress().print(printable(tally.headline()), markup=False, soft_wrap=True)
+        with Display(tally.far):
             crew.run(announced(chunks, claims, CONSOLE), record)
 
 
@@ -232,10 +252,10 @@ def _notes(settings: RunSettings, run: RunDirectory) -> tuple[str, ...]:
     return (f"{LATER}: {differs}",) if differs else ()
 
 
-def _replay(run: RunDirectory, log: RecordLog, tracker: Tracker) -> None:
+def _replay(run: RunDirectory, records: RecordLog, tracker: Tracker) -> None:
     """Send the tracker the cases that an earlier session did."""
-    done = log.done_ids()
-    for record in log.records():
+    done = records.done_ids()
+    for record in records.records():
         if record.image is not None and record.case in done:
             tracker.log_case(record, _stored(run, record))
 
@@ -246,14 +266,3 @@ def _stored(run: RunDirectory, record: Record) -> dict[str, Image.Image]:
         return {"edited": run.picture(record)}
     except OSError:
         return {}
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("cases, left:"),
-        TimeRemainingColumn(),
-        console=CONSOLE,
-    )

@@ -11,6 +11,7 @@ from zerocon.core.cases import Dataset
 from zerocon.core.records import Record
 from zerocon.ledger.claims import Chunk, Waiting
 from zerocon.ledger.origin import Origin
+from zerocon.runs.progress import Working
 from zerocon.runs.worker import Done
 
 DEATHS = 2  # workers that a chunk, or a case alone, may lose before something else is tried
@@ -29,6 +30,10 @@ class Crew(Protocol):
 
     def run(self, chunks: Chunks, record: Recorder) -> None:
         """Edit every chunk, and have each recorded as soon as it is done."""
+        ...
+
+    def working(self) -> list[Working]:
+        """What each worker is at; called by another thread."""
         ...
 
     def spent(self) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ case (a setting, a model that does not load, a full disk) is raised and ends the
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import threading
 import time
@@ -41,6 +42,10 @@ from zerocon.metrics.base import Metric, Pictures, full_precision
 from zerocon.runs.batches import BatchSize
 from zerocon.runs.costs import Costs
 from zerocon.runs.inverting import KIND, Inverter
+from zerocon.runs.progress import Working
+from zerocon.runs.shown import Shown, maps_of, wanted, watching
+
+log = logging.getLogger(__name__)
 
 KEPT_FREE = 0.2  # share of the free memory that an automatic batch size leaves alone
 
@@ -78,6 +83,8 @@ class Edited:
     case: Case
     record: Mapping[str, Any]
     picture: NDArray[np.uint8] | None = None  # [side, side, 3]
+    maps: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict[str, NDArray[np.uint8]])
+    curves: Mapping[str, Sequence[float]] = field(default_factory=dict[str, Sequence[float]])
 
 
 def load(settings: RunSettings) -> Loaded:
@@ -164,6 +171,9 @@ class Editor:
         runner = settings.runner
         self.memory = memory_of(runner.cache_bytes)
         self._alone = runner.deterministic
+        self._curved, self._mapped = (
+            wanted(settings, what, loaded.dataset.ids) for what in ("curves", "maps")
+        )
         self._fits = BatchSize(settings.directory, runner.batch_size, loaded.backbone.device)
         self._stopping = threading.Event()
 
@@ -214,7 +224,9 @@ class Editor:
             picture = Image.fromarray(one.picture)
             path, sha256 = save_image(self.settings.directory, one.case.id, picture)
             record = Record(**one.record, image=path, sha256=sha256)
-            yield record, case_pictures(one.case) | {"edited": picture}
+            maps = {name: Image.fromarray(pixels) for name, pixels in one.maps.items()}
+            pictures = case_pictures(one.case) | {"edited": picture} | maps
+            yield record, Shown(pictures, one.curves)
 
     def _go_on(self) -> None:
         if self._stopping.is_set():
@@ -264,10 +276,17 @@ class Editor:
     def _edit_and_score(self, cases: Sequence[Case]) -> list[Edited]:
         started = time.perf_counter()
         backbone = self.loaded.backbone
-        pictures = to_uint8(edit(self.settings, backbone, cases, self.memory, self.costs))
-        # Score the 8-bit pictures that are stored, so that the files reproduce the numbers.
-        scores = score(self.loaded.metrics, cases, from_uint8(pictures).to(backbone.device))
+        curved = any(case.id in self._curved for case in cases)
+        with (
+            self.costs.batch(backbone, len(cases)),
+            watching(self.settings, on=curved) as watcher,
+        ):
+            pictures = to_uint8(edit(self.settings, backbone, cases, self.memory, self.costs))
+            self.costs.scoring()
+            # Score the 8-bit pictures that are stored, so that the files reproduce the numbers.
+            scores = score(self.loaded.metrics, cases, from_uint8(pictures).to(backbone.device))
         seconds = round((time.perf_counter() - started) / len(cases), 4)
+        curves = watcher.curves(len(cases))
         return [
             Edited(
                 case,
@@ -278,9 +297,25 @@ class Editor:
                     "seconds": seconds,
                 },
                 pictures[row],
+                self._maps(case, pictures[row]),
+                curves[row] if case.id in self._curved else {},
             )
             for row, case in enumerate(cases)
         ]
+
+    def _maps(self, case: Case, picture: NDArray[np.uint8]) -> dict[str, NDArray[np.uint8]]:
+        if case.id not in self._mapped:
+            return {}
+        edited = from_uint8(picture[None])[0]
+        try:
+            return maps_of(self.loaded.backbone, case, edited, self.settings.seed)
+        except Exception as error:  # noqa: BLE001 (no case depends on what a tracker shows)
+            log.warning("no attention maps of %s: %s", case.id, error)
+            return {}
+
+    def working(self) -> Working:
+        """What is being done now, for progress."""
+        return self.costs.working(self.loaded.backbone)
 
     def spent(self) -> dict[str, Any]:
         """What this editor's work cost so far, as `sessions.jsonl` holds it."""

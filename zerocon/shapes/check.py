@@ -40,6 +40,8 @@ from zerocon.shapes.scene import Scene
 from zerocon.shapes.train.text import ImageTower, build_text
 
 Progress = Callable[[str], None]
+Loaded = Callable[[Backbone], None]
+FLOW_STEPS, INVERTED_STEPS = 28, 50
 
 INVERSIONS: Mapping[str, Inversion] = {
     "ddim": DDIMInversion(),
@@ -53,6 +55,7 @@ INVERSIONS: Mapping[str, Inversion] = {
 def check(
     captioner: CaptionPictures,
     progress: Progress = lambda _: None,
+    loaded: Loaded = lambda _: None,
     *,
     captions: int = 500,
     pictures: int = 500,
@@ -61,8 +64,13 @@ def check(
     steps: int = 30,
     guidance: float = 4.0,
 ) -> dict[str, object]:
-    """Every measure by name; `progress` is called with the name of the current one."""
+    """Every measure by name.
+
+    `progress` is called with the name of the current one, `loaded` with each model that is
+    evaluated (about `evaluations` rows in all).
+    """
     backbone = Shapes(dtype="float32").load()
+    loaded(backbone)
     scenes = distinct_scenes(max(captions, pictures, inverted, 1000))
     progress("autoencoder")
     found: dict[str, object] = {"vae_psnr": vae_psnr(backbone, scenes[:pictures])}
@@ -80,15 +88,27 @@ def check(
     progress("reader")
     found["reader_exact"] = reader_exact(read_scenes)
     progress("the flow transformer")
-    found["flow"] = check_flow(scenes[:captions], scenes[:inverted])
+    found["flow"] = check_flow(scenes[:captions], scenes[:inverted], loaded)
     return found
 
 
+def evaluations(captions: int, inverted: int = 100, steps: int = 30) -> int:
+    """About how many rows pass the networks: the guided generations, inversions and replays."""
+    generated = captions * 2 * (steps + FLOW_STEPS)
+    inversions = inverted * (INVERTED_STEPS + len(INVERSIONS) * 2 * FLOW_STEPS)
+    return generated + inversions + inverted * (INVERTED_STEPS + len(INVERSIONS) * FLOW_STEPS)
+
+
 def check_flow(
-    drawn: Sequence[Scene], inverted: Sequence[Scene], steps: int = 28, guidance: float = 4.0
+    drawn: Sequence[Scene],
+    inverted: Sequence[Scene],
+    loaded: Loaded = lambda _: None,
+    steps: int = FLOW_STEPS,
+    guidance: float = 4.0,
 ) -> dict[str, object]:
     """The same of the flow transformer: what it draws, and how well each solver inverts it."""
     backbone = ShapesFlow(dtype="float32").load()
+    loaded(backbone)
     return {
         "generation_attributes": generation(backbone, drawn, steps, guidance),
         "inversion_psnr": {
@@ -156,7 +176,7 @@ def inversion_psnr(
     backbone: Backbone,
     scenes: Sequence[Scene],
     inversion: Inversion = INVERSIONS["ddim"],
-    steps: int = 50,
+    steps: int = INVERTED_STEPS,
 ) -> float:
     """Inverted and replayed at guidance 1, against the autoencoder's own picture."""
     values: list[Tensor] = []

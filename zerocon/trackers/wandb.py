@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from PIL import Image
 
 from zerocon.core.checks import in_range
 from zerocon.core.records import Record
-from zerocon.trackers.base import Images, TrackerError
+from zerocon.trackers.base import MAP, Curves, Images, TrackerError, check_counts, label
 
 Mode = Literal["offline", "online", "disabled"]
 
@@ -28,7 +29,10 @@ TEXTS = ("case", "status", "error", "edit_name", "source_prompt", "target_prompt
 
 
 class WandbTracker:
-    """Logs config, numbers of each case, a table with pictures, and the summary.
+    """Logs config, each case as it is done, a table of all cases, and the summary.
+
+    The first `images` cases have their pictures (null: all), the first `curves` cases their
+    losses over the steps, and the first `maps` cases the attention to each word of the prompts.
 
     Offline, everything is written to `dir`/wandb, from where `wandb sync` can upload it at any
     time, unless the folder was moved (wandb stores the paths of the table's pictures).
@@ -42,8 +46,12 @@ class WandbTracker:
         mode: Mode = "offline",
         dir: str = "outputs",  # noqa: A002 (wandb's name for it)
         patience: float = 20.0,
+        images: int | None = None,
+        curves: int = 8,
+        maps: int = 0,
     ) -> None:
-        self.check_settings({"patience": patience})
+        self.check_settings({"patience": patience, "curves": curves, "maps": maps})
+        self.images, self.curves, self.maps = images, curves, maps
         self.project, self.directory, self.patience = project, Path(dir), patience
         self.mode: Mode = mode
         self._run: Any = None
@@ -56,6 +64,7 @@ class WandbTracker:
         """Check settings without creating a tracker."""
         if "patience" in settings:
             in_range("tracker.patience", settings["patience"], 1)
+        check_counts(settings)
 
     def start(self, config: Mapping[str, Any], name: str, group: str) -> None:
         import wandb
@@ -76,20 +85,53 @@ class WandbTracker:
             settings=_settings(self.patience),
         )
 
+    def where(self) -> str:
+        """The run's page, or its folder and how to upload it."""
+        if self.mode == "disabled":
+            return ""
+        if self._run.url:
+            return f"W&B: {self._run.url}"
+        folder = Path(self._run.dir).parent
+        return f"W&B, offline: {folder}; upload it with: wandb sync {shlex.quote(str(folder))}"
+
     def log_case(self, record: Record, images: Images) -> None:
         numbers = {k: v for k, v in record.metrics.items() if math.isfinite(v)}
+        shown = images if self.images is None or len(self._rows) < self.images else {}
+        pictures = {name: self._picture(shown.get(name), record.case) for name in PICTURES}
         self._rows.append(
             {name: getattr(record, name) for name in TEXTS}
-            | {name: self._picture(images.get(name)) for name in PICTURES}
+            | pictures
             | {"seconds": record.seconds}
             | numbers
         )
         failed = sum(row["status"] == "failed" for row in self._rows)
         progress = {"cases/done": len(self._rows), "cases/failed": failed}
-        self._run.log(progress | {f"case/{name}": value for name, value in numbers.items()})
+        seen = {f"pictures/{name}": one for name, one in pictures.items() if one is not None}
+        maps = self._maps(record.case, images)
+        self._run.log(progress | {f"case/{k}": v for k, v in numbers.items()} | seen | maps)
+
+    def _maps(self, case: str, images: Images) -> dict[str, Any]:
+        named = {name: image for name, image in images.items() if name.startswith(MAP)}
+        pictures = [self._picture(image, name.removeprefix(MAP)) for name, image in named.items()]
+        return {f"maps/{case}": pictures} if pictures else {}
+
+    def log_curves(self, case: str, curves: Curves) -> None:
+        """One curve per loss and case, over the steps of the edit."""
+        self._run.define_metric("losses/step", hidden=True)
+        for name in curves:
+            self._run.define_metric(f"losses/{name}/{case}", step_metric="losses/step")
+        for step in range(max(map(len, curves.values()), default=0)):
+            values = {f"losses/{name}/{case}": curve[step] for name, curve in curves.items()}
+            finite = {name: value for name, value in values.items() if math.isfinite(value)}
+            self._run.log({"losses/step": step} | finite)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        self._run.summary.update(dict(summary))
+        said = {name: value for name, value in summary.items() if name != "columns"}
+        self._run.summary.update(said)
+        for column in summary.get("columns", ()):
+            statistic = summary.get("metrics", {}).get(column["name"])
+            if statistic and statistic["mean"] is not None:
+                self._run.summary[f"mean/{label(column)}"] = statistic["mean"]
         self._end(0)
 
     def fail(self, error: str) -> None:
@@ -103,7 +145,7 @@ class WandbTracker:
         self._run.finish(exit_code=exit_code)
         self._scratch.cleanup()
 
-    def _picture(self, image: Image.Image | None) -> Any:
+    def _picture(self, image: Image.Image | None, caption: str) -> Any:
         """Store the picture on disk until the table is sent, to save memory in long runs."""
         import wandb
 
@@ -111,7 +153,7 @@ class WandbTracker:
             return None
         path = Path(self._scratch.name) / f"{uuid4().hex}.png"
         image.save(path)
-        return wandb.Image(str(path))
+        return wandb.Image(str(path), caption=caption)
 
     def _as_table(self) -> Any:
         import wandb

@@ -131,7 +131,7 @@ def _map(
     colors = "viridis_r" if column["better"] == "lower" else "viridis"
     drawn = axes.pcolormesh(means, cmap=colors, edgecolors="white", linewidth=1.5)
     for (row, place), mean in np.ndenumerate(means):
-        red, green, blue, _ = drawn.to_rgba(mean)
+        red, green, blue, _ = drawn.to_rgba(np.asarray(mean))
         dark = 0.3 * red + 0.59 * green + 0.11 * blue < _DARK and not np.isnan(mean)
         text = worded(mean, column)
         ink = "white" if dark else "black"

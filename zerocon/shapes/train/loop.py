@@ -81,7 +81,7 @@ def train(
     else:
         optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.99), fused=True)
     average = {k: v.detach().clone() for k, v in model.state_dict().items()}
-    step = _resume(folder, model, optimizer, average)
+    first = step = _resume(folder, model, optimizer, average)
     bf16 = recipe.bf16 and (device.type == "cuda" or has_fast_bfloat16())
     started = saved = time.monotonic()
     model.train()
@@ -99,7 +99,9 @@ def train(
         _update_average(average, model, recipe, step)
         if step % budget.log_every == 0:
             row: Log = {"step": step, "loss": loss, "norm": norm, **log}
-            _write_log(folder, row)
+            pace = (time.monotonic() - started) / (step - first)
+            left = min(pace * (recipe.steps - step), budget.seconds - (time.monotonic() - started))
+            _write_log(folder, row, f"step {step:,} of {recipe.steps:,}, {_minutes(left)} left")
         if time.monotonic() - saved > budget.save_every:
             _save(folder, model, optimizer, average, step)
             saved = time.monotonic()
@@ -134,14 +136,18 @@ def _update_average(
     torch._foreach_lerp_([average[k] for k in floats], [state[k] for k in floats], 1 - decay)
 
 
-def _write_log(folder: Path, row: Log) -> None:
+def _minutes(seconds: float) -> str:
+    return f"{max(0.0, seconds) / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _write_log(folder: Path, row: Log, far: str) -> None:
     now = time.time()
     file = folder / "log.jsonl"
     numbers = {k: v.item() if isinstance(v, Tensor) else v for k, v in row.items()}
     line = json.dumps({**numbers, "time": round(now, 1)})
     with file.open("a") as out:
         out.write(line + "\n")
-    print(f"[{folder.name}] {line}", flush=True)
+    print(f"[{folder.name}] {far} {line}", flush=True)
 
 
 def _save(

@@ -1,0 +1,55 @@
+"""The processor threads of a run: chosen when it begins, and kept when it continues.
+
+A model's last bits depend on the number of threads, so a continued run has the number that it
+began with, as long as `runner.threads` and the number of its processes stay the same.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zerocon.config.settings import RunnerSettings
+from zerocon.core.threads import Choice, choose
+from zerocon.ledger.atomic import write_atomic
+
+FILE = "threads.json"
+
+
+def chosen(runner: RunnerSettings) -> Choice:
+    """The threads of each of the runner's processes on this machine."""
+    return choose(runner.threads, _processes(runner))
+
+
+def threads_of(directory: Path, runner: RunnerSettings) -> Choice:
+    """The run's number of threads: that of its first session, or else chosen now and stored."""
+    found = chosen(runner)
+    given = {"asked": runner.threads, "processes": _processes(runner), "cores": found.cores}
+    file = directory / FILE
+    before = _read(file, given)
+    if before is not None:
+        why = "as when the run began" if before != found.threads else found.why
+        return Choice(before, found.cores, why)
+    directory.mkdir(parents=True, exist_ok=True)
+    write_atomic(file, json.dumps(given | {"threads": found.threads}).encode() + b"\n")
+    return found
+
+
+def use(threads: int) -> None:
+    torch.set_num_threads(threads)
+
+
+def _processes(runner: RunnerSettings) -> int:
+    return runner.workers if runner.executor == "processes" else 1
+
+
+def _read(file: Path, given: dict[str, Any]) -> int | None:
+    try:
+        said: Any = json.loads(file.read_bytes())
+        same = all(said[name] == value for name, value in given.items())
+        return max(1, int(said["threads"])) if same else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
