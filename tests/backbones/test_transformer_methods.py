@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from tests.pairs import OneCase, valid_inversions
 from tests.tiny_transformers import tiny_flux, tiny_flux_parts, tiny_sd3, tiny_sd3_parts
 from zerocon.backbones.base import Backbone
 from zerocon.config.bind import build, method_of
-from zerocon.config.compatibility import declared, partners
 from zerocon.config.compose import compose_config, plain
 from zerocon.config.places import CONF
 from zerocon.config.settings import compose_settings
 from zerocon.core.cases import Case
 from zerocon.core.checks import ConfigError
-from zerocon.core.conditions import Condition, Conditions, Draws
+from zerocon.core.conditions import Condition, Draws
 from zerocon.core.forward import predict, run_for_taps
 from zerocon.core.levels import Level
-from zerocon.core.prompts import words_of
-from zerocon.directions.word_swap import WordSwap
 from zerocon.inversions.ddim import DDIMInversion
 from zerocon.losses.base import Losses, Moment, Term
 from zerocon.losses.cross_attention import CrossAttention
@@ -41,15 +37,21 @@ KINDS: dict[str, dict[str, Any]] = {
     "flux_schnell": {"schnell": True},
 }
 EVERY_PAIR = "sd3", "flux"  # of method and inversion; the others run the method's own inversion
-Named = tuple[str, Backbone]
+Named = tuple[str, OneCase]
+
+
+def one_case(backbone: Backbone) -> OneCase:
+    image = torch.rand(3, *SIZE, generator=torch.Generator().manual_seed(0))
+    return OneCase(backbone, Case("a", image, SOURCE, TARGET, blend_words=("circle", "star")))
 
 
 @pytest.fixture(scope="module", params=KINDS)
 def named(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Named:
     name, folder = request.param, tmp_path_factory.mktemp("parts")
     if name.startswith("flux"):
-        return name, tiny_flux(tiny_flux_parts(folder, **KINDS[name]), size=SIZE)
-    return name, tiny_sd3(tiny_sd3_parts(folder, **KINDS[name]), size=SIZE)
+        return name, one_case(tiny_flux(tiny_flux_parts(folder, **KINDS[name]), size=SIZE))
+    parts = tiny_sd3_parts(folder, **KINDS[name])
+    return name, one_case(tiny_sd3(parts, size=SIZE, t5_tokens=24))
 
 
 METHODS = sorted(file.stem for file in (CONF / "method").glob("*.yaml"))
@@ -65,13 +67,7 @@ def overrides_of(name: str) -> list[str]:
 
 def inversions_of(config: dict[str, Any], every: bool) -> dict[str, Any]:
     """Those that the method goes with on this backbone; of them its own, or the first."""
-    method, own = method_of(config), build(config, "inversion")()
-    found = partners(config, "inversion", method, own, WordSwap())
-    choices = {
-        name: declared(config, "inversion", CONF / "inversion" / f"{name}.yaml")
-        for name, why in found.items()
-        if not why
-    }
+    choices, own = valid_inversions(config, method_of(config)), build(config, "inversion")()
     if every:
         return choices
     kept = [name for name, choice in choices.items() if choice == own] or [*choices]
@@ -80,28 +76,14 @@ def inversions_of(config: dict[str, Any], every: bool) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", [*METHODS, "masactrl masked"])
 def test_every_method_runs_on_pictures_that_are_not_square(named: Named, name: str) -> None:
-    choice, backbone = named
+    choice, one = named
     config = plain(compose_config([f"backbone={choice}", *overrides_of(name)]))
-    method = method_of(config)
-    image = torch.rand(3, *SIZE, generator=torch.Generator().manual_seed(0))
-    case = Case("a", image, SOURCE, TARGET, blend_words=("circle", "star"))
-    clean = backbone.encode(image[None])
-    assert clean.shape == (1, 16, 12, 20)
-    conditions = Conditions(
-        *(backbone.embed([prompt]) for prompt in (SOURCE, TARGET, "")), [words_of(backbone, case)]
-    )
-    draws = Draws(0, ["a"])
-    found = inversions_of(config, choice in EVERY_PAIR)
-    assert found
-    for inverter, inversion in found.items():
-        if hasattr(inversion, "iterations"):
-            inversion = dataclasses.replace(inversion, iterations=1)  # noqa: PLW2901 - they are slow
-        trajectory = inversion(backbone, clean, conditions, 2, draws)
-        edited = method(backbone, trajectory, conditions, draws)
-        assert edited.shape == clean.shape, inverter
-        assert edited.isfinite().all(), inverter
-        assert (edited - clean).abs().max() > 0, inverter
-    assert backbone.decode(edited).shape == (1, 3, *SIZE)
+    assert one.clean.shape == (1, 16, 12, 20)
+    edits = dict(one.edits(method_of(config), inversions_of(config, choice in EVERY_PAIR)))
+    assert edits
+    for inverter, edited in edits.items():
+        assert (edited - one.clean).abs().max() > 0, inverter
+    assert one.backbone.decode([*edits.values()][-1]).shape == (1, 3, *SIZE)
 
 
 @pytest.mark.parametrize(
@@ -179,14 +161,14 @@ def check_that_it_pulls(backbone: Backbone, losses: Losses) -> None:
 
 @pytest.mark.parametrize("term", TERMS)
 def test_each_loss_pulls_the_edit(named: Named, term: str) -> None:
-    choice, backbone = named
+    choice, backbone = named[0], named[1].backbone
     streams = ("joint", "single") if choice.startswith("flux") else ("joint",)
     for stream in streams:
         check_that_it_pulls(backbone, Losses(term=TERMS[term](stream)))
 
 
 def test_the_usual_losses_pull_the_edit(named: Named) -> None:
-    choice, backbone = named
+    choice, backbone = named[0], named[1].backbone
     check_that_it_pulls(backbone, usual_losses(choice))
 
 
@@ -207,38 +189,32 @@ ROWS = {
 }
 
 
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> OneCase:
+    return one_case(tiny_flux(tiny_flux_parts(tmp_path_factory.mktemp("told")), size=SIZE))
+
+
 @pytest.mark.parametrize("name", ROWS)
 def test_a_network_that_is_told_its_guidance_runs_no_negative_rows(
-    name: str, tmp_path: Path
+    told: OneCase, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    backbone = tiny_flux(tiny_flux_parts(tmp_path), size=SIZE)
+    backbone: Any = told.backbone
     config = plain(compose_config(["backbone=flux", *overrides_of(name)]))
-    clean = torch.randn(1, 16, 12, 20, generator=torch.Generator().manual_seed(0))
-    case = Case("a", torch.rand(3, *SIZE), SOURCE, TARGET, blend_words=("circle", "star"))
     asked: list[float] = []
-
-    def embedded(prompt: str) -> Condition:
-        return backbone.embed([prompt])
-
-    conditions = Conditions(
-        *(embedded(prompt) for prompt in (SOURCE, TARGET, "")), [words_of(backbone, case)]
-    )
     velocity = backbone._velocity
 
     def spied(z: torch.Tensor, level: Level, condition: Condition) -> torch.Tensor:
-        told = condition.guidance
-        asked.extend([1.0] * len(z) if told is None else told.tolist())
+        scale = condition.guidance
+        asked.extend([1.0] * len(z) if scale is None else scale.tolist())
         return velocity(z, level, condition)
 
-    backbone._velocity = spied
-    method, inversion = method_of(config), DDIMInversion()
-    draws = Draws(0, ["a"])
-    trajectory = inversion(backbone, clean, conditions, 2, draws)
+    monkeypatch.setattr(backbone, "_velocity", spied)
+    method = method_of(config)
+    trajectory = DDIMInversion()(backbone, told.clean, told.conditions, 2, told.draws)
     if not method.needs_inversion:
         asked.clear()
-    method(backbone, trajectory, conditions, draws)
+    method(backbone, trajectory, told.conditions, told.draws)
     assert len(asked) == ROWS[name]
     scales = {"turbo_edit": {1.0}, "h_edit": {1.0, 5.0, 7.5}, "flowedit": {1.5, 5.5}}
     scales |= {"infedit": {1.0, 2.25}} | {n: {3.5} for n in ("dds", "cds")}
-    told = scales.get(name, {1.0, 3.5})
-    assert {round(a * 4) / 4 for a in asked} == told
+    assert {round(a * 4) / 4 for a in asked} == scales.get(name, {1.0, 3.5})

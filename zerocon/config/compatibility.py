@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from zerocon.config.bind import TARGET, build, method_of
-from zerocon.config.compose import compose_config, plain
+from zerocon.config.compose import compose_config, plain, settled
 from zerocon.config.places import CONF
 from zerocon.core.checks import ConfigError
 from zerocon.core.registry import find
 
 if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
     from zerocon.directions.base import Direction
     from zerocon.inversions.base import Inversion, Provided
     from zerocon.methods.base import Method
@@ -164,26 +163,36 @@ def check_pairing(
 
 
 def partners(
-    config: Mapping[str, Any],
-    group: str,
-    method: Method,
-    inversion: Any,
-    direction: Any,
-    model: Model | None = None,
+    config: Mapping[str, Any], group: str, method: Method, inversion: Any, direction: Any
 ) -> dict[str, str]:
-    """Every choice of a group, with the reason against it ("" if none).
+    """Every choice of a group, with the reason against it ("" if none)."""
+    choices, model = every_choice(config, group), model_of(config)
+    if group == "inversion":
+        return inversions_for(choices, method, direction, model)
+    return _directions_for(choices, method, inversion, model)
 
-    `model`: none for that of the config.
-    """
-    reasons, model = dict[str, str](), model or model_of(config)
-    for file in sorted((CONF / group).glob("*.yaml")):
-        choice = declared(config, group, file)
-        trio = (choice, direction) if group == "inversion" else (inversion, choice)
-        trouble = objection(method, *trio, model)
-        # An objection to the other group's choice is no objection to this one.
-        theirs = trouble is not None and trouble.group == group
-        reasons[file.stem] = trouble.reason if trouble and theirs else ""
-    return reasons
+
+def inversions_for(
+    choices: Mapping[str, Any], method: Method, direction: Any, model: Model
+) -> dict[str, str]:
+    """The reason against each inversion ("" if none)."""
+    found = {name: objection(method, choice, direction, model) for name, choice in choices.items()}
+    return _reasons("inversion", found)
+
+
+def _directions_for(
+    choices: Mapping[str, Any], method: Method, inversion: Any, model: Model
+) -> dict[str, str]:
+    found = {name: objection(method, inversion, choice, model) for name, choice in choices.items()}
+    return _reasons("direction", found)
+
+
+def _reasons(group: str, found: Mapping[str, Objection | None]) -> dict[str, str]:
+    """An objection to the other group's choice is no objection to this one."""
+    return {
+        name: trouble.reason if trouble is not None and trouble.group == group else ""
+        for name, trouble in found.items()
+    }
 
 
 def model_of(config: Mapping[str, Any]) -> Model:
@@ -193,16 +202,31 @@ def model_of(config: Mapping[str, Any]) -> Model:
     return Model(flow, told)
 
 
-def declared(config: Mapping[str, Any], group: str, file: Path) -> Any:
-    """A choice of a group with its default settings, or its class if it has required settings."""
+def every_choice(config: Mapping[str, Any], group: str) -> dict[str, Any]:
+    """Every choice of a group with its default settings, or its class if some are required."""
+    known, files = _known(config), sorted((CONF / group).glob("*.yaml"))
+    return {file.stem: _declared(known, group, file) for file in files}
+
+
+def _known(config: Mapping[str, Any]) -> DictConfig:
+    """The settings that a choice's own may follow: the method's, and the usual ones."""
     # Whatever a backbone's usual settings are, what a class declares does not follow from them.
-    usual = OmegaConf.load(CONF / "usual" / "shapes.yaml")
-    known = {"method": config["method"], "usual": usual}
-    whole = OmegaConf.merge(known, {group: OmegaConf.load(file)})
-    filled = plain(cast("DictConfig", whole))
+    usual = _loaded(CONF / "usual" / "shapes.yaml")
+    return OmegaConf.create({"method": config["method"], "usual": usual})
+
+
+def _declared(known: DictConfig, group: str, file: Path) -> Any:
+    known[group] = _loaded(file)
+    filled = settled({group: OmegaConf.to_container(known[group], resolve=True)})
     if "???" in filled[group].values():
         return find(group, filled[group][TARGET])
     return build(filled, group)()
+
+
+@cache
+def _loaded(file: Path) -> Any:
+    """A file of the package's own settings."""
+    return OmegaConf.load(file)
 
 
 @dataclass(frozen=True)
@@ -223,10 +247,11 @@ def fits(name: str) -> Fits:
 
     config = plain(compose_config([f"method={name}"]))
     method, inversion = method_of(config), build(config, "inversion")()
+    inversions = every_choice(config, "inversion")
     return Fits(
         name,
         {
-            kind: partners(config, "inversion", method, inversion, WordSwap(), model)
+            kind: inversions_for(inversions, method, WordSwap(), model)
             for kind, model in KINDS.items()
         },
         partners(config, "direction", method, inversion, WordSwap()),

@@ -1,0 +1,66 @@
+"""One case on a small model, inverted once by each inversion for all methods."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zerocon.backbones.base import Backbone
+from zerocon.config.compatibility import every_choice, inversions_for, model_of
+from zerocon.core.cases import Case
+from zerocon.core.conditions import Conditions, Draws
+from zerocon.core.prompts import words_of
+from zerocon.directions.word_swap import WordSwap
+from zerocon.inversions.base import Trajectory
+from zerocon.methods.base import Method
+
+STEPS = 2
+
+
+@dataclass
+class OneCase:
+    """A picture with its prompts, and its trajectories so far by inversion."""
+
+    backbone: Backbone
+    case: Case
+    inverted: dict[str, Trajectory] = field(default_factory=dict[str, Trajectory])
+
+    def __post_init__(self) -> None:
+        prompts = self.case.source_prompt, self.case.target_prompt, ""
+        embedded = (self.backbone.embed([prompt]) for prompt in prompts)
+        self.conditions = Conditions(*embedded, [words_of(self.backbone, self.case)])
+        self.clean = self.backbone.encode(self.case.image[None])
+        self.draws = Draws(0, [self.case.id])
+
+    def trajectory(self, inversion: Any) -> Trajectory:
+        if hasattr(inversion, "iterations"):
+            inversion = dataclasses.replace(inversion, iterations=1)  # they are slow
+        key = repr(inversion)
+        if key not in self.inverted:
+            self.inverted[key] = inversion(
+                self.backbone, self.clean, self.conditions, STEPS, self.draws
+            )
+        return self.inverted[key]
+
+    def edits(self, method: Method, inversions: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
+        """The edit under each inversion, checked; a method leaves the trajectory as it was."""
+        for name, inversion in inversions.items():
+            trajectory = self.trajectory(inversion)
+            before = trajectory.latents.clone()
+            edited = method(self.backbone, trajectory, self.conditions, self.draws)
+            assert edited.shape == self.clean.shape, name
+            assert edited.isfinite().all(), name
+            assert torch.equal(trajectory.latents, before), name
+            yield name, edited
+
+
+def valid_inversions(config: Mapping[str, Any], method: Method) -> dict[str, Any]:
+    """Those that the method goes with on the config's backbone, with their default settings."""
+    choices = every_choice(config, "inversion")
+    against = inversions_for(choices, method, WordSwap(), model_of(config))
+    return {name: choice for name, choice in choices.items() if not against[name]}
