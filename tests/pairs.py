@@ -47,16 +47,36 @@ class OneCase:
             )
         return self.inverted[key]
 
-    def edits(self, method: Method, inversions: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
-        """The edit under each inversion, checked; a method leaves the trajectory as it was."""
+    def edits(
+        self, method: Method, inversions: Mapping[str, Any], *, every: bool
+    ) -> Iterator[tuple[str, Tensor]]:
+        """The edit under each inversion, checked; a method leaves the trajectory as it was.
+
+        Unless `every`, of inversions whose trajectories differ in numbers alone only the first:
+        a method does the same with them.
+        """
+        kinds = set[tuple[object, ...]]()
         for name, inversion in inversions.items():
             trajectory = self.trajectory(inversion)
+            if kind_of(trajectory) in kinds and not every:
+                continue
+            kinds.add(kind_of(trajectory))
             before = trajectory.latents.clone()
             edited = method(self.backbone, trajectory, self.conditions, self.draws)
             assert edited.shape == self.clean.shape, name
             assert edited.isfinite().all(), name
             assert torch.equal(trajectory.latents, before), name
             yield name, edited
+
+
+def kind_of(trajectory: Trajectory) -> tuple[object, ...]:
+    """All that a method may find in a trajectory but the numbers."""
+    values = [getattr(trajectory, field.name) for field in dataclasses.fields(trajectory)]
+    return tuple(v if isinstance(v, (bool, str, float)) else _is_there(v) for v in values)
+
+
+def _is_there(value: object) -> bool:
+    return bool(value) if isinstance(value, tuple) else value is not None
 
 
 def valid_inversions(config: Mapping[str, Any], method: Method) -> dict[str, Any]:

@@ -74,12 +74,17 @@ def inversions_of(config: dict[str, Any], every: bool) -> dict[str, Any]:
     return {kept[0]: choices[kept[0]]}
 
 
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", [*METHODS, "masactrl masked"])
-def test_every_method_runs_on_pictures_that_are_not_square(named: Named, name: str) -> None:
+def test_every_method_runs_on_pictures_that_are_not_square(
+    named: Named, name: str, every: bool
+) -> None:
+    """With each kind of trajectory; the slow tests, with each inversion."""
     choice, one = named
     config = plain(compose_config([f"backbone={choice}", *overrides_of(name)]))
     assert one.clean.shape == (1, 16, 12, 20)
-    edits = dict(one.edits(method_of(config), inversions_of(config, choice in EVERY_PAIR)))
+    inversions = inversions_of(config, every or choice in EVERY_PAIR)
+    edits = dict(one.edits(method_of(config), inversions, every=every))
     assert edits
     for inverter, edited in edits.items():
         assert (edited - one.clean).abs().max() > 0, inverter

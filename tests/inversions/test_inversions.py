@@ -163,7 +163,7 @@ def trained() -> tuple[Any, Tensor, Conditions]:
 
 def test_a_share_is_inverted_from_the_picture_on(backbone: StableDiffusionBackbone) -> None:
     method = DDIM(steps=5, guidance=1.0)
-    clean, part, _ = walked(backbone, RFSolverInversion(share=0.6), method, [0])
+    clean, part, _ = walked(backbone, RFSolverInversion(share=0.55), method, [0])  # of 5: 2.75
     _, whole, _ = walked(backbone, RFSolverInversion(), method, [0])
     assert torch.equal(part.latents, whole.latents[:4])
     assert torch.equal(part.clean, clean)

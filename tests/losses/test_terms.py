@@ -52,6 +52,25 @@ def test_the_background_is_where_the_mean_attention_to_the_edited_words_is_low()
     expected = torch.ones(4, 4)
     expected[0, 0] = 0  # 0.3 of 0.3; the other place has 0.15
     assert torch.equal(found[0, 0], expected)
+    expected[1, 1] = 0  # what has the share itself is no background either: 0.15 of 0.3
+    term = PatchNCE(positions="background", background_below=0.5)
+    found = term._background(view, moment(tokens=tokens))  # pyright: ignore[reportPrivateUsage]
+    assert found is not None
+    assert torch.equal(found[0, 0], expected)
+
+
+def test_two_patches_can_be_told_apart_and_one_cannot() -> None:
+    term = PatchNCE(sites="self", patch_sizes=(1,))
+
+    def loss(features: torch.Tensor) -> torch.Tensor:
+        site = Site("s", "self", 1, 0, (1, features.shape[1]))
+        seen = Seen([site])
+        seen.keep(site, {"edit": features})
+        view = View({("self", "output"): seen}, "edit")
+        return term(view, view, moment())
+
+    assert (loss(torch.eye(2).expand(2, 2, 2)) > 0).all()
+    assert (loss(torch.ones(2, 1, 2)) == 0).all()
 
 
 def test_a_third_term_changes_no_signature(backbone: StableDiffusionBackbone) -> None:

@@ -1,83 +1,118 @@
-"""Every setting with a range accepts both bounds, and nothing just beyond."""
+"""Every setting of methods, inversions and losses: what it accepts, and that it refuses the rest.
+
+The settings are those that the classes have: a new one without a range here fails.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from dataclasses import fields, is_dataclass
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
 from tests.tiny import losses
+from zerocon import inversions, methods
+from zerocon import losses as loss_terms
 from zerocon.core.checks import ConfigError
-from zerocon.inversions import (
-    DDIMInversion,
-    EditFriendlyInversion,
-    NegativePromptInversion,
-    NullTextInversion,
-    RegularizedInversion,
-)
-from zerocon.losses import CrossAttention, PatchNCE
-from zerocon.methods import CDS, DDIM, DDS, P2P, MasaCtrl, PnP, SDEdit, ZeroCon
+from zerocon.inversions import DirectInversion, EditFriendlyInversion, TurboEditInversion
+from zerocon.losses import CrossAttention
+from zerocon.methods import DDIM, DDS, P2P, MasaCtrl, PnP, RFInversionEdit
 
-NEITHER: dict[str, Any] = {}
-LOSS = {"loss": losses()}
-BOUNDS: list[tuple[Any, dict[str, Any], str, float, float | None]] = [
-    *((c, own, "steps", 1, 1000) for c, own in (
-        (DDIM, NEITHER), (DDS, NEITHER), (CDS, LOSS), (MasaCtrl, NEITHER), (P2P, NEITHER),
-        (PnP, NEITHER), (SDEdit, NEITHER), (ZeroCon, LOSS),
-    )),
-    *((c, own, "guidance", 0.0, 100.0) for c, own in (
-        (DDIM, NEITHER), (DDS, NEITHER), (MasaCtrl, NEITHER), (P2P, NEITHER), (PnP, NEITHER),
-        (SDEdit, NEITHER), (ZeroCon, LOSS), (EditFriendlyInversion, NEITHER),
-        (NullTextInversion, NEITHER),
-    )),
-    (DDS, NEITHER, "learning_rate", 0.0, None),
-    (DDS, NEITHER, "scale", 0.0, None),
-    (DDS, {"last_time": 999}, "first_time", 1, 998),
-    (DDS, {"first_time": 1}, "last_time", 2, 999),
-    (MasaCtrl, NEITHER, "first_step", 0, 1000),
-    (MasaCtrl, NEITHER, "mask_threshold", 0.0, 1.0),
-    (P2P, NEITHER, "source_guidance", 0.0, 100.0),
-    *((P2P, NEITHER, name, 0.0, 1.0)
-      for name in ("cross", "self_attention", "blend_threshold", "blend_start")),
-    (PnP, NEITHER, "attention", 0.0, 1.0),
-    (PnP, NEITHER, "features", 0.0, 1.0),
-    (SDEdit, NEITHER, "strength", 0.0, 1.0),
-    (ZeroCon, LOSS, "source_guidance", 0.0, 100.0),
-    (ZeroCon, LOSS, "gradient_size", 0.0, None),
-    (ZeroCon, LOSS, "gradient_steps", 1, 100),
-    (DDIMInversion, NEITHER, "refinements", 0, 100),
-    (EditFriendlyInversion, NEITHER, "skip", 0.0, 0.99),
-    (NegativePromptInversion, NEITHER, "proximal", 0.0, 1.0),
-    (NullTextInversion, NEITHER, "iterations", 1, 1000),
-    (NullTextInversion, NEITHER, "learning_rate", 0.0, 10.0),
-    (NullTextInversion, NEITHER, "tolerance", 0.0, None),
-    (RegularizedInversion, NEITHER, "auto_correlation", 0.0, None),
-    (RegularizedInversion, NEITHER, "kl", 0.0, None),
-    (RegularizedInversion, NEITHER, "iterations", 0, 1000),
-    (RegularizedInversion, NEITHER, "rolls", 1, 1000),
-    (CrossAttention, NEITHER, "weight", 0.0, None),
-    (PatchNCE, NEITHER, "n_patches", 2, None),
-    (PatchNCE, NEITHER, "tau", 1e-4, None),
-    (PatchNCE, NEITHER, "background_below", 0.0, 1.0),
-]  # fmt: skip
+ROOMS = (methods, inversions, loss_terms)
+CLASSES: list[Any] = [
+    c for room in ROOMS for n in room.__all__ if is_dataclass(c := getattr(room, n))
+]
+SHARE, SCALE, UP, TIMES = (0.0, 1.0), (0.0, 100.0), (0.0, None), (1, 1000)
+Range = tuple[float, float | None]
+
+# By the setting's name, or by class and name where it is another's, too.
+RANGES: dict[str, Range | None] = {
+    **dict.fromkeys(("guidance", "source_guidance", "correction_guidance", "omega"), SCALE),
+    **dict.fromkeys(
+        ("attention", "background_below", "blend_start", "blend_threshold", "cross", "eta",
+         "features", "gamma", "mask_threshold", "mvg", "proximal", "pull", "sampled",
+         "self_attention", "share", "spare_threshold", "start", "stop", "strength"), SHARE
+    ),
+    **dict.fromkeys(
+        ("auto_correlation", "blend_noise", "gradient_size", "kl", "last_rms", "learning_rate",
+         "reconstruction", "scale", "tolerance", "weight"), UP
+    ),
+    **dict.fromkeys(("averages", "iterations", "rolls", "steps"), TIMES),
+    **dict.fromkeys(("corrections", "evaluations", "gradient_steps"), (1, 100)),
+    "NullTextInversion.learning_rate": (0.0, 10.0),
+    "RegularizedInversion.iterations": (0, 1000),
+    "blend_weight": None,
+    "first_step": (0, 1000),
+    "first_time": (1, 998),
+    "last_time": (2, 999),
+    "n_patches": (2, None),
+    "refinements": (0, 100),
+    "shift": (0.0, 1000.0),
+    "skip": (0.0, 0.99),
+    "tau": (1e-4, None),
+}  # fmt: skip
+# What else has to be set, so that the whole range is allowed.
+OTHERS: dict[str, dict[str, Any]] = {
+    "CDS": {"loss": losses()},
+    "ZeroCon": {"loss": losses()},
+    "InfEdit.strength": {"start": "picture"},
+    "FlowEdit.sampled": {"strength": 1.0},
+    "RFInversionEdit.start": {"stop": 1.0},
+    "first_time": {"last_time": 999},
+    "last_time": {"first_time": 1},
+}
 
 
-@pytest.mark.parametrize(
-    ("make", "others", "name", "low", "high"),
-    BOUNDS,
-    ids=[f"{make.__name__}-{name}" for make, _, name, _, _ in BOUNDS],
-)
-def test_bounds(
-    make: Any, others: dict[str, Any], name: str, low: float, high: float | None
-) -> None:
-    beyond = 1 if isinstance(low, int) else 0.05 if high == 0.99 else 1e-5
-    for value in (low, high):
-        if value is not None:
-            assert getattr(make(**others | {name: value}), name) == value
-    for value in (low - beyond, None if high is None else high + beyond):
-        if value is not None:
-            with pytest.raises(ConfigError, match=rf"{name}.* is {value}"):
-                make(**others | {name: value})
+def settings_of(make: Any) -> list[tuple[str, Any]]:
+    """(name, type) of each; of `int | None` the int."""
+    hints = get_type_hints(make)
+    return [(field.name, _without_none(hints[field.name])) for field in fields(make)]
+
+
+def _without_none(hint: Any) -> Any:
+    return get_args(hint)[0] if get_origin(hint) is UnionType else hint
+
+
+def others_of(make: Any, name: str) -> dict[str, Any]:
+    keys = (make.__name__, name, f"{make.__name__}.{name}")
+    return {setting: value for key in keys for setting, value in OTHERS.get(key, {}).items()}
+
+
+def refused(make: Any, name: str, value: object, others: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=rf"{name}\b.* is {re.escape(repr(value))}"):
+        make(**others | {name: value})
+
+
+@pytest.mark.parametrize("make", CLASSES)
+def test_a_number_may_be_at_its_bounds_but_not_beyond(make: Any) -> None:
+    for name, kind in settings_of(make):
+        if kind not in (int, float):
+            continue
+        assert name in RANGES, f"{make.__name__}.{name} has no range in this file"
+        given = RANGES.get(f"{make.__name__}.{name}", RANGES[name])
+        others = others_of(make, name)
+        if given is None:
+            continue
+        low, high = given
+        beyond = 1 if kind is int else 0.05 if high == 0.99 else 1e-5
+        assert getattr(make(**others | {name: low}), name) == low
+        refused(make, name, low - beyond, others)
+        if high is not None:
+            assert getattr(make(**others | {name: high}), name) == high
+            refused(make, name, high + beyond, others)
+
+
+@pytest.mark.parametrize("make", CLASSES)
+def test_a_choice_is_one_of_those_there_are_and_sites_are_some(make: Any) -> None:
+    for name, kind in settings_of(make):
+        others = OTHERS.get(make.__name__, {})
+        if get_origin(kind) is Literal:
+            refused(make, name, "neither", others)
+        if name.endswith("sites"):
+            with pytest.raises(ConfigError, match="'up 1' chooses no sites"):
+                make(**others | {name: "up 1"})
 
 
 def test_windows_lie_between_0_and_1() -> None:
@@ -89,8 +124,18 @@ def test_windows_lie_between_0_and_1() -> None:
             P2P(cross_words={"red": word})
     assert P2P(cross_words={"red": [0.5, 0.5]}).cross_words
     assert CrossAttention(window=(0.0, 1.0)).window == (0.0, 1.0)
+
+
+def test_what_goes_together_is_in_order() -> None:
     with pytest.raises(ConfigError, match="last_time is 60"):
         DDS(first_time=60, last_time=60)
+    with pytest.raises(ConfigError, match=r"stop is 0\.2"):
+        RFInversionEdit(start=0.3, stop=0.2)
+    with pytest.raises(ConfigError, match="refinements and as many steps"):
+        DirectInversion(walk="uni_inv", refinements=1)
+    for make in (EditFriendlyInversion, TurboEditInversion):
+        with pytest.raises(ConfigError, match="skip is 1, which leaves no step"):
+            make(skip=1.0)
 
 
 @pytest.mark.parametrize("make", [DDIM, MasaCtrl, P2P, PnP])

@@ -132,6 +132,16 @@ def test_flowalign(model: Model, w: float) -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("make", [FlowEdit, FlowAlign, DNAEdit])
+def test_a_share_of_the_steps_is_rounded(make: Any) -> None:
+    """0.6 of 3 steps are 1.8: two."""
+    model = flow_model()
+    nearly, two, one = (edited(model, make(steps=3, strength=s)) for s in (0.6, 2 / 3, 1 / 3))
+    assert torch.equal(nearly, two)
+    assert not torch.equal(nearly, one)
+
+
+@torch.no_grad()
 def test_dnaedit(model: Model) -> None:
     x, c = picture(model), conditions_of(model)
     ts, skipped, mvg = list(model.times(6)), 2, 0.8

@@ -53,7 +53,7 @@ def test_reconstruction_returns_to_the_start(backbone: StableDiffusionBackbone) 
     clean = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     errors = [
         (run_reconstruction(backbone, clean, steps) - clean).square().mean().item()
-        for steps in (10, 100)
+        for steps in (5, 50)
     ]
     # A random network is no denoiser, so only that finer steps come closer is sure.
     assert errors[1] < 0.5 * errors[0]
@@ -86,3 +86,8 @@ def test_draws_belong_to_the_case() -> None:
     assert not torch.equal(first[0], first[1])
     assert not torch.equal(first, Draws(1, ["a", "b"]).normal_like(z, "noise"))
     assert not torch.equal(first, Draws(0, ["a", "b"]).normal_like(z, "other purpose"))
+
+
+def test_which_prompt_it_uses() -> None:
+    assert "target" in DDIM().uses
+    assert "target" not in DDIM(prompt="source").uses
