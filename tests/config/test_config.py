@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from omegaconf import DictConfig
 
 from zerocon.cli import guarded
+from zerocon.config import compose
 from zerocon.config.compose import sweep
 from zerocon.config.files import read_mapping
 from zerocon.config.places import CONF
@@ -203,3 +205,32 @@ def test_every_run_of_a_sweep_is_checked_first(capsys: pytest.CaptureFixture[str
     assert ("method.guidance=3", "seed=1") in runs
     assert guarded(["run", "-m", "method.guidance=1,2,300"], "run.py") == 2
     assert "method.guidance is 300" in capsys.readouterr().err
+
+
+def test_hydras_own_settings_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless an override sets one of them. The rest of the config is the same either way."""
+    given: list[list[str]] = []
+    real = compose.compose
+
+    def spied(name: str, overrides: list[str]) -> DictConfig:
+        given.append(overrides)
+        return real(name, overrides=overrides)
+
+    monkeypatch.setattr(compose, "compose", spied)
+    own = ["method=p2p", "method.steps=7"]
+    short = compose.compose_config(own)
+    whole = compose.compose_config([*own, "hydra/launcher=basic"])
+    assert [len(overrides) for overrides in given] == [len(own) + 8, len(own) + 1]
+    assert short == whole
+
+
+def test_a_users_file_may_set_hydras_own_settings(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\n"
+        "defaults:\n  - override /hydra/job_logging: disabled\n"
+        "hydra:\n  launcher: {n_jobs: 2}\n"
+        "method:\n  steps: 7\n"
+    )
+    overrides = [*compose.in_folders([tmp_path]), "+experiment=mine"]
+    assert compose.plain(compose.compose_config(overrides))["method"]["steps"] == 7
