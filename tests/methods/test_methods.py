@@ -53,7 +53,7 @@ def test_reconstruction_returns_to_the_start(backbone: StableDiffusionBackbone) 
     clean = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     errors = [
         (run_reconstruction(backbone, clean, steps) - clean).square().mean().item()
-        for steps in (5, 50)
+        for steps in (10, 50)
     ]
     # A random network is no denoiser, so only that finer steps come closer is sure.
     assert errors[1] < 0.5 * errors[0]
