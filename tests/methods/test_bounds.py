@@ -31,9 +31,10 @@ Range = tuple[float, float | None]
 RANGES: dict[str, Range | None] = {
     **dict.fromkeys(("guidance", "source_guidance", "correction_guidance", "omega"), SCALE),
     **dict.fromkeys(
-        ("attention", "background_below", "blend_start", "blend_threshold", "cross", "eta",
-         "features", "gamma", "mask_threshold", "mvg", "proximal", "pull", "sampled",
-         "self_attention", "share", "spare_threshold", "start", "stop", "strength"), SHARE
+        ("alpha", "attention", "background_below", "blend_start", "blend_threshold", "cross", "eta",
+         "features", "gamma", "inject", "mask_threshold", "mvg", "proximal", "pull", "sampled",
+         "self_attention", "share", "spare_threshold", "start", "stop", "strength", "text",
+         "threshold", "values"), SHARE
     ),
     **dict.fromkeys(
         ("auto_correlation", "blend_noise", "gradient_size", "kl", "last_rms", "learning_rate",
