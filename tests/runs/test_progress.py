@@ -121,8 +121,8 @@ def test_a_set_of_runs_has_a_total(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "choice",
     ["method=zerocon", "method=pnp", "method=p2p", "method=masactrl", "method=reconstruct",
-     "method=dds", "method=sdedit", "method=word_swap", "method=infedit", "method=h_edit", "method=cds",
-     "method=turbo_edit", "method=word_swap inversion=null_text",
+     "method=dds", "method=sdedit", "method=word_swap", "method=infedit", "method=h_edit",
+     "method=cds", "method=turbo_edit", "method=word_swap inversion=null_text",
      "method=word_swap inversion=fixed_point"],
 )  # fmt: skip
 def test_what_is_expected_is_about_right(choice: str, backbone: StableDiffusionBackbone) -> None:
