@@ -18,7 +18,7 @@ from tests.reports.page import Page
 from zerocon.core.records import Record
 from zerocon.reports.gallery.items import changed_words, data_uri, enlarged, overlay, shown
 from zerocon.reports.gallery.page import GalleryItem, gallery_page, write_gallery
-from zerocon.reports.gallery.sheet import _clipped, contact_sheet
+from zerocon.reports.gallery.sheet import _clipped, _texts, contact_sheet
 
 COLUMNS = [
     {"name": "psnr", "unit": "dB", "better": "higher", "digits": 2},
@@ -153,6 +153,40 @@ def test_a_text_of_any_length_is_fitted_at_once() -> None:
         ("cat", True),
     ]
     assert target[2] == ("dog", True)
+
+
+def test_long_prompts_are_wrapped_and_not_cut(tmp_path: Path) -> None:
+    words = [f"word{i}" for i in range(40)]
+    record = Record(case="a", status="ok", source_prompt="a", target_prompt=" ".join(words))
+    lines = _texts(GalleryItem(record), 400)
+    assert " ".join("".join(text for text, _ in line) for line in lines[2:]).split() == words
+    assert len(lines) > 5
+    font = ImageFont.load_default(13)
+    assert all(font.getlength("".join(text for text, _ in line).rstrip()) <= 400 for line in lines)
+    write_gallery(tmp_path, [item(0), GalleryItem(record, picture())], COLUMNS, "a run")
+    with Image.open(tmp_path / "gallery.png") as sheet:
+        high = sheet.height
+    write_gallery(tmp_path, [item(0), item(1)], COLUMNS, "a run")
+    with Image.open(tmp_path / "gallery.png") as sheet:
+        assert sheet.height < high
+
+
+def test_a_card_shows_four_numbers_and_unfolds_the_others(tmp_path: Path) -> None:
+    names = ["a", "b", "psnr_bg", "c", "edit_success"]
+    columns = [{"name": n, "unit": "", "better": "higher", "digits": 1} for n in names]
+    record = Record(case="a", status="ok", metrics=dict.fromkeys(names, 1.0))
+    write_gallery(tmp_path, [GalleryItem(record, picture())], columns, "a run")
+    page = (tmp_path / "gallery.html").read_text()
+    shown, _, folded = page.partition("<details><summary>1 more number</summary>")
+    assert re.findall(r'data-name="(\w+)"', shown) == ["edit_success", "psnr_bg", "a", "b"]
+    assert re.findall(r'data-name="(\w+)"', folded) == ["c"]
+
+
+def test_the_mask_is_explained_where_there_is_one() -> None:
+    with_mask = gallery_page(items(), COLUMNS, "a run")
+    assert "<figcaption>mask: region to edit, outlined</figcaption>" in with_mask
+    assert "outlined in pink" in with_mask
+    assert "outlined in pink" not in gallery_page([failed()], COLUMNS, "a run")
 
 
 def test_a_clipped_text_fills_the_width() -> None:

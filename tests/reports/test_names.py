@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ COLUMNS = [
 ]
 
 
-def labels(folder: Path, **configs: dict[str, object]) -> list[str]:
+def labels(folder: Path, **configs: Mapping[str, object]) -> list[str]:
     for name, config in configs.items():
         write_run(folder / f"run-{name}", [ok("a", psnr_bg=1.0)], config, name="run")
     return labels_of(find_runs([folder]))

@@ -95,8 +95,11 @@ def test_the_page_has_every_part_and_asks_for_nothing(sweep: list[Run]) -> None:
     page = report_page(sweep, lookups=lookups(sweep))
     parsed = Page(page)
     names = [attrs["id"] for attrs in parsed.of("section")]
-    wanted = ["asked", "results", "ablation", "frontier", "gallery", "failures", "cost"]
+    wanted = ["asked", "results", "ablation", "types", "frontier", "gallery", "failures", "cost"]
     assert names == [*wanted, "provenance"]
+    header = page[page.index('id="table1"') :]
+    assert header.index("edit_success") < header.index("lpips_bg") < header.index("psnr_bg")
+    assert page.count("region to edit, outlined in pink") == 1
     sources = [attrs["src"] or "" for attrs in parsed.of("img")]
     assert all(source.startswith("data:image/") for source in sources)
     assert "default-src 'none'" in page
@@ -131,6 +134,8 @@ def test_a_sweep_of_two_settings_has_curves_and_maps(sweep: list[Run]) -> None:
             for name in ("edit_success", "lpips_bg", "psnr_bg")
             for said in (f"{name} over loss.cut", f"{name} over loss.cut and loss.xa, a map")
         ),
+        "edit_success by edit type",
+        "lpips_bg by edit type",
         "edit_success against lpips_bg",
     ]
     assert 'style="--across:2"' in page
@@ -138,12 +143,14 @@ def test_a_sweep_of_two_settings_has_curves_and_maps(sweep: list[Run]) -> None:
 
 def test_a_plot_says_what_it_shows(sweep: list[Run]) -> None:
     page = report_page(sweep, lookups={}, metrics=["lpips_bg"])
-    first, second = (
+    first, second, by_type = (
         base64.b64decode(data).decode()
         for data in re.findall(r'data:image/svg\+xml;base64,([^"]*)', page)
     )
     assert ">xa=0.1<" in first
     assert ">cut<" in first
+    assert ">LPIPS of the background<" in first
+    assert ">change color (2)<" in by_type
     cells = re.findall(r">(\d+\.\d)<", second)  # lpips is 50 + 10 cut - case, of cases 0 … 3
     assert cells.count("49.5") == 2
     assert cells.count("50.5") == 1
@@ -170,7 +177,7 @@ def test_runs_that_are_no_sweep_have_dots_and_their_names(tmp_path: Path) -> Non
     assert list(variants_of(runs).swept) == []
     page = report_page(runs, lookups={})
     assert 'alt="lpips_bg of each variant"' in page
-    assert "a 1, b 2, c 3" in page
+    assert "a=1, b=2, c=3" in page
     assert 'alt="lpips_bg over a"' in report_page(runs, lookups={}, along=["a"])
     with pytest.raises(ConfigError, match="no run's config has a field 'd'"):
         report_page(runs, lookups={}, along=["d"])
@@ -194,7 +201,7 @@ def test_repeating_with_other_seeds_makes_no_more_cases(tmp_path: Path) -> None:
     runs = find_runs([tmp_path])
     page = report_page(runs, lookups={})
     assert "where a point has several runs, each case is first averaged over them" in page
-    assert "0.1, seed 1" in page
+    assert "=0.1, seed=1" in page
 
 
 def test_failures_costs_and_provenance(sweep: list[Run]) -> None:
@@ -363,3 +370,10 @@ def _title(page: str, folder: Path) -> str:
     title = re.search(r"<title>(.*?)</title>", done.stdout)
     assert title
     return title[1]
+
+
+def test_plots_are_also_written_as_files(sweep: list[Run], tmp_path: Path) -> None:
+    write_report(tmp_path / "r.html", sweep, plots_folder=tmp_path / "plots")
+    files = {file.name for file in (tmp_path / "plots").iterdir()}
+    for name in ("edit-success-over-loss.cut", "edit-success-against-lpips-bg"):
+        assert {f"{name}.png", f"{name}.svg"} <= files
