@@ -120,9 +120,10 @@ def test_a_set_of_runs_has_a_total(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "choice",
-    ["method=zerocon", "method=pnp", "method=p2p", "method=masactrl", "method=reconstruct",
-     "method=dds", "method=sdedit", "method=word_swap", "method=infedit", "method=h_edit",
-     "method=cds", "method=turbo_edit", "method=word_swap inversion=null_text",
+    ["method=zerocon", "method=pnp", "method=p2p", "method=masactrl",
+     "method=reconstruct", "method=dds", "method=sdedit", "method=word_swap",
+     "method=infedit", "method=h_edit", "method=cds",
+     "method=turbo_edit", "method=word_swap inversion=null_text",
      "method=word_swap inversion=fixed_point"],
 )  # fmt: skip
 def test_what_is_expected_is_about_right(choice: str, backbone: StableDiffusionBackbone) -> None:
@@ -136,7 +137,11 @@ def test_progress_asks_nothing_of_the_device(
 ) -> None:
     """Another thread reads counters; it calls nothing that would wait for a GPU."""
     costs = Costs()
-    monkeypatch.setattr("torch.cuda.synchronize", lambda *_: pytest.fail("it waits"))
+
+    def synchronize(device: object = None) -> None:
+        pytest.fail("it waits")
+
+    monkeypatch.setattr("torch.cuda.synchronize", synchronize)
     with costs.batch(backbone, 2):
         assert costs.working(backbone).cases == 2
     assert costs.working(backbone).cases == 0

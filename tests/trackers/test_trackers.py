@@ -13,7 +13,7 @@ from PIL import Image
 
 from zerocon.core.checks import ConfigError
 from zerocon.core.records import Record
-from zerocon.trackers.base import Guarded, NoTracker
+from zerocon.trackers.base import Curves, Guarded, NoTracker, label
 from zerocon.trackers.wandb import SCRATCH, WandbTracker
 
 CASES = [
@@ -33,8 +33,11 @@ picture = Image.new("RGB", (8, 8), "red")
 tracker = Guarded(WandbTracker("zerocon", sys.argv[1], sys.argv[2], patience=2))
 tracker.start({"method": {"steps": 7}}, "run-1234", "group")
 for case in CASES:
-    tracker.log_case(case, {"source": picture, "edited": picture})
-tracker.finish({"psnr": {"mean": 20.5}})
+    tracker.log_case(case, {"source": picture, "edited": picture, "map edited: circle": picture})
+tracker.log_curves("a", {"cut": [0.75, 0.5], "xa": [float("nan"), 0.25]})
+column = {"name": "psnr", "unit": "dB", "better": "higher"}
+tracker.finish({"metrics": {"psnr": {"mean": 20.5}}, "columns": [column]})
+assert sys.argv[1] == "online" or "wandb sync " in tracker.where(), tracker.where()
 print("the run ended")
 """
 
@@ -58,7 +61,16 @@ def test_offline_everything_is_in_the_directory(tmp_path: Path) -> None:
     wandb = tmp_path / "out/wandb"
     (log,) = wandb.glob("offline-run-*/run-*.wandb")
     content = log.read_bytes()
-    for part in (b"run-1234", b"steps", b"case/psnr", b"20.5"):
+    for part in (
+        b"run-1234",
+        b"steps",
+        b"case/psnr",
+        b"20.5",
+        b"losses/cut/a",
+        b"pictures/edited",
+        b"maps/a",
+        "mean/psnr ↑ (dB)".encode("unicode_escape"),
+    ):
         assert part in content
     (table,) = wandb.glob("offline-run-*/files/media/table/cases/*.json")
     told = json.loads(table.read_text())
@@ -131,3 +143,32 @@ def test_pictures_of_killed_processes_are_removed(
 def test_settings_are_checked() -> None:
     with pytest.raises(ConfigError, match=r"tracker\.patience"):
         WandbTracker(patience=0)
+
+
+def test_directions_stand_beside_a_columns_name() -> None:
+    columns = [{"name": "lpips_bg", "unit": "1e-3", "better": "lower"}, {"name": "psnr_whole"}]
+    assert [label(column) for column in columns] == ["lpips_bg ↓ (1e-3)", "psnr_whole"]
+
+
+@pytest.mark.parametrize("name", ["images", "curves", "maps"])
+def test_counts_of_cases_are_checked(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"tracker\.{name}"):
+        WandbTracker.check_settings({name: -1})
+
+
+def test_the_guard_passes_on_what_a_tracker_has() -> None:
+    class Telling(NoTracker):
+        seen: Curves | None = None
+
+        def where(self) -> str:
+            return "over there"
+
+        def log_curves(self, case: str, curves: Curves) -> None:
+            self.seen = curves
+
+    telling = Telling()
+    tracker = Guarded(telling)
+    tracker.log_curves("a", {"cut": [1.0, 0.5]})
+    assert (tracker.where(), telling.seen) == ("over there", {"cut": [1.0, 0.5]})
+    assert Guarded(NoTracker()).where() == ""
+    Guarded(NoTracker()).log_curves("a", {"cut": [1.0]})

@@ -34,7 +34,6 @@ from zerocon.ledger.run_directory import INPUTS, RunDirectory
 from zerocon.reports.summary import summarize
 from zerocon.runs.inputs import UNRECORDED, inputs_of
 from zerocon.runs.runner import CONSOLE, execute
-from zerocon.runs.tally import Place
 from zerocon.runs.trials import JOURNAL, Trial, Trials
 
 FOLDER = "searches"
@@ -66,7 +65,7 @@ def run_search(experiment: Experiment, more: Sequence[str] = (), most: int | Non
         while trial := trials.next(most):
             said = f"trial {trial.number + 1} of {most}: {' '.join(trial.overrides)}"
             CONSOLE.print(printable(said), markup=False, highlight=False, soft_wrap=True)
-            _try(trials, trial, asked, Place(trial.number + 1, most))
+            _try(trials, trial, asked)
         return Found(asked.root, asked.folder, trials.all(), trials.front())
 
 
@@ -82,10 +81,10 @@ def _check_inputs(asked: _Asked) -> None:
         raise InputsChangedError(refusal(asked.folder, changed, now.dataset, REMEDY))
 
 
-def _try(trials: Trials, trial: Trial, asked: _Asked, place: Place) -> None:
+def _try(trials: Trials, trial: Trial, asked: _Asked) -> None:
     """Run it. What its settings are not to blame for ends the search, to be begun again."""
     try:
-        outcome = execute(asked.settings(trial), place)
+        outcome = execute(asked.settings(trial))
         trials.done(
             trial, outcome.directory.name, values_of(outcome.directory, asked.search.objectives)
         )
