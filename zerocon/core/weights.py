@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -34,8 +35,22 @@ HASHED = (".safetensors", ".json", ".txt")
 NAMED = 5  # tensors that a message names
 
 
+# Where `zerocon download` puts models and judges, if it is set; otherwise `downloads`.
+DOWNLOADS = "ZEROCON_DOWNLOADS"
+
+
 class WeightsError(ConfigError):
     """A model can't be loaded from these weights. The message names the problem."""
+
+
+def downloads_folder() -> Path:
+    """`$ZEROCON_DOWNLOADS`, or `downloads` in the working folder."""
+    return Path(os.environ.get(DOWNLOADS, "downloads"))
+
+
+def is_download(path: str) -> bool:
+    """Whether the path is in the downloads' folder: `downloads/sd15` is no hub id."""
+    return downloads_folder() in Path(path).parents
 
 
 def read_tensors(file: Path, what: str) -> dict[str, Tensor]:
