@@ -52,7 +52,7 @@ class FluxParts(ModelParts):
         "tokenizer_2": AutoTokenizer,
         "scheduler": FlowMatchEulerDiscreteScheduler,
     }
-    example: ClassVar[tuple[str, str]] = ("flux", "black-forest-labs/FLUX.1-dev")
+    example: ClassVar[str] = "flux"
 
     vae: AutoencoderKL
     transformer: FluxTransformer2DModel

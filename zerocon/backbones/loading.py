@@ -23,6 +23,8 @@ from zerocon.core.weights import (
     WeightsError,
     about_pickle,
     check_shards,
+    downloads_folder,
+    is_download,
     load_beside,
     load_pretrained,
 )
@@ -40,7 +42,7 @@ class ModelParts:
     """The parts of a text-to-image model, by their folders' names."""
 
     classes: ClassVar[dict[str, Any]]
-    example: ClassVar[tuple[str, str]]  # a choice in conf/backbone and its hub id
+    example: ClassVar[str]  # a choice in conf/backbone, which `zerocon download` knows
 
     scheduler: Any
 
@@ -61,7 +63,7 @@ class Parts(ModelParts):
         "tokenizer": CLIPTokenizer,
         "scheduler": DDIMScheduler,
     }
-    example: ClassVar[tuple[str, str]] = ("sd15", "stable-diffusion-v1-5/stable-diffusion-v1-5")
+    example: ClassVar[str] = "sd15"
 
     vae: AutoencoderKL
     unet: UNet2DConditionModel
@@ -103,7 +105,8 @@ def load_parts(
         return _from_single_file(kind, place, config)
     if place.suffix in PICKLES:
         raise BackboneError(about_pickle(place, "the backbone"))
-    if place.exists() or path.startswith((".", "/", "~")) or path.count("/") != 1:
+    local = is_download(path) or path.startswith((".", "/", "~"))
+    if place.exists() or local or path.count("/") != 1:
         reason = "it is not a folder, a .safetensors file or a hub id"
         raise BackboneError(_missing(kind, path, reason))
     if revision is None:
@@ -159,14 +162,14 @@ def _from_single_file(kind: type[P], file: Path, config: str | None) -> P:
 
 
 def _missing(kind: type[ModelParts], path: str, reason: str) -> str:
-    name, model = kind.example
+    name = kind.example
     return (
         f"the backbone's weights can't be loaded from {path!r}: {reason}\n"
-        f"Download the model in the diffusers layout (folders {', '.join(kind.classes)}) "
-        "on a machine with a network, for example\n"
-        f"  hf download {model} --local-dir {name}\n"
-        f"then point at it: backbone={name} backbone.path={name}. "
-        "Without any download, backbone=shapes works."
+        "Nothing is downloaded by itself. On a machine with a network\n"
+        f"  zerocon download {name}\n"
+        f"fetches {name} in the diffusers layout (folders {', '.join(kind.classes)}) to "
+        f"{downloads_folder() / name}, where backbone={name} looks; backbone.path=… points "
+        "elsewhere. Without any download, backbone=shapes works."
     )
 
 

@@ -49,7 +49,7 @@ class SD3PartsWithoutT5(ModelParts):
         "tokenizer_2": CLIPTokenizer,
         "scheduler": FlowMatchEulerDiscreteScheduler,
     }
-    example: ClassVar[tuple[str, str]] = ("sd3", "stabilityai/stable-diffusion-3-medium-diffusers")
+    example: ClassVar[str] = "sd3"
 
     vae: AutoencoderKL
     transformer: SD3Transformer2DModel

@@ -31,7 +31,7 @@ class XLParts(Parts):
         "text_encoder_2": CLIPTextModelWithProjection,
         "tokenizer_2": CLIPTokenizer,
     }
-    example: ClassVar[tuple[str, str]] = ("sdxl", "stabilityai/stable-diffusion-xl-base-1.0")
+    example: ClassVar[str] = "sdxl"
 
     text_encoder_2: CLIPTextModelWithProjection
     tokenizer_2: CLIPTokenizer
