@@ -17,6 +17,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from zerocon.backbones.base import BackboneError
 from zerocon.backbones.single_file import SINGLE_FILE_ERRORS, read_single_file
+from zerocon.core import naming
 from zerocon.core.checks import ConfigError
 from zerocon.core.weights import (
     PICKLES,
@@ -29,12 +30,13 @@ from zerocon.core.weights import (
     load_pretrained,
 )
 
-DTYPES = {
+DTYPES: dict[str, torch.dtype] = {
     "float32": torch.float32,
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
     "float64": torch.float64,
 }
+DTYPES |= {short: DTYPES[name] for short, name in naming.DTYPES.items()}
 
 
 @dataclass
@@ -85,6 +87,8 @@ def pick_device(name: str) -> torch.device:
         raise ConfigError(
             f"backbone.device is {name!r}, but this machine has no usable CUDA device"
         )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError(f"backbone.device is {name!r}, but this machine has no Apple GPU")
     return device
 
 
@@ -95,12 +99,23 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def load_parts(
-    path: str, revision: str | None = None, config: str | None = None, kind: type[P] = Parts
+    path: str,
+    revision: str | None = None,
+    config: str | None = None,
+    kind: type[P] = Parts,
+    variant: str | None = None,
 ) -> P:
-    """Load from a folder, a single file or the hub, depending on `path`."""
+    """Load from a folder, a single file or the hub's cache, depending on `path`.
+
+    `variant`: the files with this word in their names, such as `model.fp16.safetensors`.
+    """
     place = Path(path).expanduser()
     if place.is_dir():
-        return _from_pretrained(kind, str(place), None)
+        return _from_pretrained(kind, str(place), None, variant)
+    if variant is not None and place.suffix == ".safetensors":
+        raise ConfigError(
+            f"backbone.variant={variant} has no effect: backbone.path is a single file"
+        )
     if place.suffix == ".safetensors":
         return _from_single_file(kind, place, config)
     if place.suffix in PICKLES:
@@ -113,27 +128,40 @@ def load_parts(
         raise ConfigError(
             f"backbone.path={path} is a hub id; pin its commit with backbone.revision=<commit>"
         )
-    return _from_pretrained(kind, path, revision)
+    return _from_pretrained(kind, path, revision, variant)
 
 
-def _from_pretrained(kind: type[P], path: str, revision: str | None) -> P:
+def _from_pretrained(kind: type[P], path: str, revision: str | None, variant: str | None) -> P:
     try:
-        parts = {name: _part(cls, path, name, revision) for name, cls in kind.classes.items()}
+        parts = {n: _part(cls, path, n, revision, variant) for n, cls in kind.classes.items()}
     except (OSError, ValueError) as error:
-        raise BackboneError(_missing(kind, path, str(error).splitlines()[0])) from error
+        reason = str(error).splitlines()[0] + _about_variants(Path(path), variant)
+        raise BackboneError(_missing(kind, path, reason)) from error
     return kind(**parts)
 
 
-def _part(cls: Any, path: str, name: str, revision: str | None) -> Any:
+def _about_variants(folder: Path, variant: str | None) -> str:
+    """Name the precisions in the folder, if they are not the requested one."""
+    weights = [file.name.split(".") for file in folder.glob("*/*model.*safetensors")]
+    found = {parts[1] if len(parts) > 2 else None for parts in weights}
+    if not found or variant in found:
+        return ""
+    said = " or ".join(sorted(f"backbone.variant={v or 'null'}" for v in found))
+    return f"; the folder has weights for {said}"
+
+
+def _part(cls: Any, path: str, name: str, revision: str | None, variant: str | None) -> Any:
     load: Any = cls.from_pretrained
     options: dict[str, Any] = {"subfolder": name, "revision": revision}
     if not issubclass(cls, nn.Module):
         return load_beside(load, path, f"the {name}", **options)
+    if variant is not None:
+        options["variant"] = variant
     if not issubclass(cls, ModelMixin):
         return load_pretrained(load, path, f"the {name}", **options)
     model = load_pretrained(load, path, f"the {name}", low_cpu_mem_usage=False, **options)
     # diffusers trusts the index of a model in several files without checking the files.
-    check_shards(_folder_of(path, name, revision), f"the {name}")
+    check_shards(_folder_of(path, name, revision), f"the {name}", variant)
     return model
 
 
@@ -171,6 +199,18 @@ def _missing(kind: type[ModelParts], path: str, reason: str) -> str:
         f"{downloads_folder() / name}, where backbone={name} looks; backbone.path=… points "
         "elsewhere. Without any download, backbone=shapes works."
     )
+
+
+def saving_memory(vae: Any, digest: str, *, slicing: bool, tiling: bool) -> str:
+    """Let the autoencoder work in slices or tiles; return the digest of what then computes.
+
+    Slices are the batch's pictures one by one. Tiles are blended, so the numbers differ.
+    """
+    if slicing:
+        vae.enable_slicing()
+    if tiling:
+        vae.enable_tiling()
+    return f"{digest}-tiled" if tiling else digest
 
 
 def fingerprint_of(parts: ModelParts) -> str:

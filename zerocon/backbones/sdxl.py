@@ -12,7 +12,6 @@ from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from zerocon.backbones.loading import (
     Parts,
-    fingerprint_of,
     frozen,
     load_parts,
     pick_device,
@@ -96,8 +95,8 @@ class SDXL(StableDiffusion):
     def load(self) -> SDXLBackbone:
         device = pick_device(self.device)
         dtype = pick_dtype(self.dtype, device)
-        parts = load_parts(self.path, self.revision, self.config, XLParts)
-        digest = fingerprint_of(parts)
+        parts = load_parts(self.path, self.revision, self.config, XLParts, self.variant)
+        digest = self._digest(parts)
         return SDXLBackbone(
             parts,
             self.path,

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 # Settings that do not affect a run's numbers, only where or how fast it is done.
-NOT_IN_NAME = ("runner", "tracker", "backbone.device", "dataset.root", "hydra")
+NOT_IN_NAME = (
+    "runner", "tracker", "backbone.device", "backbone.vae_slicing", "dataset.root", "hydra",
+)  # fmt: skip
 # The only setting among them that affects bits. It is part of the name only if it is on.
 DETERMINISTIC = "runner.deterministic"
 # Settings with a short form -> the settings that a run stores.
@@ -18,6 +20,8 @@ SHORT_NAMES = {
     "loss.zecon_weight": "loss.zecon.weight",
     "loss.n_patches": "loss.cut.n_patches",
 }
+# Usual short names of precisions -> the names that a run stores.
+DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "fp64": "float64"}
 _ONE_NUMBER = 2.0**53  # up to here, floats represent every whole number exactly
 
 

@@ -199,9 +199,10 @@ def is_harmless(name: str, more: Sequence[str] = ()) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in (*HARMLESS, *more))
 
 
-def check_shards(folder: Path, what: str) -> None:
+def check_shards(folder: Path, what: str, variant: str | None = None) -> None:
     """Raise if the index of a model in several files contradicts the files."""
-    for index in sorted(folder.glob("*.safetensors.index.json")):
+    ending = f".index.{variant}.json" if variant else ".index.json"
+    for index in sorted(folder.glob(f"*.safetensors{ending}")):
         listed = _weight_map(index, what)
         held = {
             (name, file) for file in sorted({*listed.values()}) for name in names_in(folder / file)
