@@ -237,9 +237,7 @@ OURS = {
 }
 
 
-def measured(
-    bench: Bench, editor: Editor, count: int, steps: tuple[int, int] = (2, 5)
-) -> Result:
+def measured(bench: Bench, editor: Editor, count: int, steps: tuple[int, int] = (2, 5)) -> Result:
     """Seconds of a batch at `bench.steps` steps, from two smaller numbers of steps."""
     backbone = bench.backbone()
     given = editor.prepare(backbone, count)

@@ -30,13 +30,13 @@ from zerocon.core.weights import (
     load_pretrained,
 )
 
-DTYPES: dict[str, torch.dtype] = {
+_DTYPES = {
     "float32": torch.float32,
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
     "float64": torch.float64,
 }
-DTYPES |= {short: DTYPES[name] for short, name in naming.DTYPES.items()}
+DTYPES = {**_DTYPES, **{short: _DTYPES[name] for short, name in naming.DTYPES.items()}}
 
 
 @dataclass
