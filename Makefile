@@ -8,13 +8,23 @@ STAMP := $(VENV)/.installed
 setup: $(STAMP)
 
 # Redone only when what it installs changes. uv makes it quick; torch and torchvision come
-# together from the registry, at the versions that constraints.txt pins.
+# together from one index, at the versions that constraints.txt pins. On Linux the default index
+# has the CUDA builds: about 3 GB of libraries beside torch itself. `make setup CPU=1` takes the CPU
+# builds from PyTorch's own index instead.
+ifeq ($(CPU),1)
+TORCH := --torch-backend cpu
+SIZE := about 1.5 GB, for the CPU only
+else
+SIZE := about 6 GB on Linux, most of it CUDA libraries (make setup CPU=1 leaves them out)
+endif
+
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "zerocon needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Try: make PYTHON=python3.12"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "zerocon is installed into $(VENV): $(SIZE)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraints constraints.txt --editable '.[dev]'
+	$(BIN)/uv pip install --python $(BIN)/python $(TORCH) --constraints constraints.txt --editable '.[dev]'
 	touch $(STAMP)
 
 # Edits the 20 cases of the small benchmark, prints the table, writes the gallery.

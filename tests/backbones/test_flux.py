@@ -228,5 +228,5 @@ def test_pictures_of_another_size_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_model_says_what_to_download(tmp_path: Path) -> None:
-    with pytest.raises(BackboneError, match=r"hf download black-forest-labs/.*\n.*backbone=flux"):
+    with pytest.raises(BackboneError, match=r"zerocon download flux\n.*backbone=flux"):
         Flux(str(tmp_path / "nowhere"), device="cpu").load()

@@ -166,5 +166,5 @@ def test_unsupported_sizes_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_model_says_what_to_download(tmp_path: Path) -> None:
-    with pytest.raises(BackboneError, match=r"hf download stabilityai/.*3.*\n.*backbone=sd3"):
+    with pytest.raises(BackboneError, match=r"zerocon download sd3\n.*backbone=sd3"):
         SD3(str(tmp_path / "nowhere"), device="cpu").load()

@@ -168,7 +168,7 @@ def test_a_saved_folder_loads_the_same_model(
 
 
 def test_a_missing_model_says_what_to_download(tmp_path: Path) -> None:
-    with pytest.raises(BackboneError, match=r"hf download stabilityai/.*xl.*\n.*backbone=sdxl"):
+    with pytest.raises(BackboneError, match=r"zerocon download sdxl\n.*backbone=sdxl"):
         SDXL(str(tmp_path / "nowhere"), device="cpu").load()
 
 

@@ -58,7 +58,7 @@ def test_other_weights_have_another_fingerprint(
 
 
 def test_a_missing_model_says_what_to_download(tmp_path: Path) -> None:
-    with pytest.raises(BackboneError, match=r"hf download .*\n.*backbone\.path="):
+    with pytest.raises(BackboneError, match=r"zerocon download sd15\n.*backbone\.path="):
         StableDiffusion(str(tmp_path / "nowhere"), device="cpu").load()
     with pytest.raises(BackboneError, match="no such file"):
         StableDiffusion(str(tmp_path / "sd.safetensors"), device="cpu").load()

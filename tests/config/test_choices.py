@@ -32,7 +32,7 @@ VARIANTS = {
     ("loss", "cds"), ("loss", "cut"), ("loss", "pix2pix_zero"), ("loss", "zecon"),
     ("metrics", "published"), ("metrics", "full"),
     ("backbone", "sd14"), ("backbone", "sd15"), ("backbone", "sd21"), ("backbone", "sd21_base"),
-    ("backbone", "sdxl"), ("backbone", "flux_schnell"),
+    ("backbone", "sdxl"), ("backbone", "flux_schnell"), ("metrics", "sd"),
 }  # fmt: skip
 # Settings whose value in conf/ follows from another choice; the class's own default is for
 # Python, where there is no other choice to follow. In conf/ they are interpolations.

@@ -96,7 +96,7 @@ def test_a_pickle_runs_nothing(tmp_path: Path) -> None:
 
 
 def test_advice_ends_the_message_about_what_is_not_there() -> None:
-    def missing(path: str) -> None:
+    def missing(path: str, **options: object) -> None:
         raise OSError(f"no such place: {path}\nand much more")
 
     with pytest.raises(WeightsError) as raised:

@@ -52,7 +52,7 @@ class FluxParts(ModelParts):
         "tokenizer_2": AutoTokenizer,
         "scheduler": FlowMatchEulerDiscreteScheduler,
     }
-    example: ClassVar[tuple[str, str]] = ("flux", "black-forest-labs/FLUX.1-dev")
+    example: ClassVar[str] = "flux"
 
     vae: AutoencoderKL
     transformer: FluxTransformer2DModel
@@ -205,7 +205,7 @@ class Flux(TransformerSettings):
 
     def load(self) -> FluxBackbone:
         device, dtype = self._place()
-        parts = load_parts(self.path, self.revision, self.config, FluxParts)
+        parts = load_parts(self.path, self.revision, self.config, FluxParts, self.variant)
         size = self._size(USUAL_LATENT * vae_scale(parts))
         digest = self._digest(parts, self.t5_tokens, T5_TOKENS)
         return FluxBackbone(

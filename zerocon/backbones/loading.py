@@ -17,22 +17,26 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from zerocon.backbones.base import BackboneError
 from zerocon.backbones.single_file import SINGLE_FILE_ERRORS, read_single_file
+from zerocon.core import naming
 from zerocon.core.checks import ConfigError
 from zerocon.core.weights import (
     PICKLES,
     WeightsError,
     about_pickle,
     check_shards,
+    downloads_folder,
+    is_download,
     load_beside,
     load_pretrained,
 )
 
-DTYPES = {
+_DTYPES = {
     "float32": torch.float32,
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
     "float64": torch.float64,
 }
+DTYPES = {**_DTYPES, **{short: _DTYPES[name] for short, name in naming.DTYPES.items()}}
 
 
 @dataclass
@@ -40,7 +44,7 @@ class ModelParts:
     """The parts of a text-to-image model, by their folders' names."""
 
     classes: ClassVar[dict[str, Any]]
-    example: ClassVar[tuple[str, str]]  # a choice in conf/backbone and its hub id
+    example: ClassVar[str]  # a choice in conf/backbone, which `zerocon download` knows
 
     scheduler: Any
 
@@ -61,7 +65,7 @@ class Parts(ModelParts):
         "tokenizer": CLIPTokenizer,
         "scheduler": DDIMScheduler,
     }
-    example: ClassVar[tuple[str, str]] = ("sd15", "stable-diffusion-v1-5/stable-diffusion-v1-5")
+    example: ClassVar[str] = "sd15"
 
     vae: AutoencoderKL
     unet: UNet2DConditionModel
@@ -83,6 +87,8 @@ def pick_device(name: str) -> torch.device:
         raise ConfigError(
             f"backbone.device is {name!r}, but this machine has no usable CUDA device"
         )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError(f"backbone.device is {name!r}, but this machine has no Apple GPU")
     return device
 
 
@@ -93,44 +99,69 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def load_parts(
-    path: str, revision: str | None = None, config: str | None = None, kind: type[P] = Parts
+    path: str,
+    revision: str | None = None,
+    config: str | None = None,
+    kind: type[P] = Parts,
+    variant: str | None = None,
 ) -> P:
-    """Load from a folder, a single file or the hub, depending on `path`."""
+    """Load from a folder, a single file or the hub's cache, depending on `path`.
+
+    `variant`: the files with this word in their names, such as `model.fp16.safetensors`.
+    """
     place = Path(path).expanduser()
     if place.is_dir():
-        return _from_pretrained(kind, str(place), None)
+        return _from_pretrained(kind, str(place), None, variant)
+    if variant is not None and place.suffix == ".safetensors":
+        raise ConfigError(
+            f"backbone.variant={variant} has no effect: backbone.path is a single file"
+        )
     if place.suffix == ".safetensors":
         return _from_single_file(kind, place, config)
     if place.suffix in PICKLES:
         raise BackboneError(about_pickle(place, "the backbone"))
-    if place.exists() or path.startswith((".", "/", "~")) or path.count("/") != 1:
+    local = is_download(path) or path.startswith((".", "/", "~"))
+    if place.exists() or local or path.count("/") != 1:
         reason = "it is not a folder, a .safetensors file or a hub id"
         raise BackboneError(_missing(kind, path, reason))
     if revision is None:
         raise ConfigError(
             f"backbone.path={path} is a hub id; pin its commit with backbone.revision=<commit>"
         )
-    return _from_pretrained(kind, path, revision)
+    return _from_pretrained(kind, path, revision, variant)
 
 
-def _from_pretrained(kind: type[P], path: str, revision: str | None) -> P:
+def _from_pretrained(kind: type[P], path: str, revision: str | None, variant: str | None) -> P:
     try:
-        parts = {name: _part(cls, path, name, revision) for name, cls in kind.classes.items()}
+        parts = {n: _part(cls, path, n, revision, variant) for n, cls in kind.classes.items()}
     except (OSError, ValueError) as error:
-        raise BackboneError(_missing(kind, path, str(error).splitlines()[0])) from error
+        reason = str(error).splitlines()[0] + _about_variants(Path(path), variant)
+        raise BackboneError(_missing(kind, path, reason)) from error
     return kind(**parts)
 
 
-def _part(cls: Any, path: str, name: str, revision: str | None) -> Any:
+def _about_variants(folder: Path, variant: str | None) -> str:
+    """Name the precisions in the folder, if they are not the requested one."""
+    weights = [file.name.split(".") for file in folder.glob("*/*model.*safetensors")]
+    found = {parts[1] if len(parts) > 2 else None for parts in weights}
+    if not found or variant in found:
+        return ""
+    said = " or ".join(sorted(f"backbone.variant={v or 'null'}" for v in found))
+    return f"; the folder has weights for {said}"
+
+
+def _part(cls: Any, path: str, name: str, revision: str | None, variant: str | None) -> Any:
     load: Any = cls.from_pretrained
     options: dict[str, Any] = {"subfolder": name, "revision": revision}
     if not issubclass(cls, nn.Module):
         return load_beside(load, path, f"the {name}", **options)
+    if variant is not None:
+        options["variant"] = variant
     if not issubclass(cls, ModelMixin):
         return load_pretrained(load, path, f"the {name}", **options)
     model = load_pretrained(load, path, f"the {name}", low_cpu_mem_usage=False, **options)
     # diffusers trusts the index of a model in several files without checking the files.
-    check_shards(_folder_of(path, name, revision), f"the {name}")
+    check_shards(_folder_of(path, name, revision), f"the {name}", variant)
     return model
 
 
@@ -159,15 +190,27 @@ def _from_single_file(kind: type[P], file: Path, config: str | None) -> P:
 
 
 def _missing(kind: type[ModelParts], path: str, reason: str) -> str:
-    name, model = kind.example
+    name = kind.example
     return (
         f"the backbone's weights can't be loaded from {path!r}: {reason}\n"
-        f"Download the model in the diffusers layout (folders {', '.join(kind.classes)}) "
-        "on a machine with a network, for example\n"
-        f"  hf download {model} --local-dir {name}\n"
-        f"then point at it: backbone={name} backbone.path={name}. "
-        "Without any download, backbone=shapes works."
+        "Nothing is downloaded by itself. On a machine with a network\n"
+        f"  zerocon download {name}\n"
+        f"fetches {name} in the diffusers layout (folders {', '.join(kind.classes)}) to "
+        f"{downloads_folder() / name}, where backbone={name} looks; backbone.path=… points "
+        "elsewhere. Without any download, backbone=shapes works."
     )
+
+
+def saving_memory(vae: Any, digest: str, *, slicing: bool, tiling: bool) -> str:
+    """Let the autoencoder work in slices or tiles; return the digest of what then computes.
+
+    Slices are the batch's pictures one by one. Tiles are blended, so the numbers differ.
+    """
+    if slicing:
+        vae.enable_slicing()
+    if tiling:
+        vae.enable_tiling()
+    return f"{digest}-tiled" if tiling else digest
 
 
 def fingerprint_of(parts: ModelParts) -> str:

@@ -49,7 +49,7 @@ class SD3PartsWithoutT5(ModelParts):
         "tokenizer_2": CLIPTokenizer,
         "scheduler": FlowMatchEulerDiscreteScheduler,
     }
-    example: ClassVar[tuple[str, str]] = ("sd3", "stabilityai/stable-diffusion-3-medium-diffusers")
+    example: ClassVar[str] = "sd3"
 
     vae: AutoencoderKL
     transformer: SD3Transformer2DModel
@@ -196,7 +196,7 @@ class SD3(TransformerSettings):
     def load(self) -> SD3Backbone:
         device, dtype = self._place()
         kind = SD3Parts if self.t5 else SD3PartsWithoutT5
-        parts = load_parts(self.path, self.revision, self.config, kind)
+        parts = load_parts(self.path, self.revision, self.config, kind, self.variant)
         size = self._size(int(parts.transformer.config["sample_size"]) * vae_scale(parts))
         digest = self._digest(parts, self.t5_tokens, T5_TOKENS)
         return SD3Backbone(

@@ -12,7 +12,6 @@ from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from zerocon.backbones.loading import (
     Parts,
-    fingerprint_of,
     frozen,
     load_parts,
     pick_device,
@@ -35,7 +34,7 @@ class XLParts(Parts):
         "text_encoder_2": CLIPTextModelWithProjection,
         "tokenizer_2": CLIPTokenizer,
     }
-    example: ClassVar[tuple[str, str]] = ("sdxl", "stabilityai/stable-diffusion-xl-base-1.0")
+    example: ClassVar[str] = "sdxl"
 
     text_encoder_2: CLIPTextModelWithProjection
     tokenizer_2: CLIPTokenizer
@@ -100,8 +99,8 @@ class SDXL(StableDiffusion):
     def load(self) -> SDXLBackbone:
         device = pick_device(self.device)
         dtype = pick_dtype(self.dtype, device)
-        parts = load_parts(self.path, self.revision, self.config, XLParts)
-        digest = fingerprint_of(parts)
+        parts = load_parts(self.path, self.revision, self.config, XLParts, self.variant)
+        digest = self._digest(parts)
         made = SDXLBackbone(
             parts,
             self.path,

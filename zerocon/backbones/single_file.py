@@ -53,7 +53,7 @@ UNUSED = (
 
 
 def read_single_file(file: Path, classes: Mapping[str, Any], config: str | None) -> dict[str, Any]:
-    """All parts by name; `config`: folder of their configs, by default the hub's."""
+    """All parts by name; `config`: folder of their configs, by default in the hub's cache."""
     state = read_tensors(file, "the model")
     place: str = config or fetch_diffusers_config(state)["pretrained_model_name_or_path"]
     parts: dict[str, Any] = {}
@@ -112,11 +112,11 @@ def _from_folder(cls: Any, folder: str, name: str) -> Any:
 def _new_part(cls: Any, place: str, name: str) -> tuple[nn.Module, Convert]:
     """A model without weights, and the converter of the file's tensor names."""
     if not issubclass(cls, ModelMixin):
-        text = cls(cls.config_class.from_pretrained(place, subfolder=name))
+        text = cls(cls.config_class.from_pretrained(place, subfolder=name, local_files_only=True))
         convert_text: Any = _t5_state if cls.__name__ == "T5EncoderModel" else _text_state
         return text.eval(), partial(convert_text, text)
     maker: Any = cls
-    model = maker.from_config(maker.load_config(place, subfolder=name))
+    model = maker.from_config(maker.load_config(place, subfolder=name, local_files_only=True))
     if cls.__name__ == "FluxTransformer2DModel":
         return model.eval(), flux_state
     convert: Any = SINGLE_FILE_LOADABLE_CLASSES[cls.__name__]["checkpoint_mapping_fn"]

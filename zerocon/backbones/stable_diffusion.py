@@ -18,6 +18,7 @@ from zerocon.backbones.loading import (
     load_parts,
     pick_device,
     pick_dtype,
+    saving_memory,
 )
 from zerocon.backbones.unet_sites import install
 from zerocon.core.cases import World
@@ -174,6 +175,9 @@ class StableDiffusion:
     dtype: str = "auto"
     side: int | None = None  # pixels; null: the size the model was trained at
     compile: Compile = False
+    variant: str | None = None  # fp16: the folder's files with half-precision weights
+    vae_slicing: bool = False  # encode and decode a batch's pictures one by one: less memory
+    vae_tiling: bool = False  # and each picture in overlapping tiles, if it is a large one
 
     def __post_init__(self) -> None:
         one_of("backbone.dtype", self.dtype, ("auto", *DTYPES))
@@ -185,10 +189,16 @@ class StableDiffusion:
         if self.side is not None:
             in_range("backbone.side", self.side, 8)
 
+    def _digest(self, parts: Parts) -> str:
+        """Set up the autoencoder; return the digest of what computes."""
+        return saving_memory(
+            parts.vae, fingerprint_of(parts), slicing=self.vae_slicing, tiling=self.vae_tiling
+        )
+
     def load(self) -> StableDiffusionBackbone:
         device = pick_device(self.device)
         dtype = pick_dtype(self.dtype, device)
-        parts = load_parts(self.path, self.revision, self.config)
-        digest = fingerprint_of(parts)
+        parts = load_parts(self.path, self.revision, self.config, variant=self.variant)
+        digest = self._digest(parts)
         made = StableDiffusionBackbone(parts, self.path, device, dtype, digest, self.side)
         return as_set(made, self.compile)

@@ -19,6 +19,7 @@ from zerocon.backbones.loading import (
     frozen,
     pick_device,
     pick_dtype,
+    saving_memory,
 )
 from zerocon.backbones.mmdit_sites import Layout, install, joint_attentions
 from zerocon.core.cases import World
@@ -149,6 +150,9 @@ class TransformerSettings:
     side: int | None = None
     height: int | None = None
     width: int | None = None
+    variant: str | None = None  # fp16: the folder's files with half-precision weights
+    vae_slicing: bool = False  # encode and decode a batch's pictures one by one: less memory
+    vae_tiling: bool = False  # and each picture in overlapping tiles, if it is a large one
     offload_text: bool = False  # the text encoders are on the GPU only while they read prompts
     t5_8bit: bool = False  # T5's weights in 8 bit: half as much memory as in half precision
 
@@ -173,7 +177,9 @@ class TransformerSettings:
 
     def _digest(self, parts: Any, t5_tokens: int, usual_tokens: int) -> str:
         """Of the weights, and of what else numbers depend on."""
-        digest = fingerprint_of(parts)
+        digest = saving_memory(
+            parts.vae, fingerprint_of(parts), slicing=self.vae_slicing, tiling=self.vae_tiling
+        )
         if t5_tokens != usual_tokens:
             digest += f"-{t5_tokens}-tokens"
         return f"{digest}-t5-8bit" if self.t5_8bit else digest

@@ -89,6 +89,7 @@ def _run_all(experiment: Experiment, options: argparse.Namespace) -> None:
     quiet_models()
     print(f"{experiment.question.strip()}\nExpected: {experiment.expected.strip()}")
     console().print(summary_of(runs), soft_wrap=True)
+    print(_total(experiment, runs), flush=True)
     outcomes = [execute(run, place) for run, place in zip(runs, places_of(runs), strict=True)]
     directories = [outcome.directory for outcome in outcomes]
     print_table(directories, metrics=experiment.columns, intervals=experiment.intervals)
@@ -101,6 +102,39 @@ def _run_all(experiment: Experiment, options: argparse.Namespace) -> None:
         _write(experiment, command, [answer for answer in answers if answer], options.write)
     if any(outcome.failed for outcome in outcomes):
         sys.exit(1)
+
+
+def _total(experiment: Experiment, runs: Sequence[RunSettings]) -> str:
+    """How much there is to do, in a line; with hours if the model is Stable Diffusion 1.x."""
+    from zerocon.core.cases import DatasetError
+    from zerocon.runs.hours import CARDS, UNET_CHOICES, counted_rows, disk_bytes, hours
+
+    try:
+        cases = [_case_count(settings) for settings in runs]
+    except DatasetError:  # finished runs need no dataset; the others will say what is wrong
+        return f"In total: {len(runs)} runs"
+    said = f"In total: {len(runs)} runs, {sum(cases):,} edits"
+    if not all(str(s.config["backbone"].get("path")).endswith(UNET_CHOICES) for s in runs):
+        return f"{said} (expected cost: {experiment.cost.strip()})"
+    rows = [counted_rows(settings) for settings in runs]
+    passes = sum(n * row for n, row in zip(cases, rows, strict=True))
+    each = (
+        f"{sum(hours(r, n, card) for r, n in zip(rows, cases, strict=True)):.0f} h on a card of "
+        f"{card} ({example})"
+        for card, (example, _) in CARDS.items()
+    )
+    disk = sum(map(disk_bytes, cases)) / 10**9
+    return (
+        f"{said}, {passes:,} rows through the network: about {' or '.join(each)} in half "
+        f"precision, and {disk:.1f} GB on disk (docs/pie_bench.md)"
+    )
+
+
+def _case_count(settings: RunSettings) -> int:
+    """The dataset's cases. Their number does not depend on the pictures' size."""
+    from zerocon.commands.dataset import native_side
+
+    return len(settings.dataset(side=native_side(settings.dataset)).ids)
 
 
 def _counted(runs: Mapping[str, RunSettings]) -> str:

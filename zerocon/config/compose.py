@@ -28,7 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 from zerocon.config.bind import TARGET, unknown
 from zerocon.config.places import CONF
 from zerocon.core.checks import ConfigError, shown
-from zerocon.core.naming import SHORT_NAMES, canonical
+from zerocon.core.naming import DTYPES, SHORT_NAMES, canonical
 from zerocon.core.registry import ROOMS, public_name
 
 MOST_RUNS = 10_000  # per command; more would take years, and Hydra lists them all first
@@ -128,7 +128,17 @@ def _without_short_names(config: dict[str, Any]) -> dict[str, Any]:
 
 def settled(config: dict[str, Any]) -> dict[str, Any]:
     """The config with public class names, also where an older config names modules."""
-    return {group: _named(kind_of(group), node) for group, node in canonical(config).items()}
+    named = {group: _named(kind_of(group), node) for group, node in canonical(config).items()}
+    return _with_long_dtype(named)
+
+
+def _with_long_dtype(config: dict[str, Any]) -> dict[str, Any]:
+    """The config with `float16` for `backbone.dtype=fp16`, so that both are one run."""
+    backbone = config.get("backbone")
+    if not isinstance(backbone, dict) or "dtype" not in backbone:
+        return config
+    node = cast("dict[str, Any]", backbone)
+    return {**config, "backbone": {**node, "dtype": DTYPES.get(node["dtype"], node["dtype"])}}
 
 
 def kind_of(group: str) -> str:

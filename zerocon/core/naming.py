@@ -9,7 +9,8 @@ from typing import Any, cast
 
 # Settings that do not affect a run's numbers, only where or how fast it is done.
 NOT_IN_NAME = (
-    "runner", "tracker", "backbone.device", "backbone.compile", "dataset.root", "hydra"
+    "runner", "tracker", "backbone.device", "backbone.compile", "backbone.vae_slicing",
+    "dataset.root", "hydra",
 )  # fmt: skip
 # The settings among them that affect bits. They are part of the name only if they are on.
 DETERMINISTIC, COMPILE = "runner.deterministic", "backbone.compile"
@@ -20,6 +21,8 @@ SHORT_NAMES = {
     "loss.zecon_weight": "loss.zecon.weight",
     "loss.n_patches": "loss.cut.n_patches",
 }
+# Usual short names of precisions -> the names that a run stores.
+DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "fp64": "float64"}
 _ONE_NUMBER = 2.0**53  # up to here, floats represent every whole number exactly
 
 

@@ -96,6 +96,12 @@ def changed_positions(source: Sequence[int], target: Sequence[int], start: int =
     return changed or list(range(start, len(source) - 1))
 
 
+def placed(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on the device; in single precision on Apple's GPUs, which have no double."""
+    single = device.type == "mps" and tensor.dtype == torch.float64
+    return (tensor.float() if single else tensor).to(device)
+
+
 @dataclass(frozen=True, eq=False)
 class Alignment:
     """How the target's maps are computed, per token."""
@@ -108,7 +114,7 @@ class Alignment:
         """Stack the alignments of a batch along a new first axis."""
         mapper = torch.stack([a.mapper for a in alignments])
         own = torch.stack([a.own for a in alignments])
-        return cls(mapper.to(device), own.to(device))
+        return cls(placed(mapper, device), placed(own, device))
 
     def widened(self, length: int) -> Alignment:
         """Append target tokens that keep their own maps."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -34,8 +35,22 @@ HASHED = (".safetensors", ".json", ".txt")
 NAMED = 5  # tensors that a message names
 
 
+# Where `zerocon download` puts models and judges, if it is set; otherwise `downloads`.
+DOWNLOADS = "ZEROCON_DOWNLOADS"
+
+
 class WeightsError(ConfigError):
     """A model can't be loaded from these weights. The message names the problem."""
+
+
+def downloads_folder() -> Path:
+    """`$ZEROCON_DOWNLOADS`, or `downloads` in the working folder."""
+    return Path(os.environ.get(DOWNLOADS, "downloads"))
+
+
+def is_download(path: str) -> bool:
+    """Whether the path is in the downloads' folder: `downloads/sd15` is no hub id."""
+    return downloads_folder() in Path(path).parents
 
 
 def read_tensors(file: Path, what: str) -> dict[str, Tensor]:
@@ -107,7 +122,8 @@ def load_pretrained(
 ) -> Any:
     """Load by `from_pretrained` of transformers or diffusers (`make`), and check the tensors.
 
-    `advice` is added to the message if the model is missing or can't be read.
+    A hub id is looked up in the hub's cache on this machine; nothing is downloaded. `advice` is
+    added to the message if the model is missing or can't be read.
     """
     subfolder = str(options.get("subfolder", ""))
     _refuse_pickles(Path(path).expanduser() / subfolder, what)
@@ -117,10 +133,11 @@ def load_pretrained(
             use_safetensors=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are in the loading information
+            local_files_only=True,
             **options,
         )
     except Exception as error:  # the libraries raise errors of any kind over a damaged file
-        raise WeightsError(_not_loaded(what, path, error, advice)) from error
+        raise WeightsError(_not_loaded(what, path, error, advice, options)) from error
     place = Path(path, subfolder) if subfolder else path
     check(
         what,
@@ -140,9 +157,9 @@ def load_beside(
 ) -> Any:
     """Load what accompanies weights (a tokenizer, a processor) by its `from_pretrained`."""
     try:
-        made = make(path, **options)
+        made = make(path, local_files_only=True, **options)
     except Exception as error:  # the libraries raise errors of any kind over a damaged file
-        raise WeightsError(_not_loaded(what, path, error, advice)) from error
+        raise WeightsError(_not_loaded(what, path, error, advice, options)) from error
     tokenizer = getattr(made, "tokenizer", made)
     # Without vocabulary files, transformers makes a vocabulary of special tokens only.
     if hasattr(tokenizer, "get_vocab") and _is_without_words(tokenizer):
@@ -182,9 +199,10 @@ def is_harmless(name: str, more: Sequence[str] = ()) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in (*HARMLESS, *more))
 
 
-def check_shards(folder: Path, what: str) -> None:
+def check_shards(folder: Path, what: str, variant: str | None = None) -> None:
     """Raise if the index of a model in several files contradicts the files."""
-    for index in sorted(folder.glob("*.safetensors.index.json")):
+    ending = f".index.{variant}.json" if variant else ".index.json"
+    for index in sorted(folder.glob(f"*.safetensors{ending}")):
         listed = _weight_map(index, what)
         held = {
             (name, file) for file in sorted({*listed.values()}) for name in names_in(folder / file)
@@ -261,7 +279,16 @@ def _weight_map(index: Path, what: str) -> dict[str, str]:
         raise WeightsError(f"{what} can't be loaded: {index} is not an index of shards") from error
 
 
-def _not_loaded(what: str, path: str, error: Exception, advice: str) -> str:
+def _not_loaded(
+    what: str, path: str, error: Exception, advice: str, options: Mapping[str, Any]
+) -> str:
+    revision = options.get("revision")
+    if revision and not Path(path).exists() and path.count("/") == 1:
+        fetch = f"hf download {path} --revision {revision}"
+        return (
+            f"{what} {path} is not in the hub's cache on this machine. To fetch it: `{fetch}`"
+            + (f". {advice}" if advice else "")
+        )
     said = str(error).splitlines()[0] if str(error) else ""
     plain = said and isinstance(error, (OSError, ValueError, RuntimeError, SafetensorError))
     reason = said if plain else f"{type(error).__name__} {said}".strip()

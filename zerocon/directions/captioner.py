@@ -16,8 +16,8 @@ from zerocon.core.weights import PACKAGED, folder_fingerprint, load_beside, load
 FOLDER = PACKAGED / "captioner"  # of the shapes world
 LONGEST = 56  # tokens
 ADVICE = (
-    "direction.captioner is a BLIP model's folder or hub id (then direction.captioner_revision "
-    "pins its commit)"
+    "direction.captioner is a BLIP model's folder (`zerocon download captioner` fetches one) or "
+    "hub id (then direction.captioner_revision pins its commit)"
 )
 
 

@@ -17,6 +17,7 @@ from zerocon.core.conditions import Condition
 from zerocon.core.memory import NO_MEMORY, Entry, Memory
 from zerocon.core.named import named
 from zerocon.core.source_code import code_of
+from zerocon.core.weights import is_download
 from zerocon.directions.banks import check_place, file_sentences
 from zerocon.directions.base import (
     SentenceSets,
@@ -162,6 +163,10 @@ def check_model(field: str, path: str, revision_field: str, revision: str | None
     """ConfigError unless the path is a folder that is there, or a hub id at a fixed revision."""
     if Path(path).expanduser().is_dir():
         return
+    if is_download(path):
+        raise ConfigError(
+            f"{field}={path}: there is no such folder; `zerocon download` fetches what it lists"
+        )
     if path.startswith((".", "/", "~")) or path.count("/") > 1:
         raise ConfigError(f"{field}={path}: there is no such folder")
     if revision is None:

@@ -18,6 +18,7 @@ from zerocon.core.levels import Level
 from zerocon.core.prompts import (
     Alignment,
     bare,
+    placed,
     places_of,
     refined,
     replaced,
@@ -193,8 +194,8 @@ class P2P:
         alphas = torch.stack(by_case, dim=1)
         return Edit(
             Alignment.stacked([self._aligned(words).widened(length) for words in every], device),
-            torch.stack([self._scales(backbone, words, length) for words in every]).to(device),
-            alphas.to(device),
+            placed(torch.stack([self._scales(backbone, words, length) for words in every]), device),
+            placed(alphas, device),
             last=1 + max((i for i in range(steps) if alphas[i].any()), default=-1),
         )
 

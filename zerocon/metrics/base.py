@@ -66,7 +66,11 @@ class Pictures:
 
     @classmethod
     def of(cls, cases: Sequence[Case], edited: Tensor) -> Pictures:
-        """The batch of these cases with their edited pictures, on the pictures' device."""
+        """The batch of these cases with their edited pictures, on the pictures' device.
+
+        Metrics compute in double precision, which Apple's GPUs lack; then it is the CPU.
+        """
+        edited = edited.cpu() if edited.device.type == "mps" else edited
         source = torch.stack([case.image for case in cases]).to(edited)
         absent = torch.full_like(source[0], torch.nan)
         masks = [absent[:1] if c.mask is None else c.mask.to(edited) for c in cases]

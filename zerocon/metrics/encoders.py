@@ -27,6 +27,7 @@ from zerocon.core.weights import (
     check,
     file_fingerprint,
     folder_fingerprint,
+    is_download,
     load_beside,
     load_pretrained,
     load_strictly,
@@ -41,6 +42,12 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)
 HEAD_WIDTH = 64  # of all DINO ViTs; not in the checkpoints
 SIZES = {192: "Ti", 384: "S", 768: "B", 1024: "L", 1280: "H"}  # width -> usual name
+# The settings that say where the judges' weights are.
+JUDGES = {"CLIP": "metrics.clip.path", "ViT": "metrics.structure.path"}
+FETCH_JUDGES = (
+    "Nothing is downloaded by itself: `zerocon download judges` fetches the published judges, and "
+    "metrics=sd uses them"
+)
 # Ignored parts of a DINO checkpoint: training heads, and timm's classifier.
 DINO_HEADS = ("head.*", "fc_norm.*")
 
@@ -402,17 +409,21 @@ def _dino_name(name: str) -> str:
 
 
 def is_local(path: str, revision: str | None, kind: str) -> bool:
-    """Whether `path` is a local folder; a hub id needs a revision."""
+    """Whether `path` is a local folder; an id in the hub's cache needs a revision."""
     if Path(path).is_dir():
         return True
     if Path(path).is_file() and Path(path).suffix in PICKLES:
         raise WeightsError(about_pickle(Path(path), f"the {kind}"))
-    if Path(path).suffix in (*PICKLES, ".safetensors"):
-        raise ConfigError(f"the {kind}'s weights are not at {path!r}: there is no such file")
+    if is_download(path) or Path(path).suffix in (*PICKLES, ".safetensors"):
+        raise ConfigError(
+            f"the {kind}'s weights are not at {path!r} ({JUDGES[kind]}): there is nothing. "
+            f"{FETCH_JUDGES}"
+        )
     if revision is None:
         raise ConfigError(
-            f"{path!r} is not a local folder; a model from the hub needs a `revision`, so that "
-            "the numbers stay the same when its repository changes"
+            f"{path!r} ({JUDGES[kind]}) is not a local folder; a model in the hub's cache needs a "
+            "`revision`, so that the numbers stay the same when its repository changes. "
+            f"{FETCH_JUDGES}"
         )
     return False
 

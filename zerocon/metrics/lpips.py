@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zerocon.core.cases import World
+from zerocon.core.checks import ConfigError
 from zerocon.core.weights import (
     check,
     file_fingerprint,
@@ -38,6 +39,8 @@ from zerocon.metrics.encoders import on
 Net = Literal["shapes", "squeeze", "alex", "vgg"]
 PublishedNet = Literal["squeeze", "alex", "vgg"]
 MOVED = "0..1, moved to -1..1"
+TRUNKS = {"squeeze": "squeezenet1_1", "alex": "alexnet", "vgg": "vgg16"}  # torchvision's names
+_DOWNLOAD = {"squeeze": "judges", "alex": "alexnet", "vgg": "vgg16"}
 NETWORKS = {"squeeze": "SqueezeNet", "alex": "AlexNet", "vgg": "VGG16"}
 
 
@@ -82,22 +85,21 @@ def _differences(model: LPIPS, a: list[Tensor], b: list[Tensor]) -> list[Tensor]
     return [head((x - y).square()) for x, y, head in zip(a, b, model.lins, strict=True)]
 
 
-def lpips_from(net: PublishedNet, trunk: Path | None) -> LPIPS:
+def lpips_from(net: PublishedNet, trunk: Path) -> LPIPS:
     """The published LPIPS: its package's heads on an ImageNet backbone.
 
     `trunk` is a file (`.safetensors` or `.pth`) with torchvision's state of the backbone
-    (squeezenet1_1, alexnet or vgg16); without it torchvision uses its cache or downloads it.
+    (squeezenet1_1, alexnet or vgg16).
     """
-    model = LPIPS(net=net, pnet_rand=trunk is not None, verbose=False)
-    if trunk is not None:
-        state = trunk_state(trunk)
-        # lpips groups torchvision's layers, but keeps their numbers.
-        names = {ours: f"features.{ours.split('.', 1)[1]}" for ours in model.net.state_dict()}
-        known = {ours: state[theirs] for ours, theirs in names.items() if theirs in state}
-        what = f"LPIPS's {NETWORKS[net]}"
-        unused = state.keys() - set(names.values())
-        check(what, trunk, unexpected=unused, harmless=("classifier.*",))
-        load_strictly(model.net, known, what, trunk, original=names)
+    model = LPIPS(net=net, pnet_rand=True, verbose=False)
+    state = trunk_state(trunk)
+    # lpips groups torchvision's layers, but keeps their numbers.
+    names = {ours: f"features.{ours.split('.', 1)[1]}" for ours in model.net.state_dict()}
+    known = {ours: state[theirs] for ours, theirs in names.items() if theirs in state}
+    what = f"LPIPS's {NETWORKS[net]}"
+    unused = state.keys() - set(names.values())
+    check(what, trunk, unexpected=unused, harmless=("classifier.*",))
+    load_strictly(model.net, known, what, trunk, original=names)
     return packaged.channels_last(model.eval().requires_grad_(False))
 
 
@@ -106,6 +108,21 @@ def trunk_state(file: Path) -> dict[str, Tensor]:
     if file.suffix == ".pth":
         return read_published_pickle(file, "LPIPS")
     return read_tensors(file, "LPIPS")
+
+
+def trunk_file(net: PublishedNet, path: Path | None) -> Path:
+    """The file with the backbone's weights: the given one, or the one in torchvision's cache."""
+    if path is None:
+        known = sorted(Path(torch.hub.get_dir(), "checkpoints").glob(f"{TRUNKS[net]}-*.pth"))
+        if known:
+            return known[0]
+    if path is None or not path.is_file():
+        place = "is null" if path is None else f"is {path}, where there is no file"
+        raise ConfigError(
+            f"metrics.lpips.path {place}; metrics.lpips.net={net} needs {NETWORKS[net]}'s weights. "
+            f"Nothing is downloaded by itself: `zerocon download {_DOWNLOAD[net]}` fetches them"
+        )
+    return path
 
 
 class PerceptualDistance:
@@ -189,8 +206,9 @@ def lpips_judge(net: Net, path: Path | None) -> LpipsJudge:
     if net == "shapes":
         digest = folder_fingerprint(path or packaged.LPIPS_FOLDER)
         return LpipsJudge(packaged.load_lpips(path), digest, "LPIPS SqueezeNet of the shapes world")
-    model = lpips_from(net, path)
-    digest = module_fingerprint(model) if path is None else file_fingerprint(path)
+    trunk = trunk_file(net, path)
+    model = lpips_from(net, trunk)
+    digest = module_fingerprint(model) if path is None else file_fingerprint(trunk)
     return LpipsJudge(model, digest, f"LPIPS {NETWORKS[net]}")
 
 
