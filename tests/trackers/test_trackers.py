@@ -69,7 +69,7 @@ def test_offline_everything_is_in_the_directory(tmp_path: Path) -> None:
         b"losses/cut/a",
         b"pictures/edited",
         b"maps/a",
-        "mean/psnr ↑ (dB)".encode("unicode_escape"),
+        "mean/psnr ↑ (dB)".encode(),
     ):
         assert part in content
     (table,) = wandb.glob("offline-run-*/files/media/table/cases/*.json")

@@ -46,7 +46,8 @@ class Shown(dict[str, Image.Image]):
 
 def wanted(settings: RunSettings, what: str, case_ids: Sequence[str]) -> frozenset[str]:
     """The first cases of the run, as many as `tracker.curves` or `tracker.maps` asks for."""
-    return frozenset(case_ids[: int(settings.config["tracker"].get(what) or 0)])
+    tracker = settings.config.get("tracker") or {}
+    return frozenset(case_ids[: int(tracker.get(what) or 0)])
 
 
 @dataclass
@@ -130,4 +131,5 @@ def _pixels(seen: Any, places: Sequence[int], side: int) -> Any:
         small = word_map([probs], marks([places]).to(probs.device), site.grid)[0, 0]
         image = Image.fromarray(small.float().cpu().numpy())
         total += np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))
-    return (255 * total / max(float(total.max()), 1e-12)).clip(0, 255).astype(np.uint8)
+    scaled = 255 * total / max(float(total.max()), 1e-12)
+    return scaled.round().clip(0, 255).astype(np.uint8)
