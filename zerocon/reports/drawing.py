@@ -170,6 +170,9 @@ def _best(
         outside = wide * high - _overlap(box, room)
         cost = 100 * sum(_overlap(_grown(box), other) for other in taken)
         cost += 50 * outside + 20 * sum(_overlap(box, mark) for mark in marks) + 6 * ring
+        own = _gap(box, point)
+        strangers = sum(_gap(box, ((m[0] + m[2]) / 2, (m[1] + m[3]) / 2)) < own - 1 for m in marks)
+        cost += 60 * strangers  # a label must not seem to be another point's
         cost += sum(2 * _overlap(box, part) for trace in crossed for part in trace)
         if cost < least:
             best, least = box, cost
@@ -178,6 +181,12 @@ def _best(
 
 def _grown(box: Box) -> Box:
     return box[0] - 1.5, box[1] - 0.5, box[2] + 1.5, box[3] + 0.5
+
+
+def _gap(box: Box, point: tuple[float, float]) -> float:
+    """Distance from a box to a point."""
+    across = max(box[0] - point[0], point[0] - box[2], 0.0)
+    return float(np.hypot(across, max(box[1] - point[1], point[1] - box[3], 0.0)))
 
 
 def _overlap(one: Box, other: Box) -> float:
