@@ -336,10 +336,10 @@ def test_in_a_browser_it_sorts_and_filters(sweep: list[Run], tmp_path: Path) -> 
         "1",
         "16",
         "2 best",
-        "cut 0.1, xa 0.1; cut 0.1, xa 0.2; cut 0.2, xa 0.1; cut 0.2, xa 0.2",
-        "cut 0.2, xa 0.2; cut 0.2, xa 0.1; cut 0.1, xa 0.1; cut 0.1, xa 0.2",
+        "cut=0.1, xa=0.1; cut=0.1, xa=0.2; cut=0.2, xa=0.1; cut=0.2, xa=0.2",
+        "cut=0.2, xa=0.2; cut=0.2, xa=0.1; cut=0.1, xa=0.1; cut=0.1, xa=0.2",
         # Two means are infinite, and best; equal ones keep their order.
-        "cut 0.2, xa 0.1; cut 0.1, xa 0.1; cut 0.1, xa 0.2; cut 0.2, xa 0.2",
+        "cut=0.2, xa=0.1; cut=0.1, xa=0.1; cut=0.1, xa=0.2; cut=0.2, xa=0.2",
         "true",
         "3 numbers",
         "trouble: ",

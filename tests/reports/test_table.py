@@ -220,7 +220,10 @@ def test_very_many_records_are_read_in_little_memory(tmp_path: Path) -> None:
     assert told["records"] == 200_000
     assert told["peak_MiB"] < 512
     assert told["processor_seconds"] < 10
-    assert "run-00399" in (tmp_path / "table.txt").read_text()
+    rows = [
+        line for line in (tmp_path / "table.txt").read_text().splitlines() if "guidance=" in line
+    ]
+    assert len(rows) == 400
 
 
 def test_csv_of_everything_is_one_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
