@@ -40,9 +40,11 @@ def test_every_experiment_runs_tiny(
     """Its first and its last run; all of them below."""
     every = list(read_experiment(name).all_runs())
     ends = [every[0], every[-1]]
-    main(["experiment", name, f"runner.root={tmp_path}", *TINY, "--only", *ends])
+    written = ["--write", str(tmp_path)]
+    main(["experiment", name, f"runner.root={tmp_path}", *TINY, "--only", *ends, *written])
     printed = capsys.readouterr().out
     assert all(run in printed for run in ends)
+    assert (tmp_path / f"{name}.md").exists()
 
 
 @pytest.mark.slow

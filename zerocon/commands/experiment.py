@@ -220,6 +220,7 @@ def _study(experiment: Experiment, options: argparse.Namespace) -> None:
 def _answers(experiment: Experiment, directories: Sequence[Path], folder: Path) -> list[str]:
     """The experiment's printed results, and its plot."""
     from zerocon.reports.frontier.table import frontier
+    from zerocon.reports.runs import find_runs, has_field
     from zerocon.reports.table import print_table
 
     shown: dict[str, Any] = {"metrics": experiment.columns, "intervals": experiment.intervals}
@@ -227,11 +228,12 @@ def _answers(experiment: Experiment, directories: Sequence[Path], folder: Path) 
     if not experiment.plot:
         return [table]
     plot = folder / f"{experiment.name}.png"
-    curves = experiment.curves()
+    drawn, curves = dict(experiment.plot), experiment.curves()
+    if "along" in drawn:  # `--only` may have left out all runs with a curve's setting
+        runs = find_runs(directories)
+        drawn["along"] = [name for name in drawn["along"] if has_field(runs, name)]
     points = _printed(
-        lambda: frontier(
-            directories, **experiment.plot, curve_of=curves, plot=plot, form="markdown"
-        )
+        lambda: frontier(directories, **drawn, curve_of=curves, plot=plot, form="markdown")
     )
     return [table, points, *_shown(plot)]
 

@@ -161,9 +161,15 @@ def columns_of(runs: Sequence[Run], only: Sequence[str] = ()) -> list[Column]:
 
 def check_field(runs: Sequence[Run], name: str) -> None:
     """Raise if no run has the field."""
-    known = {field for run in runs for field in run.fields}
-    if not {run.stored_name(name) for run in runs} & known:
+    if not has_field(runs, name):
+        known = {field for run in runs for field in run.fields}
         raise ConfigError(f"no run's config has a field {name!r}; there is: {', '.join(known)}")
+
+
+def has_field(runs: Sequence[Run], name: str) -> bool:
+    """Whether some run has the field."""
+    known = {field for run in runs for field in run.fields}
+    return bool({run.stored_name(name) for run in runs} & known)
 
 
 def varying(runs: Sequence[Run]) -> dict[str, list[str]]:
