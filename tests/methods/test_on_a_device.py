@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from tests.pairs import valid_inversions
 from tests.tiny import tiny_parts
 from tests.tiny_transformers import tiny_flux_parts, tiny_sd3_parts
 from zerocon.backbones.base import Backbone
@@ -20,13 +21,11 @@ from zerocon.backbones.flux import FluxBackbone
 from zerocon.backbones.sd3 import SD3Backbone
 from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
 from zerocon.config.bind import build, method_of
-from zerocon.config.compatibility import declared, partners
 from zerocon.config.compose import compose_config, plain
 from zerocon.config.places import CONF
 from zerocon.core.cases import Case
 from zerocon.core.conditions import Conditions, Draws
 from zerocon.core.prompts import words_of
-from zerocon.directions.word_swap import WordSwap
 
 SOURCE, TARGET = "a big red circle on a gray background", "a big red star on a gray background"
 META, SINGLE = torch.device("meta"), torch.float32
@@ -72,12 +71,7 @@ def test_a_method_never_leaves_the_device(
     if name == "infedit":  # it looks at the words' embeddings, once and before its steps
         monkeypatch.setattr(F, "cosine_similarity", lambda *_: 0.5)
     method = method_of(config)
-    own = build(config, "inversion")()
-    found = [
-        declared(config, "inversion", CONF / "inversion" / f"{inverter}.yaml")
-        for inverter, why in partners(config, "inversion", method, own, WordSwap()).items()
-        if not why
-    ]
+    own, found = build(config, "inversion")(), [*valid_inversions(config, method).values()]
     inversion = own if own in found else found[0]
     clean, conditions, draws = inputs(backbone)
     trajectory = inversion(backbone, clean, conditions, steps, draws)
