@@ -40,6 +40,7 @@ from tests.runs.toy_runs import (
 from zerocon.config.settings import RunSettings
 from zerocon.core.cases import Case, CaseError
 from zerocon.core.checks import ConfigError
+from zerocon.core.forward import Evaluations
 from zerocon.core.records import Record, RecordError
 from zerocon.core.shards import Shard
 from zerocon.ledger import code, records
@@ -256,7 +257,9 @@ class Unreadable(ToyDataset):
 
 def unreadable(monkeypatch: pytest.MonkeyPatch, count: int, readable: int) -> None:
     """Use real editors, on a dataset of mostly missing cases."""
-    backbone: Any = SimpleNamespace(device=torch.device("cpu"), too_long=lambda _: False)
+    backbone: Any = SimpleNamespace(
+        device=torch.device("cpu"), too_long=lambda _: False, evaluations=Evaluations()
+    )
 
     class Crew(LocalCrew):
         def __init__(self, settings: RunSettings) -> None:

@@ -19,6 +19,7 @@ from zerocon.backbones.base import BackboneError
 from zerocon.config.settings import compose_settings
 from zerocon.core.cases import Case, CaseError, DatasetError
 from zerocon.core.checks import ConfigError
+from zerocon.core.forward import Evaluations
 from zerocon.core.records import Record
 from zerocon.directions import captioner
 from zerocon.ledger.records import read_records
@@ -77,7 +78,9 @@ def nondeterministic() -> Iterator[None]:
 
 def editor(root: Path, *more: str, cases: Cases | None = None) -> Editor:
     settings = compose_settings([f"runner.root={root}", "runner.batch_size=8", *more])
-    backbone: Any = SimpleNamespace(device=torch.device("cpu"), too_long=lambda _: False)
+    backbone: Any = SimpleNamespace(
+        device=torch.device("cpu"), too_long=lambda _: False, evaluations=Evaluations()
+    )
     return Editor(settings, Loaded(backbone, cases or Cases(), []))
 
 
