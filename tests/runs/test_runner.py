@@ -227,9 +227,10 @@ def test_runs_side_by_side(tmp_path: Path, pie: Path, capsys: pytest.CaptureFixt
         runner.execute(small(tmp_path, pie, f"method={m}", f"name={m}")).directory
         for m in ("word_swap", "reconstruct")
     ]
+    capsys.readouterr()
     print_table(runs, form="markdown")
     printed = capsys.readouterr().out
-    assert all(run.name in printed for run in runs)
+    assert all(name in printed for name in ("word_swap", "reconstruct"))
     assert "psnr_bg" in printed
 
 
