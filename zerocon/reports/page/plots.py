@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from zerocon.core.text import printable
 from zerocon.reports.drawing import COLORS, plain_axes, style
 from zerocon.reports.estimates import Estimate, estimates, gathered
 from zerocon.reports.key_metrics import in_words, unit_label
@@ -171,6 +172,7 @@ def bars(
 
     `found` is [edit type][variant].
     """
+    labels, kinds = [printable(label) for label in labels], [printable(kind) for kind in kinds]
     if len(labels) > _ROOM_FOR_BARS:
         means = np.array([[one.mean for one in of_kind] for of_kind in found])
         figure, axes = _figure((SIZE[0] + 0.5 * len(labels), 1.2 + 0.35 * len(kinds)))
