@@ -355,7 +355,7 @@ def unknown(key: str, known: Sequence[str]) -> str:
     group, _, last = key.rpartition(".")
     # A setting that moved into a part of its group still ends in the same word.
     alike = [
-        k for k in known if difflib.SequenceMatcher(None, k.rpartition(".")[2], last).ratio() > 0.8
+        k for k in known if difflib.SequenceMatcher(None, k.rpartition(".")[2], last).ratio() >= 0.8
     ]
     inside = [k for k in alike if k.startswith(f"{group.partition('.')[0]}.")]
     near = inside[:3] or difflib.get_close_matches(key, known, n=3, cutoff=0.5)
