@@ -495,7 +495,18 @@ def _waiting() -> Iterator[list[str]]:
             yield found
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    found += [f"{one.filename}:{one.lineno}" for one in seen if "synchroniz" in str(one.message)]
+    found += [
+        f"{_from_package(one.filename)}:{one.lineno}"
+        for one in seen
+        if "synchroniz" in str(one.message)
+    ]
+
+
+def _from_package(file: str) -> str:
+    """The file's path from its package's folder on: the same on every machine."""
+    parts = Path(file).parts
+    starts = [k for k, part in enumerate(parts) if part in ("zerocon", "torch", "diffusers")]
+    return "/".join(parts[starts[-1] :]) if starts else parts[-1]
 
 
 def memory(bench: Bench) -> Result:

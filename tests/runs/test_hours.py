@@ -11,16 +11,15 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests import random_weights
-from zerocon.commands.experiment import _total
-from zerocon.config.experiments import Experiment
+from zerocon.commands.experiment import _in_hours
 from zerocon.config.settings import compose_settings
 from zerocon.runs.hours import CARDS, DECODE, ENCODE, UNET_ROW, hours
+from zerocon.runs.tally import Left, left_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "pie_bench.md"
 TABLE = re.findall(
     r"^\| ([\w, ]+) \| (\d+) \| ([\d.]+) \| ([\d.]+) \|$", PAGE.read_text("utf-8"), re.MULTILINE
 )
-QUESTION = Experiment("a", "q", "e", "an hour")
 
 
 def counted(action: Callable[[], object]) -> float:
@@ -55,17 +54,18 @@ def test_an_experiments_total_is_said(tmp_path: Path) -> None:
         ["backbone=sd15", "method=pnp", "metrics=sd", "dataset=pie_bench", "method.steps=2",
          f"dataset.root={tmp_path}"]
     )  # fmt: skip
-    said = _total(QUESTION, [real, real])
+    said = _in_hours([real, real])
     # Two steps of three rows after two of inversion, for each of two edits.
-    assert said.startswith("In total: 2 runs, 2 edits, 16 rows through the network: about 0 h on")
+    assert said.startswith("In total 2 edits, 16 rows through the network: about 0 h on")
     assert "GB on disk" in said
     shapes = compose_settings(["dataset.size=20"])
-    assert _total(QUESTION, [shapes]) == "In total: 1 runs, 20 edits (expected cost: an hour)"
+    assert _in_hours([shapes]) == ""
 
 
-def test_without_its_dataset_only_the_runs_are_counted(tmp_path: Path) -> None:
+def test_without_its_dataset_nothing_is_said(tmp_path: Path) -> None:
     absent = compose_settings(
         ["backbone=sd15", "method=pnp", "metrics=sd", "dataset=pie_bench",
          f"dataset.root={tmp_path / 'absent'}"]
     )  # fmt: skip
-    assert _total(QUESTION, [absent]) == "In total: 1 runs"
+    assert _in_hours([absent]) == ""
+    assert left_of([absent]) == [Left(0, 0)]

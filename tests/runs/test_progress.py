@@ -18,7 +18,7 @@ from zerocon.runs.costs import Costs
 from zerocon.runs.counting import count_rows
 from zerocon.runs.expected import expected
 from zerocon.runs.progress import Clock, Display, Far, Working, duration, far
-from zerocon.runs.tally import Place, places_of, summary_of
+from zerocon.runs.tally import Place, left_of, places_of, summary_of
 from zerocon.runs.threads import FILE, threads_of
 
 PRIOR = {"inversion": 10.0, "editing": 30.0}
@@ -110,10 +110,10 @@ def test_a_set_of_runs_has_a_total(tmp_path: Path) -> None:
         for steps in (10, 20)
     ]
     rows = [3 * sum(expected(run).values()) for run in runs]
-    first, last = places_of(runs)
+    first, last = places_of(left_of(runs))
     assert (first.number, first.count, first.later) == (1, 2, rows[1])
     assert last.later == 0
-    assert summary_of(runs) == (
+    assert summary_of(left_of(runs)) == (
         f"2 runs, 0 of them finished; 6 cases to do, about {sum(rows):,.0f} evaluations"
     )
 

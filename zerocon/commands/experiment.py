@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from zerocon.commands.options import add_composing, add_verbose
 from zerocon.core.quiet import quiet_models
+from zerocon.core.text import counted
 
 if TYPE_CHECKING:
     from zerocon.config.experiments import Experiment
@@ -84,13 +85,15 @@ def _run_all(experiment: Experiment, options: argparse.Namespace) -> None:
     from zerocon.reports.table import print_table
     from zerocon.runs.progress import console
     from zerocon.runs.runner import execute
-    from zerocon.runs.tally import places_of, summary_of
+    from zerocon.runs.tally import left_of, places_of, summary_of
 
     quiet_models()
     print(f"{experiment.question.strip()}\nExpected: {experiment.expected.strip()}")
-    console().print(summary_of(runs), soft_wrap=True)
-    print(_total(experiment, runs), flush=True)
-    outcomes = [execute(run, place) for run, place in zip(runs, places_of(runs), strict=True)]
+    left = left_of(runs)
+    console().print(summary_of(left), soft_wrap=True)
+    if said := _in_hours(runs):
+        print(said, flush=True)
+    outcomes = [execute(run, place) for run, place in zip(runs, places_of(left), strict=True)]
     directories = [outcome.directory for outcome in outcomes]
     print_table(directories, metrics=experiment.columns, intervals=experiment.intervals)
     counted = _counted({s.name: s for s in runs}) if experiment.rows else ""
@@ -104,18 +107,17 @@ def _run_all(experiment: Experiment, options: argparse.Namespace) -> None:
         sys.exit(1)
 
 
-def _total(experiment: Experiment, runs: Sequence[RunSettings]) -> str:
-    """How much there is to do, in a line; with hours if the model is Stable Diffusion 1.x."""
+def _in_hours(runs: Sequence[RunSettings]) -> str:
+    """What all the runs take on a GPU, in a line, if the model is Stable Diffusion 1.x."""
     from zerocon.core.cases import DatasetError
     from zerocon.runs.hours import CARDS, UNET_CHOICES, counted_rows, disk_bytes, hours
 
+    if not all(str(s.config["backbone"].get("path")).endswith(UNET_CHOICES) for s in runs):
+        return ""
     try:
         cases = [_case_count(settings) for settings in runs]
     except DatasetError:  # finished runs need no dataset; the others will say what is wrong
-        return f"In total: {len(runs)} runs"
-    said = f"In total: {len(runs)} runs, {sum(cases):,} edits"
-    if not all(str(s.config["backbone"].get("path")).endswith(UNET_CHOICES) for s in runs):
-        return f"{said} (expected cost: {experiment.cost.strip()})"
+        return ""
     rows = [counted_rows(settings) for settings in runs]
     passes = sum(n * row for n, row in zip(cases, rows, strict=True))
     each = (
@@ -125,8 +127,8 @@ def _total(experiment: Experiment, runs: Sequence[RunSettings]) -> str:
     )
     disk = sum(map(disk_bytes, cases)) / 10**9
     return (
-        f"{said}, {passes:,} rows through the network: about {' or '.join(each)} in half "
-        f"precision, and {disk:.1f} GB on disk (docs/pie_bench.md)"
+        f"In total {counted(sum(cases), 'edit')}, {passes:,} rows through the network: about "
+        f"{' or '.join(each)} in half precision, and {disk:.1f} GB on disk (docs/pie_bench.md)"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -10,3 +11,9 @@ def sent(tensor: Tensor, like: Tensor) -> Tensor:
     if like.device.type != "cuda":
         return tensor.to(like.device)
     return tensor.pin_memory().to(like.device, non_blocking=True)
+
+
+def placed(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on the device; in single precision on Apple's GPUs, which have no double."""
+    single = device.type == "mps" and tensor.dtype == torch.float64
+    return (tensor.float() if single else tensor).to(device)

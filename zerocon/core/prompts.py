@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from zerocon.core.cases import Case, CaseError
 from zerocon.core.conditions import Conditions, Words
+from zerocon.core.devices import placed
 
 TOKENS = 77  # that CLIP reads
 
@@ -94,12 +95,6 @@ def changed_positions(source: Sequence[int], target: Sequence[int], start: int =
         for position in range(first, last)
     ]
     return changed or list(range(start, len(source) - 1))
-
-
-def placed(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on the device; in single precision on Apple's GPUs, which have no double."""
-    single = device.type == "mps" and tensor.dtype == torch.float64
-    return (tensor.float() if single else tensor).to(device)
 
 
 @dataclass(frozen=True, eq=False)

@@ -42,7 +42,8 @@ Kind = Literal["self", "cross", "res", "block"]
 # Blocks: `features` is what the block adds to its input, [row, channel, y, x] (of a U-Net's
 # residual block, after the second convolution); `hidden` is the hidden state of the image as it
 # leaves the block, on the same grid.
-What = Literal[
+What = Literal[  # in the order in which a network makes them
+    "text",
     "queries",
     "keys",
     "rotated_queries",
@@ -50,7 +51,6 @@ What = Literal[
     "values",
     "probs",
     "output",
-    "text",
     "features",
     "hidden",
 ]

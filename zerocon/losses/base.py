@@ -157,6 +157,7 @@ class Losses:
     ) -> Seeing:
         """Run a step's rows through the network, and show what the terms read of them.
 
+        `beside`: further rows of the same pass, of which no term reads.
 
         `whole`: the pass must reach its end for its guesses; otherwise it may stop after the last
         site. If a term reads at time 0, each role is shown a second time: there, on

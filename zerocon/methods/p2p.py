@@ -13,12 +13,12 @@ from torch import Tensor
 from zerocon.backbones.base import Backbone
 from zerocon.core.checks import ConfigError, in_range, one_of
 from zerocon.core.conditions import Conditions, Draws, Words
+from zerocon.core.devices import placed
 from zerocon.core.forward import branch_rows, predict
 from zerocon.core.levels import Level
 from zerocon.core.prompts import (
     Alignment,
     bare,
-    placed,
     places_of,
     refined,
     replaced,

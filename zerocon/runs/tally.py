@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from zerocon.backbones.base import Backbone
 from zerocon.config.settings import RunSettings
+from zerocon.core.cases import DatasetError
 from zerocon.core.naming import digest
 from zerocon.core.records import Record
 from zerocon.core.shards import Shard
+from zerocon.core.text import counted
 from zerocon.core.threads import Choice
 from zerocon.ledger.run_directory import RunDirectory
 from zerocon.runs.costs import Costs
@@ -42,34 +44,49 @@ class Place:
 ALONE = Place()
 
 
-def places_of(runs: Sequence[RunSettings]) -> list[Place]:
-    """Which of the runs each is, and the rows of those after it."""
-    rows = [sum(expected(run).values()) * left for run, left in _each_left(runs)]
-    return [Place(i + 1, len(runs), sum(rows[i + 1 :])) for i in range(len(runs))]
+@dataclass(frozen=True)
+class Left:
+    """What a run has left to do."""
+
+    cases: int
+    rows: float  # through the network, about
 
 
-def summary_of(runs: Sequence[RunSettings]) -> str:
-    """What a set of runs has before it, in one line."""
-    left = list(_each_left(runs))
-    rows = sum(sum(expected(run).values()) * cases for run, cases in left)
-    cases = sum(cases for _, cases in left)
-    unfinished = sum(1 for _, cases in left if cases)
-    return (
-        f"{len(runs)} runs, {len(runs) - unfinished} of them finished; {cases:,} cases to do, "
-        f"about {rows:,.0f} evaluations"
-    )
+def left_of(runs: Sequence[RunSettings]) -> list[Left]:
+    """What each run has left; no picture is read.
 
-
-def _each_left(runs: Sequence[RunSettings]) -> Iterator[tuple[RunSettings, int]]:
-    """Each run with the number of cases that it has left; no picture is read."""
+    Nothing if its dataset can't be listed: a finished run needs none, and another says so itself.
+    """
     listed: dict[str, Sequence[str]] = {}
+    found: list[Left] = []
     for run in runs:
         which = digest(run.config["dataset"])
         if which not in listed:
-            listed[which] = run.dataset(side=LISTED_AT).ids
+            try:
+                listed[which] = run.dataset(side=LISTED_AT).ids
+            except DatasetError:
+                listed[which] = ()
         ids = Shard.read(run.runner.shard).of(listed[which])
         done = RunDirectory(run.directory).done_cases(retry_failed=run.runner.retry_failed)
-        yield run, len(set(ids) - done)
+        cases = len(set(ids) - done)
+        found.append(Left(cases, cases * sum(expected(run).values())))
+    return found
+
+
+def places_of(left: Sequence[Left]) -> list[Place]:
+    """Which of the runs each is, and the rows of those after it."""
+    rows = [one.rows for one in left]
+    return [Place(i + 1, len(left), sum(rows[i + 1 :])) for i in range(len(left))]
+
+
+def summary_of(left: Sequence[Left]) -> str:
+    """What a set of runs has before it, in one line."""
+    finished = sum(not one.cases for one in left)
+    cases, rows = (sum(getattr(one, name) for one in left) for name in ("cases", "rows"))
+    return (
+        f"{counted(len(left), 'run')}, {finished} of them finished; "
+        f"{counted(cases, 'case')} to do, about {rows:,.0f} evaluations"
+    )
 
 
 class Tally:
@@ -106,7 +123,7 @@ class Tally:
             f"{place}{settings.name}: {model} on {device} in {dtype}",
             self._workers(),
             self._batch(),
-            f"{left} cases to do{done}" if left != 1 else f"1 case to do{done}",
+            f"{counted(left, 'case')} to do{done}",
             f"results in {settings.directory}",
         ]
         return "; ".join(part for part in parts if part)
