@@ -175,31 +175,8 @@ def train_flow(
         return Batch(rows.numpy(), texts.ids(captions).numpy(), noise.numpy(), t.numpy())
 
     def loss_of(step: int, _: torch.Generator) -> tuple[Tensor, Log]:
-        batch = batches(step)
-        rows, ids, noise, t = (
-            torch.from_numpy(part).to(place)
-            for part in (batch.rows, batch.ids, batch.noise, batch.times)
-        )
-        tokens, pooled = texts(ids)
-        clean = latents[rows].float()
-        mixed = t[:, None, None, None]
-        velocity = with_heads(
-            hidden_states=(1 - mixed) * clean + mixed * noise,
-            timestep=t * 1000,
-            encoder_hidden_states=tokens,
-            pooled_projections=pooled,
-        ).float()
-        squared = (velocity - (noise - clean)).square()
-        error = classes.error(squared, rows, t < VISIBLE)
-        auxiliary = with_heads.loss(classes, rows)
         share = AUXILIARY_WEIGHT * max(0.0, 1 - step / recipe.steps)
-        return error.mean() + share * auxiliary, {
-            "error": error.mean(),
-            "wrong": auxiliary,
-            "noisy": _mean_where(error, t >= 0.7),
-            "middle": _mean_where(error, (t >= 0.3) & (t < 0.7)),
-            "clean": _mean_where(error, t < 0.3),
-        }
+        return flow_loss(with_heads, classes, texts, latents, batches(step), share)
 
     with Ahead(drawn, processes=AHEAD if place.type == "cuda" else 0) as batches:
         with_heads, latents = with_heads.to(place), latents.to(place)
@@ -212,6 +189,40 @@ def train_flow(
         block.__dict__.pop("forward", None)
     whole.set_attn_processor(processor)
     return whole
+
+
+def flow_loss(
+    with_heads: WithHeads,
+    classes: PositionClasses,
+    texts: Texts,
+    latents: Tensor,
+    batch: Batch,
+    share: float,
+) -> tuple[Tensor, Log]:
+    """The error of the velocity, `noise - clean`, and `share` of the heads' loss."""
+    rows, ids, noise, t = (
+        torch.from_numpy(part).to(latents.device)
+        for part in (batch.rows, batch.ids, batch.noise, batch.times)
+    )
+    tokens, pooled = texts(ids)
+    clean = latents[rows].float()
+    mixed = t[:, None, None, None]
+    velocity = with_heads(
+        hidden_states=(1 - mixed) * clean + mixed * noise,
+        timestep=t * 1000,
+        encoder_hidden_states=tokens,
+        pooled_projections=pooled,
+    ).float()
+    squared = (velocity - (noise - clean)).square()
+    error = classes.error(squared, rows, t < VISIBLE)
+    auxiliary = with_heads.loss(classes, rows)
+    return error.mean() + share * auxiliary, {
+        "error": error.mean(),
+        "wrong": auxiliary,
+        "noisy": _mean_where(error, t >= 0.7),
+        "middle": _mean_where(error, (t >= 0.3) & (t < 0.7)),
+        "clean": _mean_where(error, t < 0.3),
+    }
 
 
 def compile_blocks(model: Any) -> None:
