@@ -33,7 +33,9 @@ class OneCase:
     def __post_init__(self) -> None:
         prompts = self.case.source_prompt, self.case.target_prompt, ""
         embedded = (self.backbone.embed([prompt]) for prompt in prompts)
-        self.conditions = Conditions(*embedded, [words_of(self.backbone, self.case)])
+        words, side = [words_of(self.backbone, self.case)], self.case.image.shape[2]
+        half = (torch.arange(side) < side // 2).float().expand(1, 1, side, side)
+        self.conditions = Conditions(*embedded, words, half)
         self.clean = self.backbone.encode(self.case.image[None])
         self.draws = Draws(0, [self.case.id])
 

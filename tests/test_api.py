@@ -15,6 +15,7 @@ import zerocon
 from zerocon.api import opened, remarks
 from zerocon.cli import main
 from zerocon.core.checks import ConfigError
+from zerocon.datasets.images import light_mask
 from zerocon.shapes.looks import looks_like_shapes
 from zerocon.shapes.render import render
 from zerocon.shapes.scene import BACKGROUNDS, STYLES, Scene, Thing
@@ -206,3 +207,27 @@ def test_costs_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     # Inversion, forward, backward, all of them, sum of the method's, share of the published 400.
     assert printed.split("word_swap")[1].split()[:6] == ["2", "4", "0", "6", "4", "0.01"]
     assert printed.split("zerocon")[1].split()[:6] == ["2", "8", "2", "12", "10", "0.03"]
+
+
+def test_a_mask_bounds_the_edit(tmp_path: Path) -> None:
+    picture = Image.open(Path(__file__).parents[1] / "docs" / "circle.png").convert("RGB")
+    mask = Image.new("L", picture.size)
+    mask.paste(255, (8, 8, 40, 56))
+    prompts = {
+        "source": "a big red circle on a gray background",
+        "target": "a big blue circle on a gray background",
+    }
+    own = {"method": "kv_edit", "overrides": ["method.steps=2"]}
+    edit = zerocon.prepare(picture, **prompts, mask=mask, **own)
+    assert edit.case.mask is not None
+    assert torch.equal(edit.case.mask[0], torch.from_numpy(light_mask(mask)).float())
+    edited = edit.sample()
+    assert torch.equal(edited[..., 11:], edit.clean[..., 11:])  # off the mask; of 16 columns
+    assert not torch.allclose(edited[..., 4:8], edit.clean[..., 4:8], atol=0.1)
+    with pytest.raises(ConfigError, match="KVEdit edits within a mask"):
+        zerocon.prepare(picture, **prompts, **own)
+    with pytest.raises(ConfigError, match="DDIM uses no mask"):
+        zerocon.prepare(picture, **prompts, mask=mask, method="word_swap")
+    other = Image.new("L", (64, 20))
+    with pytest.raises(ConfigError, match="mask: 64x20 pixels do not have the same shape"):
+        zerocon.prepare(picture, **prompts, mask=other, **own)

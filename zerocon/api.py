@@ -106,6 +106,7 @@ def prepare(
     target: str,
     source: str = "",
     blend: tuple[str, str] | None = None,
+    mask: Picture | None = None,
     method: str = "zerocon",
     overrides: Sequence[str] = (),
     backbone: Backbone | None = None,
@@ -115,8 +116,9 @@ def prepare(
 
     settings = settings_of_edit(source, [f"method={method}", *overrides])
     loaded = backbone or settings.backbone.load()
-    case = request(image, loaded.side, source, target, blend)
+    case = request(image, loaded.side, source, target, blend, mask)
     check_blend(settings, loaded, case)
+    check_mask(settings, given=mask is not None)
     return Edit(settings, loaded, case, prepare_batch(settings, loaded, [case]))
 
 
@@ -126,6 +128,7 @@ def edit(
     target: str,
     source: str = "",
     blend: tuple[str, str] | None = None,
+    mask: Picture | None = None,
     method: str = "zerocon",
     overrides: Sequence[str] = (),
     backbone: Backbone | None = None,
@@ -136,13 +139,15 @@ def edit(
     the picture's caption is used (`direction=caption`); with it, zeroCon's automatic direction
     starts from the given prompt (`direction=sentences`). `blend`: the edited words in the source
     and the target prompt; Prompt-to-Prompt preserves the rest of the picture, and MasaCtrl's mask
-    needs them. Pass a loaded `backbone` to edit many pictures.
+    needs them. `mask`: white where to edit, of the picture's shape, for methods that edit within
+    one. Pass a loaded `backbone` to edit many pictures.
     """
     made = prepare(
         image,
         target=target,
         source=source,
         blend=blend,
+        mask=mask,
         method=method,
         overrides=overrides,
         backbone=backbone,
@@ -172,14 +177,28 @@ _CAPTION = "zerocon.directions.Caption"
 
 
 def request(
-    picture: Any, side: int, source: str, target: str, blend: tuple[str, str] | None = None
+    picture: Any,
+    side: int,
+    source: str,
+    target: str,
+    blend: tuple[str, str] | None = None,
+    mask: Any = None,
 ) -> Case:
-    from zerocon.datasets.images import picture_tensor
+    from zerocon.core.cases import CaseError
+    from zerocon.datasets.images import light_mask, mask_tensor, picture_tensor
 
     if not target.strip():
         raise ConfigError("the target prompt is empty: describe the edited picture")
-    tensor = picture_tensor(opened(picture), side)
-    return Case("picture", tensor, source_prompt=source, target_prompt=target, blend_words=blend)
+    whole = opened(picture)
+    area = None
+    if mask is not None:
+        try:
+            area = mask_tensor(light_mask(opened(mask)), side, whole)
+        except CaseError as error:
+            raise ConfigError(str(error)) from error
+    return Case(
+        "picture", picture_tensor(whole, side), source, target, blend_words=blend, mask=area
+    )
 
 
 def opened(picture: Any) -> Image.Image:
@@ -221,6 +240,18 @@ def remarks(picture: Image.Image, side: int, world: str | None) -> list[str]:
             "for photographs use backbone=sd15 backbone.path=… (README)"
         )
     return said
+
+
+def check_mask(settings: RunSettings, *, given: bool) -> None:
+    """Raise ConfigError for a mask that is missing, or that would have no effect."""
+    method = settings.method
+    if method.uses_mask and not given:
+        raise ConfigError(
+            f"{type(method).__name__} edits within a mask, a picture that is white there: "
+            "mask=…, or --mask FILE"
+        )
+    if given and not method.uses_mask:
+        raise ConfigError(f"{type(method).__name__} uses no mask; method=kv_edit edits within one")
 
 
 def check_blend(settings: RunSettings, backbone: Backbone, case: Case) -> None:

@@ -23,6 +23,7 @@ from zerocon.inversions.base import Trajectory
 from zerocon.inversions.ddim import DDIMInversion
 from zerocon.inversions.none import NoInversion
 from zerocon.methods.base import Method
+from zerocon.runs.worker import masks_of
 
 SHAPES = ("circle", "square", "house", "star", "heart", "ring", "cross", "moon")
 COLOURS = ("blue", "green", "yellow", "purple", "white", "black", "orange", "pink")
@@ -36,6 +37,7 @@ def case(row: int) -> Case:
         source_prompt=f"a big red {shape} on a gray background",
         target_prompt=f"a big {colour} {shape} on a gray background",
         blend_words=(shape, shape) if row != 1 else None,
+        mask=(torch.arange(32) % (row + 2) > 0).float().expand(1, 32, 32),
     )
 
 
@@ -45,6 +47,7 @@ def conditions_of(backbone: Backbone, cases: Sequence[Case]) -> Conditions:
         backbone.embed([c.target_prompt for c in cases]),
         backbone.embed([""] * len(cases)),
         [words_of(backbone, c) for c in cases],
+        masks_of(cases),
     )
 
 

@@ -18,12 +18,12 @@ from tests.methods.test_flow import TinyFlow
 from zerocon.backbones.loading import Parts
 from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
 from zerocon.core.conditions import Condition
-from zerocon.core.levels import Guess, Level
+from zerocon.core.levels import At, Guess
 
 Velocity = Callable[[Tensor, float, Condition], Tensor]  # v(z, t, condition)
 
 
-def curved(z: Tensor, t: float, condition: Condition) -> Tensor:
+def curved(z: Tensor, t: float | Tensor, condition: Condition) -> Tensor:
     """A velocity that depends nonlinearly on the latent, the time and the text."""
     text = condition.tokens.mean((1, 2))[:, None, None, None]
     mixed = z.roll(1, 2) - 0.5 * z.roll(1, 1)
@@ -36,9 +36,10 @@ class CurvedFlow(TinyFlow):
 
     guidance_is_told: bool = False
 
-    def predict(self, z: Tensor, level: Level, condition: Condition) -> Guess:
+    def predict(self, z: Tensor, level: At, condition: Condition) -> Guess:
         self.evaluations.forward += len(z)
-        velocity = curved(z, level.time / 1000, condition)
+        times = level.times(z).to(z)[:, None, None, None] / 1000
+        velocity = curved(z, times, condition)
         if self.guidance_is_told:
             assert condition.guidance is not None
             velocity = velocity + 0.1 * condition.guidance[:, None, None, None] * torch.cos(z)

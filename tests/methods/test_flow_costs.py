@@ -88,6 +88,11 @@ def test_values_of_inversion_cost_what_is_evaluated_again(name: str, rows: int, 
     assert cost(*own, "method.inject=0", told=True).edit == rows
 
 
+def test_kv_edit() -> None:
+    """The published code keeps the source's keys and values; here its row runs again."""
+    assert cost("+experiment=kv_edit_published_flux", told=True).edit == 48 + 24
+
+
 def test_ftedit() -> None:
     """Source and edit, both guided. The published code passes the negative rows of its inversion,
     too, though their weight is 0 at guidance 1; here they only pass at another guidance."""

@@ -49,6 +49,7 @@ EXPECTED = {
     "ftedit": Spent(4, 16, 0, 0),
     "h_edit": Spent(8, 24, 0, 126),
     "infedit": Spent(4, 18, 0, 126),
+    "kv_edit": Spent(4, 12, 0, 0),
     "kv_sharing": Spent(5, 9, 0, 0),
     "masactrl": Spent(4, 16, 0, 0),
     "p2p": Spent(4, 16, 0, 84),

@@ -54,7 +54,9 @@ def inputs(backbone: Backbone) -> tuple[Any, Conditions, Draws]:
     side = 32
     case = Case("a", torch.rand(3, side, side), SOURCE, TARGET, blend_words=("circle", "star"))
     conditions = Conditions(
-        *(backbone.embed([prompt]) for prompt in (SOURCE, TARGET, "")), [words_of(backbone, case)]
+        *(backbone.embed([prompt]) for prompt in (SOURCE, TARGET, "")),
+        [words_of(backbone, case)],
+        torch.ones(1, 1, side, side, device=META),
     )
     return backbone.encode(case.image[None]), conditions, Draws(0, ["a"])
 

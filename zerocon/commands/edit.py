@@ -37,6 +37,9 @@ def add(commands: Any) -> None:
         "(for Prompt-to-Prompt's local blend and MasaCtrl's mask)",
     )
     edit.add_argument(
+        "--mask", type=Path, help="picture that is white where to edit (for method=kv_edit)"
+    )
+    edit.add_argument(
         "--out", type=Path, help="file to write; default: beside the picture, with -edited"
     )
     edit.add_argument("overrides", nargs="*", help="as for run.py, such as method=zerocon")
@@ -46,7 +49,7 @@ def add(commands: Any) -> None:
 
 
 def _edit(options: argparse.Namespace) -> None:
-    from zerocon.api import check_blend, opened, remarks, request, settings_of_edit
+    from zerocon.api import check_blend, check_mask, opened, remarks, request, settings_of_edit
     from zerocon.core.pictures import case_pictures
     from zerocon.runs.progress import LOADING, Display, console
     from zerocon.runs.tally import edit_headline
@@ -55,6 +58,8 @@ def _edit(options: argparse.Namespace) -> None:
     out: Path = options.out or options.image.with_name(f"{options.image.stem}-edited.png")
     given = opened(options.image)  # before the models load
     settings = settings_of_edit(options.source, options.overrides)
+    check_mask(settings, given=options.mask is not None)
+    area = None if options.mask is None else opened(options.mask)
     quiet_models()
     threads = chosen(settings.runner)
     use(threads.threads)
@@ -63,7 +68,7 @@ def _edit(options: argparse.Namespace) -> None:
     blend = tuple(options.blend) if options.blend else None
     for said in remarks(given, backbone.side, getattr(settings.backbone, "world", None)):
         print(f"Note: {said}.", file=sys.stderr)
-    case = request(given, backbone.side, options.source, options.target, blend)
+    case = request(given, backbone.side, options.source, options.target, blend, area)
     check_blend(settings, backbone, case)
     console().print(edit_headline(settings, backbone, threads, out), soft_wrap=True, markup=False)
     picture = _edited(settings, backbone, case)

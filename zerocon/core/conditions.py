@@ -88,12 +88,13 @@ class Words:
 
 @dataclass(frozen=True, eq=False)
 class Conditions:
-    """The text conditions of a batch, and the words they encode."""
+    """A batch's text conditions, the words they encode, and masks for methods that use them."""
 
     source: Condition
     target: Condition
     negative: Condition
     words: Sequence[Words] = ()
+    masks: Tensor | None = None  # where to edit, [case, 1, row, column] in pixels
 
 
 @dataclass(frozen=True)

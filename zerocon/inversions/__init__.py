@@ -8,6 +8,7 @@ from zerocon.core.registry import offer
 
 if TYPE_CHECKING:
     from zerocon.inversions.by_solver import (
+        EulerInversion,
         FireFlowInversion,
         FixedPointInversion,
         RFSolverInversion,
@@ -27,6 +28,7 @@ __all__ = [
     "DDIMInversion",
     "DirectInversion",
     "EditFriendlyInversion",
+    "EulerInversion",
     "FireFlowInversion",
     "FixedPointInversion",
     "NegativePromptInversion",
@@ -45,6 +47,7 @@ __getattr__ = offer(
         "DDIMInversion": "ddim",
         "DirectInversion": "direct",
         "EditFriendlyInversion": "edit_friendly",
+        "EulerInversion": "by_solver",
         "FireFlowInversion": "by_solver",
         "FixedPointInversion": "by_solver",
         "NegativePromptInversion": "negative_prompt",

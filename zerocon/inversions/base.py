@@ -54,6 +54,7 @@ class Trajectory:
     shrink: bool = False  # soft threshold instead of hard
     way_back: WayBack = "euler"
     middles: tuple[Level, ...] = ()  # midpoints of the steps, for solvers that evaluate there
+    guidance: float = 1.0  # of the inversion
 
     @property
     def clean(self) -> Tensor:
@@ -218,6 +219,7 @@ class Trajectory:
             "shrink": self.shrink,
             "way_back": self.way_back,
             "middles": [asdict(level) for level in self.middles],
+            "guidance": self.guidance,
         }
         return {name: part for name, part in tensors.items() if part is not None}, rest
 

@@ -1,4 +1,4 @@
-"""Inversions defined by a solver: RF-Solver, FireFlow, Uni-Inv, FTEdit.
+"""Inversions defined by a solver: Euler, RF-Solver, FireFlow, Uni-Inv, FTEdit.
 
 As in the papers, RF-Solver and FireFlow also sample with their solver; Uni-Inv and FTEdit sample
 with Euler's step (DDIM's on a diffusion model).
@@ -19,7 +19,7 @@ from zerocon.core.conditions import Conditions, Draws
 from zerocon.core.forward import predict_guided
 from zerocon.core.levels import Level, Path
 from zerocon.core.sampling import Branches, Guesses, Solver
-from zerocon.core.solvers import Corrector, FireFlow, FixedPoint, Midpoint
+from zerocon.core.solvers import Corrector, Euler, FireFlow, FixedPoint, Midpoint
 from zerocon.inversions.base import Provided, Trajectory, WayBack
 
 
@@ -62,11 +62,25 @@ class InversionBySolver:
             z = solver.step(i, z, evaluate)
             latents.append(z["source"])
         needed = () if self.way_back == "euler" else middles
-        return Trajectory(path, torch.stack(latents), way_back=self.way_back, middles=needed)
+        return Trajectory(
+            path,
+            torch.stack(latents),
+            way_back=self.way_back,
+            middles=needed,
+            guidance=self.guidance,
+        )
 
     @abstractmethod
     def solver(self, path: Path, middles: tuple[Level, ...]) -> Solver:
         """The solver of this path; `middles` are the levels at its steps' midpoints."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EulerInversion(InversionBySolver):
+    """Euler's steps: the velocity at each step's cleaner level, where the latent stands."""
+
+    def solver(self, path: Path, middles: tuple[Level, ...]) -> Solver:
+        return Euler(path)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from zerocon.methods.ftedit import FTEdit
     from zerocon.methods.h_edit import HEdit
     from zerocon.methods.infedit import InfEdit
+    from zerocon.methods.kv_edit import KVEdit
     from zerocon.methods.masactrl import MasaCtrl
     from zerocon.methods.p2p import P2P
     from zerocon.methods.pnp import PnP
@@ -39,6 +40,7 @@ __all__ = [
     "FlowEdit",
     "HEdit",
     "InfEdit",
+    "KVEdit",
     "MasaCtrl",
     "PnP",
     "RFInversionEdit",
@@ -62,6 +64,7 @@ __getattr__ = offer(
         "FTEdit": "ftedit",
         "HEdit": "h_edit",
         "InfEdit": "infedit",
+        "KVEdit": "kv_edit",
         "MasaCtrl": "masactrl",
         "P2P": "p2p",
         "PnP": "pnp",

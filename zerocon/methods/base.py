@@ -33,3 +33,10 @@ class Method(Protocol):
     ) -> Tensor:
         """The edited latents, [case, channel, row, column]."""
         ...
+
+
+def given_masks(conditions: Conditions) -> Tensor:
+    """The masks, [case, 1, row, column] in pixels, of a method that declares that it uses them."""
+    if conditions.masks is None:
+        raise ValueError("this method edits within a mask, and no mask is given")
+    return conditions.masks

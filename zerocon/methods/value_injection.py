@@ -94,7 +94,7 @@ class ValueInjection:
         """What the inversion's evaluations of the step had, by the level of the edit's that takes
         it: the middle's in the middle, the one at the step's end in the one at its start."""
         here, there = trajectory.path.steps[step]
-        text = told(backbone, conditions.source, 1.0)
+        text = told(backbone, conditions.source, trajectory.guidance)
         kept = dict[Level, Given]()
 
         def watched(z: Branches, level: Level) -> Guesses:

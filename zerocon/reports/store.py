@@ -106,7 +106,9 @@ class Store:
         cases = self._in_order(types)
         place = {case: i for i, case in enumerate(cases)}
         shorts = "".join(f", {short}" for short in self._metrics.values())
-        table = self._db.execute(f'SELECT run, "case", ok{shorts} FROM cells').fetchnumpy()
+        # The arrays are masked where a value is NULL; none is categorical.
+        query = f'SELECT run, "case", ok{shorts} FROM cells'
+        table: Mapping[str, Any] = self._db.execute(query).fetchnumpy()
         where = table["run"], np.array([place[case] for case in table["case"]], dtype=int)
         shape = len(self.runs), len(cases)
         return Cells(

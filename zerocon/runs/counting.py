@@ -63,7 +63,8 @@ def count_rows(settings: RunSettings, backbone: Backbone) -> Rows:
     source, target, negative = (
         backbone.embed([text]) for text in (case.source_prompt, case.target_prompt, "")
     )
-    conditions = Conditions(source, target, negative, [words_of(backbone, case)])
+    whole = torch.ones(1, 1, backbone.side, backbone.side, device=backbone.device)
+    conditions = Conditions(source, target, negative, [words_of(backbone, case)], whole)
     draws = Draws(settings.seed, [case.id])
     clean = backbone.encode(image[None])
     start = _now(backbone)

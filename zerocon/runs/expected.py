@@ -17,7 +17,7 @@ INVERSIONS: Mapping[str, float] = {
 }  # fmt: skip
 METHODS: Mapping[str, float] = {
     "CDS": 6, "ConsistEdit": 5, "DDIM": 2, "DDS": 4, "DNAEdit": 2, "FTEdit": 4, "FlowAlign": 3,
-    "FlowEdit": 2, "HEdit": 6, "InfEdit": 5, "MasaCtrl": 4, "P2P": 4, "PnP": 3,
+    "FlowEdit": 2, "HEdit": 6, "InfEdit": 5, "KVEdit": 3, "MasaCtrl": 4, "P2P": 4, "PnP": 3,
     "RFInversionEdit": 2, "SDEdit": 1.4, "TurboEdit": 2, "UniEdit": 1.3, "ValueInjection": 3,
     "ZeroCon": 6,
 }  # fmt: skip

@@ -47,6 +47,7 @@ from zerocon.runs.shown import Shown, maps_of, wanted, watching
 
 log = logging.getLogger(__name__)
 
+NO_MASK = "the method edits within a mask, and this case has none; choose another method or dataset"
 KEPT_FREE = 0.2  # share of the free memory that an automatic batch size leaves alone
 
 ENDS_THE_RUN = (ConfigError, BackboneError, DatasetError)
@@ -119,8 +120,17 @@ def prepare(
         target=target,
         negative=backbone.embed([""] * len(cases)),
         words=[words_of(backbone, case) for case in cases],
+        masks=masks_of(cases).to(clean.device) if settings.method.uses_mask else None,
     )
     return Prepared(cases, clean, conditions, Draws(settings.seed, [case.id for case in cases]))
+
+
+def masks_of(cases: Sequence[Case]) -> Tensor:
+    """[case, 1, row, column]"""
+    found = [case.mask for case in cases if case.mask is not None]
+    if len(found) < len(cases):
+        raise CaseError(NO_MASK)
+    return torch.stack(found)
 
 
 def invert(
@@ -190,7 +200,10 @@ class Editor:
                 break
             self._go_on()
             try:
-                found[case_id] = self.loaded.dataset.load(case_id)
+                case = self.loaded.dataset.load(case_id)
+                if self.settings.method.uses_mask:
+                    masks_of([case])
+                found[case_id] = case
             except CaseError as error:
                 if case_id in wanted:
                     broken.append(Record(case=case_id, status="failed", error=str(error)))

@@ -159,7 +159,7 @@ class WandbTracker:
         import wandb
 
         columns: list[str | int] = list(dict.fromkeys(name for row in self._rows for name in row))
-        data = [[row.get(str(name)) for name in columns] for row in self._rows]
+        data: Any = [[row.get(str(name)) for name in columns] for row in self._rows]
         return wandb.Table(columns=columns, data=data, allow_mixed_types=True)
 
 
