@@ -33,8 +33,8 @@ class OneCase:
     def __post_init__(self) -> None:
         prompts = self.case.source_prompt, self.case.target_prompt, ""
         embedded = (self.backbone.embed([prompt]) for prompt in prompts)
-        words, side = [words_of(self.backbone, self.case)], self.case.image.shape[2]
-        half = (torch.arange(side) < side // 2).float().expand(1, 1, side, side)
+        words, size = [words_of(self.backbone, self.case)], self.case.image.shape[1:]
+        half = (torch.arange(size[1]) < size[1] // 2).float().expand(1, 1, *size)
         self.conditions = Conditions(*embedded, words, half)
         self.clean = self.backbone.encode(self.case.image[None])
         self.draws = Draws(0, [self.case.id])

@@ -80,6 +80,7 @@ def noise(backbone: StableDiffusionBackbone, count: int, share: float) -> Tensor
         return backbone.predict(z, backbone.level(share), text).noise
 
 
+@pytest.mark.slow
 def test_a_plain_pass_is_one_graph_for_any_number_of_rows_and_any_time(
     backbone: StableDiffusionBackbone, graphs: Graphs
 ) -> None:
@@ -105,6 +106,7 @@ def captured(backbone: StableDiffusionBackbone, count: int) -> list[Tensor]:
         return [found["target"].noise, *maps.of("source"), *outputs.of("target")]
 
 
+@pytest.mark.slow
 def test_a_pass_gives_its_recordings_from_one_graph(
     backbone: StableDiffusionBackbone, graphs: Graphs
 ) -> None:
@@ -129,6 +131,7 @@ def slope(backbone: StableDiffusionBackbone, count: int) -> Tensor:
     return gradients(loss_at, {"target": z}, torch.float32)["target"]
 
 
+@pytest.mark.slow
 def test_a_guided_pass_has_its_gradient_and_leaves_out_what_is_behind_the_last_site(
     backbone: StableDiffusionBackbone, graphs: Graphs
 ) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.marks import slow_but_for
 from tests.pairs import OneCase, valid_inversions
 from tests.tiny_transformers import tiny_flux, tiny_flux_parts, tiny_sd3, tiny_sd3_parts
 from zerocon.backbones.base import Backbone
@@ -45,7 +46,7 @@ def one_case(backbone: Backbone) -> OneCase:
     return OneCase(backbone, Case("a", image, SOURCE, TARGET, blend_words=("circle", "star")))
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=slow_but_for(EVERY_PAIR, KINDS))
 def named(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Named:
     name, folder = request.param, tmp_path_factory.mktemp("parts")
     if name.startswith("flux"):

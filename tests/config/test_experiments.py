@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.marks import slow_but_for
 from zerocon.cli import main
 from zerocon.config.experiments import Experiment, names, read_experiment
 from zerocon.core.checks import ConfigError
@@ -18,9 +19,10 @@ TINY = [
 LISTED = [
     name for name in names() if not (read_experiment(name).search or read_experiment(name).study)
 ]
+QUICK = ("zerocon_claim",)
 
 
-@pytest.mark.parametrize("name", LISTED)
+@pytest.mark.parametrize("name", slow_but_for(QUICK, LISTED))
 def test_every_run_of_an_experiment_has_its_own_settings(name: str) -> None:
     experiment = read_experiment(name)
     runs = experiment.settings()
@@ -28,12 +30,7 @@ def test_every_run_of_an_experiment_has_its_own_settings(name: str) -> None:
     assert experiment.question.strip().endswith("?")
 
 
-QUICK = ("zerocon_claim",)
-
-
-@pytest.mark.parametrize(
-    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in LISTED]
-)
+@pytest.mark.parametrize("name", slow_but_for(QUICK, LISTED))
 def test_every_experiment_runs_tiny(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

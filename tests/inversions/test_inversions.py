@@ -130,10 +130,10 @@ def test_refinements_reduce_the_reconstruction_error(backbone: StableDiffusionBa
 @pytest.mark.parametrize(
     ("inversion", "share"),
     [
-        (RFSolverInversion(), 0.02),
         (FireFlowInversion(), 0.03),
-        (UniInversion(), 0.3),
-        (FixedPointInversion(), 0.3),
+        pytest.param(RFSolverInversion(), 0.02, marks=pytest.mark.slow),
+        pytest.param(UniInversion(), 0.3, marks=pytest.mark.slow),
+        pytest.param(FixedPointInversion(), 0.3, marks=pytest.mark.slow),
     ],
     ids=lambda i: type(i).__name__,
 )

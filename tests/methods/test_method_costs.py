@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from tests.marks import slow_but_for
 from tests.methods.edits import Given, given
 from tests.tiny import losses
 from zerocon.backbones import unet_sites
@@ -128,7 +129,7 @@ class Waiting(TorchDispatchMode):
 ON_THE_HOST = {"cds": 2, "dds": 2, "h_edit": 1, "p2p": 1}
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", slow_but_for(("zerocon", "pnp", "p2p", "flowedit"), METHODS))
 def test_no_step_waits_for_the_device(backbone: StableDiffusionBackbone, name: str) -> None:
     """With more steps a method must not wait more often."""
     waited: list[int] = []
@@ -182,6 +183,7 @@ def peak(backbone: StableDiffusionBackbone, method: Any) -> int:
     return memory.most
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"update": "per_branch", "source_guidance": 3.0}], ids=str)
 def test_memory_of_guidance_does_not_grow_with_the_steps(
     backbone: StableDiffusionBackbone, changes: dict[str, Any]

@@ -6,13 +6,13 @@ processor, and it can't be asked for a value, for which a GPU would have to be w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
 from torch.nn import functional as F
 
+from tests.marks import slow_but_for
 from tests.pairs import valid_inversions
 from tests.tiny import tiny_parts
 from tests.tiny_transformers import tiny_flux_parts, tiny_sd3_parts
@@ -33,11 +33,7 @@ QUICK = ("pnp", "sd15", "zerocon")
 METHODS = sorted(file.stem for file in (CONF / "method").glob("*.yaml"))
 
 
-def slow_but_for(names: Sequence[str], quick: Sequence[str]) -> list[Any]:
-    return [n if n in quick else pytest.param(n, marks=pytest.mark.slow) for n in names]
-
-
-@pytest.fixture(scope="module", params=slow_but_for(["sd15", "sd3", "flux"], QUICK))
+@pytest.fixture(scope="module", params=slow_but_for(QUICK, ["sd15", "sd3", "flux"]))
 def named(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("parts")
     if request.param == "sd15":
@@ -61,7 +57,7 @@ def inputs(backbone: Backbone) -> tuple[Any, Conditions, Draws]:
     return backbone.encode(case.image[None]), conditions, Draws(0, ["a"])
 
 
-@pytest.mark.parametrize("name", slow_but_for(METHODS, QUICK))
+@pytest.mark.parametrize("name", slow_but_for(QUICK, METHODS))
 def test_a_method_never_leaves_the_device(
     named: Any, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

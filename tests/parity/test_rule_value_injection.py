@@ -103,7 +103,7 @@ class Rule:
         return self.both.guided(z, t, text, 1.0 if up else W, (control, control))
 
 
-@pytest.mark.parametrize("inject", [1, 3])
+@pytest.mark.parametrize("inject", [1, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("solver", ["rf_solver", "fireflow"])
 def test_values_of_inversion(both: Edits, solver: str, inject: int) -> None:
     inversion = {"rf_solver": RFSolverInversion(), "fireflow": FireFlowInversion()}[solver]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from tests.marks import slow_but_for
 from tests.runs.toy_runs import settings_at, use_toys
 from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
 from zerocon.config.settings import compose_settings
@@ -120,11 +121,12 @@ def test_a_set_of_runs_has_a_total(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "choice",
-    ["method=zerocon", "method=pnp", "method=p2p", "method=masactrl",
+    slow_but_for(["method=zerocon", "method=pnp", "method=sdedit", "method=word_swap"], [
+     "method=zerocon", "method=pnp", "method=p2p", "method=masactrl",
      "method=reconstruct", "method=dds", "method=sdedit", "method=word_swap",
      "method=infedit", "method=h_edit", "method=cds",
      "method=turbo_edit", "method=word_swap inversion=null_text",
-     "method=word_swap inversion=fixed_point"],
+     "method=word_swap inversion=fixed_point"]),
 )  # fmt: skip
 def test_what_is_expected_is_about_right(choice: str, backbone: StableDiffusionBackbone) -> None:
     settings = compose_settings([*choice.split(), "method.steps=10"], worlds="edit")
