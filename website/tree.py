@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+PLACES = {"README.md": "index.md", "docs/reference.md": "reference/index.md"}
 AT_THE_TOP = ("CONTRIBUTING.md", "CHANGELOG.md")
 FOLDERS = ("experiments", "notebooks")  # of pages beside docs/
 
@@ -23,8 +24,8 @@ _CODE = re.compile(r"(`+)(?!`).+?(?<!`)\1(?!`)", re.DOTALL)
 
 def site_path(path: str) -> str:
     """The site's source path of a file or folder of the repository."""
-    if path == "README.md":
-        return "index.md"
+    if path in PLACES:
+        return PLACES[path]
     if path in FOLDERS:
         return f"{path}/index.md"
     top, _, rest = path.partition("/")
