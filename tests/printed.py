@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from zerocon.cli import parsed
+from zerocon.commands.run import _own_options, asked_of, preflight
+from zerocon.core.registry import use_plugins
 
 ROOT = Path(__file__).parents[1]
 _BLOCK = re.compile(
@@ -58,6 +63,18 @@ def commands(page: str, program: str = "") -> list[str]:
         for one in shown(page)
         if one.kind == "command" and not one.output and one.text.startswith(f"{program} ".lstrip())
     ]
+
+
+def accepted(line: str) -> None:
+    """Compose a printed `python run.py …`, or parse a `zerocon …`; an error if it is wrong."""
+    words = shlex.split(line)
+    if words[:2] == ["python", "run.py"] or words[:2] == ["zerocon", "run"]:
+        ours, rest = _own_options(words[2:])
+        use_plugins(ours.plugin)
+        assert preflight(asked_of(rest)) is None
+    else:
+        assert words[0] == "zerocon"
+        assert parsed(words[1:]).handler
 
 
 def write_files(page: str, folder: Path) -> None:

@@ -12,7 +12,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PLACES = {"README.md": "index.md", "docs/reference.md": "reference/index.md"}
+PLACES = {
+    "README.md": "index.md",
+    "docs/reference.md": "reference/index.md",
+    "conf": "reference/index.md",
+}
 AT_THE_TOP = ("CONTRIBUTING.md", "CHANGELOG.md")
 FOLDERS = ("experiments", "notebooks")  # of pages beside docs/
 
