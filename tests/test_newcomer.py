@@ -21,10 +21,13 @@ from tests.printed import ROOT, Shown, accepted, shown
 
 PAGES = [
     "README.md",
-    *(f"docs/tutorials/{name}.md" for name in ("first_edit", "ablation", "comparison", "own_method")),
+    *(
+        f"docs/tutorials/{name}.md"
+        for name in ("first_edit", "ablation", "comparison", "own_method")
+    ),
 ]
 SHORTER = {
-    "make run": "python run.py dataset.limit=2",  # its 20 cases take minutes
+    "make run": "python run.py dataset.limit=2 method.steps=10",  # as printed, it takes minutes
 }
 NOT_RUN = {
     r"make test": "it is this suite",

@@ -104,11 +104,15 @@ def test_every_choice_and_setting_is_in_the_reference() -> None:
         head = f"`{group}={file.stem}`" if group in GROUPS else f"`{file.stem}`"
         assert f"\n## {head}\n" in text, file
     for group in GROUPS:
-        rows = re.findall(r"^\| `([\w.]+)` \| (.*?) \| (.*?) \| (.*) \|$", pages[f"reference/{group}.md"], re.MULTILINE)
-        found = {row[0] for row in rows}
+        rows = re.findall(
+            r"^\| `([\w.]+)` \| (.*?) \| (.*?) \| (.*) \|$",
+            pages[f"reference/{group}.md"],
+            re.MULTILINE,
+        )
+        found = {cells[0] for cells in rows}
         for file in settings.choices(group):
             assert {one.name for one in settings.settings_of(group, file.stem)} <= found
-        assert [row for row in rows if not all(cell.strip() for cell in row)] == []
+        assert [cells for cells in rows if not all(map(str.strip, cells))] == []
 
 
 def test_every_public_name_and_command_is_in_the_reference() -> None:

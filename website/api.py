@@ -36,8 +36,7 @@ def pages() -> dict[str, str]:
 
 def _python() -> str:
     parts = [f"# The Python interface\n\n{_doc(api)}\n"]
-    for name in zerocon.__all__:
-        parts.append(_entry(f"zerocon.{name}", getattr(zerocon, name), "##"))
+    parts += [_entry(f"zerocon.{name}", getattr(zerocon, name), "##") for name in zerocon.__all__]
     parts.append("\n## What they return\n")
     for one in OBJECTS:
         parts.append(_entry(f"{one.__module__}.{one.__qualname__}", one, "###"))
@@ -98,16 +97,17 @@ def _doc(thing: Any) -> str:
     own = thing.__doc__
     if not own or "Abstract base class for protocol" in own or own.startswith("Initialize self"):
         return ""
-    if inspect.isclass(thing) and own.startswith(f"{thing.__name__}("):  # a dataclass's automatic one
-        return ""
+    if inspect.isclass(thing) and own.startswith(f"{thing.__name__}("):
+        return ""  # a dataclass's own list of fields
     return inspect.cleandoc(own)
 
 
 def _commands() -> str:
-    parts = [
+    head = (
         "# Commands\n\nWhat `zerocon COMMAND --help` prints. `python run.py` is `zerocon run` in a "
         f"checkout.\n\n## `zerocon run`\n\n```text\n{_help_of_run()}\n```\n"
-    ]
+    )
+    parts = [head]
     with patch.dict(os.environ, {"COLUMNS": str(WIDTH), "NO_COLOR": "1"}):
         for name, command in subcommands(parser()).items():
             parts.append(f"\n## `{name}`\n\n```text\n{command.format_help().rstrip()}\n```\n")
@@ -124,8 +124,8 @@ def _help_of_run() -> str:
 def subcommands(top: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
     """{the whole command: its parser}, without second names."""
     found: dict[str, argparse.ArgumentParser] = {}
-    for action in top._actions:  # argparse has no public list of them
-        if isinstance(action, argparse._SubParsersAction):
+    for action in top._actions:  # noqa: SLF001 - argparse has no public list of them
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
             for parser_of_one in action.choices.values():
                 found.setdefault(str(parser_of_one.prog), parser_of_one)
     return found

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+
 from website import api, notebooks, settings
 from website.tree import (
     AT_THE_TOP,
@@ -20,7 +20,6 @@ from website.tree import (
     with_site_links,
 )
 
-log = logging.getLogger("mkdocs.plugins")
 REFERENCE = "reference"
 EXPERIMENTS = """\
 # Experiments
@@ -53,10 +52,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for source, content in made.items():
         files.append(File.generated(config, source, content=content))
     for path in sorted({path for page, text in texts.items() for path in linked(text, page)}):
-        file = ROOT / path
-        if site_path(path).startswith("files/") or file.suffix == ".png":
-            if file.is_file() and files.get_file_from_path(site_path(path)) is None:
-                files.append(File.generated(config, site_path(path), content=file.read_bytes()))
+        file, place = ROOT / path, site_path(path)
+        as_it_is = place.startswith("files/") or file.suffix == ".png"
+        if as_it_is and file.is_file() and files.get_file_from_path(place) is None:
+            files.append(File.generated(config, place, content=file.read_bytes()))
     return files
 
 
@@ -72,15 +71,20 @@ def _generated() -> Iterator[tuple[str, str | bytes]]:
     for name, text in {**settings.pages(), **api.pages()}.items():
         yield f"docs/{name}", text
     reports = sorted((ROOT / "experiments").glob("*.md"))
-    yield "experiments/index.md", EXPERIMENTS + "".join(
-        f"- [{report.stem}]({report.name}): {_question(report.read_text('utf-8'))}\n"
-        for report in reports
+    yield (
+        "experiments/index.md",
+        EXPERIMENTS
+        + "".join(
+            f"- [{report.stem}]({report.name}): {_question(report.read_text('utf-8'))}\n"
+            for report in reports
+        ),
     )
     for report in reports:
         yield f"experiments/{report.name}", report.read_text("utf-8")
     books = sorted((ROOT / "notebooks").glob("*.ipynb"))
-    yield "notebooks/index.md", NOTEBOOKS + "".join(
-        f"- [{notebooks.title(book)}]({book.name})\n" for book in books
+    yield (
+        "notebooks/index.md",
+        NOTEBOOKS + "".join(f"- [{notebooks.title(book)}]({book.name})\n" for book in books),
     )
     for book in books:
         text, pictures = notebooks.page(book)
@@ -99,7 +103,7 @@ def _in_repository(source: str) -> str:
         return "README.md"
     if source.startswith("notebooks/") and source != "notebooks/index.md":
         return source.removesuffix(".md") + ".ipynb"
-    outside = source in AT_THE_TOP or source.split("/")[0] in FOLDERS
+    outside = source in AT_THE_TOP or source.partition("/")[0] in FOLDERS
     return source if outside else f"docs/{source}"
 
 

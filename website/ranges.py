@@ -76,9 +76,7 @@ def _calls(node: ast.AST, names: Scope) -> Iterator[tuple[ast.Call, Scope]]:
         yield from _calls(child, names)
 
 
-def _said(
-    call: ast.Call, names: Scope, words: Callable[[ast.Call, Scope], str]
-) -> tuple[str, str]:
+def _said(call: ast.Call, names: Scope, words: Callable[[ast.Call, Scope], str]) -> tuple[str, str]:
     try:
         setting = str(_value(call.args[0], names))
         return setting.rpartition(".")[2], words(call, names)

@@ -1,7 +1,7 @@
 """Run the notebooks and store their outputs in them: `python -m website.run_notebooks [FILE …]`.
 
-Needs `pip install 'zerocon[notebooks]'`. Pictures are stored with at most 256 colours; what only tells
-when and where a cell was run is left out.
+Needs `pip install 'zerocon[notebooks]'`. Pictures are stored with at most 256 colours; what only
+tells when and where a cell was run is left out.
 """
 
 from __future__ import annotations

@@ -222,11 +222,12 @@ def _cell(text: str) -> str:
 
 
 def _experiments() -> str:
-    parts = [
+    head = (
         "# Published set-ups\n\nSingle runs with the settings of a paper or of its authors' code: "
         "`python run.py +experiment=NAME`. Sets of runs that answer a question are "
         "[experiments](../../experiments/).\n"
-    ]
+    )
+    parts = [head]
     for file in choices("experiment"):
         content = yaml.safe_load(file.read_text("utf-8"))
         body = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=96)
@@ -235,10 +236,11 @@ def _experiments() -> str:
 
 
 def _usual() -> str:
-    parts = [
+    head = (
         "# What follows the backbone\n\nDefaults that depend on the backbone. `backbone=NAME` "
         "chooses the file; a setting of the run, such as `method.guidance=5`, goes before it.\n"
-    ]
+    )
+    parts = [head]
     for file in choices("usual"):
         text = re.sub(r"\A(#.*\n)+", "", file.read_text("utf-8"))
         parts.append(f"\n## `{file.stem}`\n\n{_about(file)}\n\n```yaml\n{text}```\n")
@@ -246,10 +248,11 @@ def _usual() -> str:
 
 
 def _launchers() -> str:
-    parts = [
+    head = (
         "# Launchers\n\nHow the runs of a sweep are started: `python run.py -m "
         "hydra/launcher=NAME …`; [scaling](../scaling.md).\n"
-    ]
+    )
+    parts = [head]
     for file in choices("hydra/launcher"):
         text = re.sub(r"\A(#.*\n)+", "", file.read_text("utf-8"))
         parts.append(f"\n## `{file.stem}`\n\n{_about(file)}\n\n```yaml\n{text}```\n")
