@@ -37,7 +37,7 @@ ONLY_COMPOSED = {
     r"zerocon download": "needs a network",
     r".*\bbackbone=(sd|flux)": "needs weights that are downloaded",
     r"zerocon runs, zerocon cache": "names two commands",
-    r".*\b(RUN|DIR|FOLDER|NAME|SOURCE)\b": "a word in capitals stands for the reader's own",
+    r".*\b(RUNS?|DIR|FOLDER|NAME|SOURCE)\b": "a word in capitals stands for the reader's own",
     r"zerocon shapes (check|train)": "takes minutes, or days",
     r"zerocon track sync": "sends to a server",
 }

@@ -10,20 +10,22 @@ import base64
 import io
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import nbformat
-from nbclient import NotebookClient
 from PIL import Image
 
 from website.tree import ROOT
 
 
 def run(file: Path) -> None:
-    book: Any = nbformat.read(file, as_version=4)
+    # Imported by name: only who makes the outputs needs them.
+    nbformat: Any = import_module("nbformat")
+    nbclient: Any = import_module("nbclient")
+    book = nbformat.read(file, as_version=4)
     began = time.perf_counter()
-    NotebookClient(book, timeout=1800, record_timing=False).execute(cwd=str(ROOT))
+    nbclient.NotebookClient(book, timeout=1800, record_timing=False).execute(cwd=str(ROOT))
     print(f"{file.name}: {time.perf_counter() - began:.0f} s, ", end="")
     for cell in book.cells:
         cell.metadata.clear()
