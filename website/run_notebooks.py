@@ -30,13 +30,18 @@ def run(file: Path) -> None:
     for cell in book.cells:
         cell.metadata.clear()
         if cell.cell_type == "code":
-            cell.outputs = [_kept(one) for one in cell.outputs if one.get("name") != "stderr"]
+            cell.outputs = [_kept(one) for one in cell.outputs if not _is_progress(one)]
     book.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
     }
     nbformat.write(book, file)
     print(f"{file.stat().st_size / 1000:.0f} KB")
+
+
+def _is_progress(output: Any) -> bool:
+    """A warning, or a run's progress, which rich shows as HTML."""
+    return output.get("name") == "stderr" or "text/html" in output.get("data", {})
 
 
 def _kept(output: Any) -> Any:
