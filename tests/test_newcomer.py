@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -105,7 +106,11 @@ def test_the_walk(copy: Path) -> None:
             walked(copy, step, ["python", "-c", step.text])
         elif not reason_for(step.text, NOT_RUN) and not reason_for(step.text, ONLY_COMPOSED):
             walked(copy, step, ["sh", "-c", SHORTER.get(step.text, step.text)])
-    print(f"the walk took {time.perf_counter() - began:.0f} s")
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    print(
+        f"the walk took {time.perf_counter() - began:.0f} s, "
+        f"{used.ru_utime + used.ru_stime:.0f} s of processors"
+    )
     for page in PAGES[1:]:
         for picture in pictures_of(page):
             check_picture(copy, picture)
@@ -125,7 +130,7 @@ def walked(copy: Path, step: Shown, command: list[str]) -> None:
         command, cwd=copy, env=environment, capture_output=True, text=True, check=False,
         stdin=subprocess.DEVNULL,
     )  # fmt: skip
-    print(f"{time.perf_counter() - began:6.1f} s  {step.text.splitlines()[0]}")
+    print(f"{time.perf_counter() - began:6.1f} s  {step.text.splitlines()[0]}", flush=True)
     said = done.stdout + done.stderr
     assert not step.output or promised(step.output, said), f"{step.text}: {said[-3000:]}"
     assert step.output or done.returncode == 0, f"{step.page}: {step.text}: {said[-3000:]}"
