@@ -120,6 +120,10 @@ def test_every_public_name_and_command_is_in_the_reference() -> None:
     for name in zerocon.__all__:
         assert f"\n## `zerocon.{name}`\n" in pages["reference/python.md"]
         assert f"def {name}(" in pages["reference/python.md"]
+    assert api.signature("load", zerocon.load) == (
+        "def load(name: str = 'shapes', *overrides: str) -> Backbone"
+    )
+    assert "\n    *,\n    target: str,\n    source: str = '',\n" in pages["reference/python.md"]
     for command in api.subcommands(parser()):
         assert f"\n## `{command}`\n" in pages["reference/commands.md"]
 

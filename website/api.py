@@ -68,7 +68,7 @@ def signature(name: str, thing: Any) -> str:
     if inspect.isclass(thing):
         return f"class {name}{_fields(thing)}"
     found = inspect.signature(thing)
-    arguments = [str(p).replace("'", "") for p in found.parameters.values()]
+    arguments = [_argument(p) for p in found.parameters.values()]
     keyword_only = [p.kind is p.KEYWORD_ONLY for p in found.parameters.values()]
     has_star = any(p.kind is p.VAR_POSITIONAL for p in found.parameters.values())
     if True in keyword_only and not has_star:
@@ -78,6 +78,13 @@ def signature(name: str, thing: Any) -> str:
     if len(line) <= WIDTH:
         return line
     return f"def {name}(\n" + "".join(f"    {a},\n" for a in arguments) + f"){end}"
+
+
+def _argument(parameter: inspect.Parameter) -> str:
+    stars = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+    kind = "" if parameter.annotation is parameter.empty else f": {_type(parameter.annotation)}"
+    default = "" if parameter.default is parameter.empty else f" = {parameter.default!r}"
+    return f"{stars}{parameter.name}{kind}{default}"
 
 
 def _type(annotation: object) -> str:
