@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup run test test-all lint types clean
+.PHONY: setup run test test-all lint docs types clean
 
 setup: $(STAMP)
 
@@ -43,5 +43,9 @@ lint: setup
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports --no-logo
 
+# All pages as a site in site/, with a reference made from the code; a broken link is an error.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+
 clean:
-	rm -rf $(VENV) outputs
+	rm -rf $(VENV) outputs site

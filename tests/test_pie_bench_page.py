@@ -7,7 +7,6 @@ with `ZEROCON_FULL_SIZE_PAGE=1 pytest -n 0 -s --timeout 0 tests/test_pie_bench_p
 from __future__ import annotations
 
 import os
-import re
 import resource
 import shlex
 import subprocess
@@ -19,10 +18,11 @@ import pytest
 import torch
 
 from tests import random_weights
+from tests.printed import ROOT, commands
 from zerocon.cli import parsed
 from zerocon.commands.run import asked_of, preflight
 
-ROOT = Path(__file__).parents[1]
+PAGE = "docs/pie_bench.md"
 ASKED = os.environ.get("ZEROCON_FULL_SIZE_PAGE", "")
 SHORT = ["dataset.limit=1", "method.steps=2", "backbone.device=cpu"]
 BLOCKED = """
@@ -36,14 +36,7 @@ socket.create_connection = refuse
 """
 
 
-def printed(program: str) -> list[str]:
-    text = (ROOT / "docs" / "pie_bench.md").read_text("utf-8")
-    blocks = re.findall(r"^```\w*\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-    lines = "".join(blocks).replace("\\\n", " ").splitlines()
-    return [line.partition("  #")[0] for line in lines if line.startswith(f"{program} ")]
-
-
-RUNS, COMMANDS = printed("python run.py"), printed("zerocon")
+RUNS, COMMANDS = commands(PAGE, "python run.py"), commands(PAGE, "zerocon")
 assert len(RUNS) >= 2
 assert len(COMMANDS) >= 4
 

@@ -1,4 +1,7 @@
-"""README's commands are accepted as they are printed, and its first edit is made."""
+"""README's commands are accepted as they are printed, and its first edit is made.
+
+tests/test_newcomer.py runs them, with those of the tutorials.
+"""
 
 from __future__ import annotations
 
@@ -9,38 +12,41 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from zerocon.cli import main, parsed
-from zerocon.commands.run import asked_of, preflight
+from tests.printed import ROOT, accepted, commands, write_files
+from website.api import subcommands
+from zerocon.cli import main, parser
+from zerocon.core.registry import PLUGINS
 
-ROOT = Path(__file__).parents[1]
-
-
-def printed(program: str) -> list[str]:
-    """The commands of README's blocks that begin with `program`, without their comments."""
-    text = (ROOT / "README.md").read_text("utf-8")
-    blocks = re.findall(r"^```\w*\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-    lines = "".join(blocks).replace("\\\n", " ").splitlines()
-    return [line.partition("  #")[0] for line in lines if line.startswith(f"{program} ")]
-
-
-RUNS, COMMANDS = printed("python run.py"), printed("zerocon")
+PAGES = ["README.md", *(f"docs/tutorials/{p.name}" for p in (ROOT / "docs/tutorials").glob("*.md"))]
+RUNS = [(page, line) for page in PAGES for line in commands(page, "python run.py")]
+COMMANDS = [line for page in PAGES for line in commands(page, "zerocon")]
 assert len(RUNS) >= 6
 assert len(COMMANDS) >= 15
-(EDIT,) = (command for command in COMMANDS if command.startswith("zerocon edit"))
+(EDIT,) = (c for c in commands("README.md", "zerocon edit"))
 
 
-@pytest.mark.parametrize("line", RUNS)
-def test_its_runs_compose(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("page", "line"), RUNS)
+def test_its_runs_compose(
+    page: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)  # where no run is finished
-    for download in printed("hf download"):
-        (tmp_path / download.rpartition("--local-dir ")[2].strip()).mkdir()
-    assert preflight(asked_of(shlex.split(line)[2:])) is None
+    write_files(page, tmp_path)
+    for name in ("pie_bench", "blip-image-captioning-base"):
+        (tmp_path / "downloads" / name).mkdir(parents=True)
+    monkeypatch.setenv(PLUGINS, "")
+    accepted(line)
 
 
 @pytest.mark.parametrize("line", COMMANDS)
 def test_its_commands_are_there(line: str) -> None:
     for command in line.split(", "):  # "zerocon runs, zerocon cache"
-        assert parsed(shlex.split(command)[1:]).handler
+        accepted(command)
+
+
+def test_it_lists_every_command() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    for command in subcommands(parser()):
+        assert re.search(rf"\b{command}\b", text), command
 
 
 @pytest.mark.slow
