@@ -22,7 +22,7 @@ class ConfigError(ValueError):
 
 @contextmanager
 def noting() -> Generator[Bounds]:
-    """Collect the bounds that are checked in the block, so that they are stated once, in a class."""
+    """Collect the bounds that are checked in the block: a class states them once, for all."""
     bounds: Bounds = {}
     token = _NOTED.set(bounds)
     try:

@@ -12,6 +12,8 @@ from threading import Event
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from zerocon.api import Edit, check_blend, opened, remarks, request, settings_of_edit
@@ -68,7 +70,7 @@ class Made:
     seconds: float
     curves: Curves
     maps: Mapping[str, Image.Image]  # by "map source: word" and "map edited: word"
-    similarity: Image.Image | None
+    similarity: NDArray[np.float32] | None  # cosines, [y, x]
     notes: Sequence[str] = ()
 
 
@@ -94,6 +96,7 @@ class Studio:
         self._pool = ThreadPoolExecutor(1, "zerocon-demo")
         self._counter = Counter()
         self._backbone: Future[Backbone] = self._pool.submit(self._load)
+        self._pool.submit(self._warm)
 
     @property
     def world(self) -> str | None:
@@ -105,6 +108,27 @@ class Studio:
         backbone = self.settings.backbone.load()
         backbone.evaluations = self._counter
         return backbone
+
+    def _warm(self) -> None:
+        """Edit once for nothing, as a first edit imports and prepares much."""
+        side = self.backbone().side
+        gray = Image.new("RGB", (side, side), "gray")
+        try:
+            with COMPOSING:
+                overrides = [*self.given.of(self.given.method), "method.steps=1"]
+                settings = settings_of_edit("a picture", overrides)
+            case = request(gray, side, "a picture", "another picture")
+            edit = Edit(settings, self.backbone(), case, prepare(settings, self.backbone(), [case]))
+            edit.picture(edit.sample())
+        except Exception as error:  # noqa: BLE001 - the first edit says what is wrong
+            log.info("no edit to warm up with: %s", error)
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether it is computed on the processor."""
+        return str(getattr(self.settings.backbone, "device", "cpu")) == "cpu" or (
+            not torch.cuda.is_available()
+        )
 
     def backbone(self) -> Backbone:
         """Loaded, or the error why it can't be."""
@@ -185,9 +209,9 @@ class Studio:
 
     def _looked_at(
         self, backbone: Backbone, case: Case, picture: Image.Image, seed: int
-    ) -> tuple[dict[str, Image.Image], Image.Image | None]:
+    ) -> tuple[dict[str, Image.Image], NDArray[np.float32] | None]:
         """Attention maps of words and the similarity of patches; no edit depends on them."""
-        edited = from_uint8(np.asarray(picture)[None])[0]
+        edited = from_uint8(np.array(picture)[None])[0]
         try:
             maps = maps_of(backbone, case, edited, seed)
             similarity = similarity_of(backbone, case, edited, self._sites, seed)
@@ -196,7 +220,7 @@ class Studio:
         except Exception as error:  # noqa: BLE001 - the edit is there; what else is shown is not
             log.warning("no maps of the edit: %s", error)
             return {}, None
-        return {n: Image.fromarray(p) for n, p in maps.items()}, Image.fromarray(similarity)
+        return {name: Image.fromarray(pixels) for name, pixels in maps.items()}, similarity
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)

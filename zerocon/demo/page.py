@@ -7,11 +7,12 @@ import os
 import socket
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, Literal
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when Gradio is imported
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -42,6 +43,10 @@ log = logging.getLogger(__name__)
 SHOWN = 260  # pixels of the chosen picture
 LOOK = 0.2  # seconds between two looks at how far an edit is
 NONE = "none"
+CODES: tuple[tuple[Literal["shell", "python"], str], ...] = (
+    ("shell", "the same in a terminal"),
+    ("python", "in Python"),
+)
 KEPT = 24 * 3600  # seconds that uploaded files are kept
 FEW_STEPS = 20  # to begin with, where a backbone is computed on the processor
 # Nothing is fetched from or sent to another host, whatever Gradio's own files ask for.
@@ -80,10 +85,9 @@ class Page:
 
     # What is picked
 
-    def sample(self, chosen: gr.SelectData) -> list[Any]:
+    def sample(self, number: int) -> list[Any]:
         """The sample's picture, prompts and edited words."""
-        index: Any = chosen.index
-        return self.of_sample(self.samples[int(index)])
+        return self.of_sample(self.samples[number])
 
     def of_sample(self, sample: Sample) -> list[Any]:
         case = sample.case
@@ -103,7 +107,7 @@ class Page:
     def chosen(self, picked: Picked) -> str:
         sample = picked.sample
         picture = uploaded(picked.file) if sample is None else sample.picture
-        title = picked.shown if sample is None else f"{sample.title}: {sample.case.instruction}"
+        title = picked.shown if sample is None else sample.case.instruction
         return figures([figure(enlarged(picture, SHOWN), title, "zc-chosen")])
 
     def caption(self, picked: Picked | None) -> tuple[Any, Any]:
@@ -114,6 +118,13 @@ class Page:
             return self.studio.caption(picked.file), ""
         except EXPECTED as error:
             return gr.skip(), message(str(error))
+
+    def begins_with(self, field: Field) -> Any:
+        """What a field shows first: the default, but few steps where many would take long."""
+        many = field.name == "method.steps" and isinstance(field.default, int)
+        if many and self.studio.is_slow:
+            return min(FEW_STEPS, int(field.default or FEW_STEPS))
+        return field.default
 
     # The edit
 
@@ -128,10 +139,9 @@ class Page:
             stopping.set()
 
     def edit(
-        self, sides: Sequence[tuple[str, Sequence[Field]]], request: gr.Request, *values: Any
+        self, sides: Sequence[tuple[str, Sequence[Field]]], session: str, *values: Any
     ) -> Generator[list[Any]]:
         """Yields the page's outputs: how far it is, then the pictures and the commands."""
-        session = _session(request)
         stopping = self.stops.setdefault(session, Event())
         said, codes = "", [gr.skip()] * 4
         try:
@@ -235,7 +245,7 @@ def built(page: Page) -> gr.Blocks:
                 render=False,
             )
             for side in (1, 2)
-            for kind, label in (("shell", "the same in a terminal"), ("python", "in Python"))
+            for kind, label in CODES
         ]
         with gr.Row():
             with gr.Column(scale=4, min_width=320):
@@ -249,7 +259,7 @@ def built(page: Page) -> gr.Blocks:
                 )
                 outputs = [results, *codes, edit, stop]
                 _settings(page, first, second, [picked, *inputs], outputs)
-                with gr.Row():
+                with gr.Row(elem_classes="zc-go"):
                     edit.render()
                     stop.render()
             with gr.Column(scale=6, min_width=320):
@@ -267,17 +277,11 @@ def _request(page: Page) -> tuple[gr.State, list[Any]]:
     first = page.of_sample(page.samples[0]) if page.samples else [None, "", "", "", "", ""]
     picked = gr.State(first[0])
     if page.samples:
-        gallery = gr.Gallery(
-            [(enlarged(s.picture, 128), s.title) for s in page.samples],
-            label="Pictures with a known answer",
-            columns=5,
-            height="auto",
-            allow_preview=False,
-            interactive=False,
-            format="png",
-            object_fit="contain",
-            buttons=[],
-            elem_id="samples",
+        sample = gr.Dropdown(
+            [(s.title, i) for i, s in enumerate(page.samples)],
+            value=0,
+            label="A picture whose edit is known",
+            elem_id="sample",
         )
     upload = gr.UploadButton(
         f"Upload a picture (at most {MOST_BYTES // 2**20} MiB)",
@@ -296,8 +300,10 @@ def _request(page: Page) -> tuple[gr.State, list[Any]]:
         elem_id="target",
     )  # fmt: skip
     with gr.Row():
-        old = gr.Textbox(first[4], label="Edited word", elem_id="old", min_width=130)
-        new = gr.Textbox(first[5], label="becomes", elem_id="new", min_width=130)
+        told = "For Prompt-to-Prompt's blend and MasaCtrl's mask."
+        old = gr.Textbox(first[4], label="Edited word", info=told, elem_id="old", min_width=130)
+        told = "The word in its place, perhaps the same."
+        new = gr.Textbox(first[5], label="becomes", info=told, elem_id="new", min_width=130)
     further = gr.Textbox(
         label="Further settings",
         info="As on the command line: loss.cut.tau=0.1 inversion=direct",
@@ -307,7 +313,7 @@ def _request(page: Page) -> tuple[gr.State, list[Any]]:
     filled = [picked, chosen, source, target, old, new]
     quiet: dict[str, Any] = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
     if page.samples:
-        gallery.select(page.sample, None, filled, **quiet)  # pyright: ignore[reportPossiblyUnboundVariable]
+        sample.input(page.sample, [sample], filled, **quiet)  # pyright: ignore[reportPossiblyUnboundVariable]
     upload.upload(page.upload, [upload], filled, **quiet)
     caption.click(page.caption, [picked], [source, chosen], api_visibility="private")
     return picked, [source, target, old, new, further]
@@ -333,16 +339,21 @@ def _settings(
                 gr.HTML(message(str(error)))
                 continue
             with gr.Group():
-                gr.HTML(remark(f"{method}: {method_words(page.methods[method])}"), padding=True)
-                components += _rows([f for f in fields if f.first], method, number)
-                with gr.Accordion("More settings", open=False):
-                    components += _rows([f for f in fields if not f.first], method, number)
+                gr.HTML(remark(method_words(page.methods[method])), padding=True)
+                for first_ones in (True, False):
+                    some = [field for field in fields if field.first == first_ones]
+                    with nullcontext() if first_ones else gr.Accordion("More settings", open=False):
+                        components += _rows(page, some, method, number)
             sides.append((method, fields))
+
+        def edited(request: gr.Request, *values: Any) -> Generator[list[Any]]:
+            yield from page.edit(sides, _session(request), *values)
+
         clicked = edit.click(
             page.begin, None, [results, edit, stop], queue=False, api_visibility="private"
         )
         clicked.then(
-            partial(page.edit, sides), [*inputs, *components], outputs,
+            edited, [*inputs, *components], outputs,
             concurrency_limit=1, concurrency_id="edit", show_progress="hidden",
             api_visibility="private", scroll_to_output=True,
         )  # fmt: skip
@@ -350,26 +361,28 @@ def _settings(
     further.render()
 
 
-def _rows(fields: Sequence[Field], method: str, number: int) -> list[Any]:
+def _rows(page: Page, fields: Sequence[Field], method: str, number: int) -> list[Any]:
     with gr.Row():
-        return [_component(field, (method, number, field.name)) for field in fields]
+        return [_component(f, page.begins_with(f), (method, number, f.name)) for f in fields]
 
 
-def _component(field: Field, key: tuple[str | int, ...]) -> Any:
-    """A slider for a share, a field for other numbers."""
+def _component(field: Field, value: Any, key: tuple[str, int, str]) -> Any:
+    """A slider for a share, a field for other numbers. The page keeps what has the same key."""
     told: dict[str, Any] = {"label": field.name, "key": key, "min_width": 140}
-    told["elem_id"] = f"{field.name}-{key[1] + 1}".replace(".", "-")  # pyright: ignore[reportOperatorIssue]
+    told["elem_id"] = f"{field.name}-{key[1] + 1}".replace(".", "-")
+    if value != field.default:
+        told["info"] = f"few, to be quick; usual: {field.default}"
     if field.kind == "switch":
-        return gr.Checkbox(bool(field.default), **told)
+        return gr.Checkbox(value, **told)
     if field.kind == "choice":
         choices = [("the method's own" if c == OWN else c, c) for c in field.choices]
-        return gr.Dropdown(choices, value=field.default, **told)
+        return gr.Dropdown(choices, value=value, **told)
     if field.kind == "number" and (field.low, field.high) == (0, 1):
-        return gr.Slider(0, 1, value=field.default, step=0.01, **told)
+        return gr.Slider(0, 1, value=value, step=0.01, **told)
     bounds = {"minimum": field.low, "maximum": field.high}
     finite = {name: value for name, value in bounds.items() if abs(value) != float("inf")}
     whole = {"precision": 0} if field.kind == "whole" else {"step": 0.1}
-    return gr.Number(field.default, **finite, **whole, **told)
+    return gr.Number(value, **finite, **whole, **told)
 
 
 # Where it is served
@@ -412,7 +425,7 @@ def served(blocks: gr.Blocks, host: str, port: int) -> str:
         app_kwargs={"middleware": [Middleware(SelfContained)], "docs_url": None, "redoc_url": None},
         css=CSS,
     )
-    return blocks.local_url
+    return str(blocks.local_url)
 
 
 def _check_free(host: str, port: int) -> None:

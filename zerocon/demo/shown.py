@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import base64
 import html
-import io
-import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
 from zerocon.demo.editing import Made
-from zerocon.reports.drawing import SVG, plain_axes, style
+from zerocon.reports.drawing import plain_axes, style, svg
 from zerocon.reports.gallery.items import data_uri, is_small
 from zerocon.runs.progress import Clock, Far, amount
 from zerocon.trackers.base import MAP
@@ -55,14 +54,15 @@ def figures(pictures: Sequence[str], kind: str = "") -> str:
     return f'<div class="zc-figures {kind}">{"".join(pictures)}</div>'
 
 
-def result(made: Sequence[Made], truth: Image.Image | None) -> str:
+def result(made: Sequence[Made], truth: Image.Image | None = None) -> str:
     """All edits beside their source, then what each shows of itself."""
     first = made[0]
     pictures = [figure(first.source, "source")]
     if truth is not None:
         pictures.append(figure(truth, "ground truth"))
     pictures += [figure(one.picture, one.asked.method, "zc-edited") for one in made]
-    notes = [remark(f"{note}.") for note in dict.fromkeys(n for one in made for n in one.notes)]
+    said = dict.fromkeys(note for one in made for note in one.notes)
+    notes = [] if truth is not None else [remark(f"{note}.") for note in said]
     return "".join([figures(pictures), *notes, *(_details(one) for one in made)])
 
 
@@ -78,8 +78,14 @@ def _details(made: Made) -> str:
             said = f"where the {which} picture attends to the words of “{prompt}”"
             parts += [f"<h4>{escaped(said)}</h4>", figures(maps, "zc-maps")]
     if made.similarity is not None:
-        said = "patches: how similar the edit is to the source there (white: alike)"
-        parts += [f"<h4>{said}</h4>", figures([figure(made.similarity, "similarity")], "zc-maps")]
+        low = min(float(made.similarity.min()), 1 - 1e-6)
+        said = (
+            "how similar the edit's patches are to the source's, as the contrastive loss sees them: "
+            f"black {low:.2f}, white 1"
+        )
+        share = (made.similarity - low) / (1 - low)
+        gray = Image.fromarray((255 * share).round().clip(0, 255).astype(np.uint8))
+        parts += [f"<h4>{said}</h4>", figures([figure(gray, "similarity")], "zc-maps")]
     if made.curves:
         parts += ["<h4>losses over the steps</h4>", curves(made.curves)]
     return f'<section class="zc-details">{"".join(parts)}</section>'
@@ -98,17 +104,11 @@ def curves(losses: Mapping[str, Sequence[float]]) -> str:
 
 
 def _curve(number: int, name: str, values: Sequence[float]) -> str:
-    from matplotlib import rc_context
-
-    with rc_context(SVG):
-        drawn = Figure(figsize=CURVE, layout="constrained")
-        axes = plain_axes(drawn)
-        known = [(step, value) for step, value in enumerate(values, 1) if math.isfinite(value)]
-        axes.plot(*zip(*known, strict=True), color=style(number).color) if known else None
-        axes.set_xlabel("step")
-        buffer = io.BytesIO()
-        drawn.savefig(buffer, format="svg", metadata={"Date": None})
-    coded = base64.b64encode(buffer.getvalue()).decode()
+    drawn = Figure(figsize=CURVE, layout="constrained")
+    axes = plain_axes(drawn)
+    axes.plot(range(1, len(values) + 1), values, color=style(number).color)
+    axes.set_xlabel("step")
+    coded = base64.b64encode(svg(drawn)).decode()
     said = escaped(f"{name}: {LOSSES[name]}" if name in LOSSES else name)
     return (
         f'<figure class="zc-curve"><img src="data:image/svg+xml;base64,{coded}" alt="{said}">'
@@ -117,20 +117,28 @@ def _curve(number: int, name: str, values: Sequence[float]) -> str:
 
 
 CSS = """
-.zc-figures { display: grid; gap: 10px; grid-template-columns: repeat(auto-fill, minmax(min(210px, 46%), 1fr)); }
-.zc-maps { grid-template-columns: repeat(auto-fill, minmax(76px, 1fr)); gap: 6px; max-width: 640px; }
+.zc-figures {
+  display: grid; gap: 10px;
+  grid-template-columns: repeat(auto-fill, minmax(min(210px, 46%), 1fr));
+}
+.zc-maps { grid-template-columns: repeat(auto-fill, minmax(76px, 1fr)); gap: 6px; }
+.zc-maps { max-width: 640px; }
 .zc-figures figure { margin: 0; }
 .zc-figures img { width: 100%; height: auto; display: block; border-radius: 4px; }
 .zc-sharp { image-rendering: pixelated; }
 .zc-figures figcaption { font-size: .85em; overflow-wrap: anywhere; text-align: center; }
 .zc-curve img { background: white; }
 .zc-details { border-top: 1px solid var(--border-color-primary); margin-top: 14px; }
-.zc-details h3 { margin: 10px 0 0; } .zc-details h3 small { font-weight: normal; }
-.zc-details h4 { margin: 12px 0 4px; font-weight: normal; font-size: .9em; overflow-wrap: anywhere; }
+.zc-details h3 { margin: 10px 0 0; }
+.zc-details h3 small { font-weight: normal; }
+.zc-details h4 { margin: 12px 0 4px; font-weight: normal; font-size: .9em; }
+.zc-details h4 { overflow-wrap: anywhere; }
 .zc-error { color: #b91c1c; font-weight: 600; overflow-wrap: anywhere; white-space: pre-wrap; }
 .dark .zc-error { color: #fca5a5; }
 .zc-note { margin: 6px 0; overflow-wrap: anywhere; }
 .zc-chosen { max-width: 260px; }
+.zc-go { position: sticky; bottom: 0; z-index: 5; padding: 8px 0; }
+.zc-go { background: var(--body-background-fill); }
 progress { width: 100%; }
 footer { display: none !important; }
 """

@@ -116,10 +116,10 @@ def maps_of(backbone: Backbone, case: Case, edited: Tensor, seed: int) -> dict[s
 
 @torch.no_grad()
 def similarity_of(backbone: Backbone, case: Case, edited: Tensor, sites: str, seed: int) -> Any:
-    """How similar each patch of the edit is to the source's at its place: pixels, [y, x].
+    """How similar each patch of the edit is to the source's at its place: cosines, [y, x].
 
-    The cosine of the outputs of self-attentions, which the contrastive loss compares, as the mean
-    over the sites; read as the attention maps are. White is 1, black 0 or less.
+    Of the outputs of self-attentions, which the contrastive loss compares: the mean over the
+    sites, each at the picture's size; read as the attention maps are.
     """
     draws = Draws(seed, [case.id])
     asked = (case.image, case.source_prompt), (edited, case.target_prompt)
@@ -132,7 +132,7 @@ def similarity_of(backbone: Backbone, case: Case, edited: Tensor, sites: str, se
     ):
         near = torch.cosine_similarity(theirs.float(), ours.float(), dim=-1)[0]
         total += _resized(near.unflatten(0, site.grid), edited.shape[-1])
-    return (255 * total / len(source.sites)).round().clip(0, 255).astype(np.uint8)
+    return total / len(source.sites)
 
 
 def _attention(backbone: Backbone, picture: Tensor, prompt: str, draws: Draws) -> Any:
