@@ -39,7 +39,9 @@ def _demo(options: argparse.Namespace) -> None:
 
     studio = Studio(Given.read(options.overrides), options.plugins)
     known = samples(64) if studio.world == "shapes" else []
-    blocks = built(Page(studio, method_files(options.config_dirs), known))
+    page = Page(studio, method_files(options.config_dirs), known)
+    page.fields(studio.given.method)  # composed while the model loads, not while someone waits
+    blocks = built(page)
     address = served(blocks, options.host, options.port)
     try:
         print(f"zerocon demo: {address} (Ctrl-C ends it)", flush=True)

@@ -1,1 +1,1 @@
-"""`zerocon demo`: a page in the browser on which one picture is edited. Gradio is only in `page`."""
+"""`zerocon demo`: a page in the browser to edit a picture on. Gradio is only in `page`."""

@@ -80,7 +80,8 @@ def uploaded(file: str | Path) -> Image.Image:
     size = place.stat().st_size
     if size > MOST_BYTES:
         raise ConfigError(
-            f"{place.name} has {size / 2**20:.0f} MiB; at most {MOST_BYTES // 2**20} can be uploaded"
+            f"{place.name} has {size / 2**20:.0f} MiB; at most {MOST_BYTES // 2**20} can be "
+            "uploaded"
         )
     try:
         with Image.open(place, formats=FORMATS) as picture:  # reads its head only

@@ -46,7 +46,7 @@ class Field:
 
     def override(self, value: Value) -> str | None:
         """The override for a value from the page; None for the default, or an emptied field."""
-        if value is None or value == self.default or value == OWN:
+        if value is None or value in (self.default, OWN):
             return None
         if self.kind == "switch":
             return f"{self.name}={str(bool(value)).lower()}"

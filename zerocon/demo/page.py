@@ -43,6 +43,11 @@ log = logging.getLogger(__name__)
 SHOWN = 260  # pixels of the chosen picture
 LOOK = 0.2  # seconds between two looks at how far an edit is
 NONE = "none"
+# Where the page is so narrow that they are below what is chosen.
+TO_RESULTS = """() => {
+  if (innerWidth < 700) document.getElementById("results").scrollIntoView({behavior: "smooth"});
+  return [];
+}"""
 CODES: tuple[tuple[Literal["shell", "python"], str], ...] = (
     ("shell", "the same in a terminal"),
     ("python", "in Python"),
@@ -350,12 +355,17 @@ def _settings(
             yield from page.edit(sides, _session(request), *values)
 
         clicked = edit.click(
-            page.begin, None, [results, edit, stop], queue=False, api_visibility="private"
+            page.begin,
+            None,
+            [results, edit, stop],
+            queue=False,
+            api_visibility="private",
+            js=TO_RESULTS,
         )
         clicked.then(
             edited, [*inputs, *components], outputs,
             concurrency_limit=1, concurrency_id="edit", show_progress="hidden",
-            api_visibility="private", scroll_to_output=True,
+            api_visibility="private",
         )  # fmt: skip
 
     further.render()

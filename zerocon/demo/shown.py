@@ -68,10 +68,8 @@ def result(made: Sequence[Made], truth: Image.Image | None = None) -> str:
 
 def _details(made: Made) -> str:
     caption = "" if made.asked.source else f"; source prompt: {made.source_prompt}"
-    parts = [
-        f"<h3>{escaped(made.asked.method)} "
-        f"<small>{made.seconds:.1f} s{escaped(caption)}</small></h3>"
-    ]
+    took = f"<small>{made.seconds:.1f} s{escaped(caption)}</small>"
+    parts = [f"<h3>{escaped(made.asked.method)} {took}</h3>"]
     for which, prompt in (("source", made.source_prompt), ("edited", made.asked.target)):
         maps = _maps(made.maps, which)
         if maps:
@@ -80,7 +78,7 @@ def _details(made: Made) -> str:
     if made.similarity is not None:
         low = min(float(made.similarity.min()), 1 - 1e-6)
         said = (
-            "how similar the edit's patches are to the source's, as the contrastive loss sees them: "
+            "how similar the edit's patches are to the source's for the contrastive loss: "
             f"black {low:.2f}, white 1"
         )
         share = (made.similarity - low) / (1 - low)
@@ -139,6 +137,7 @@ CSS = """
 .zc-chosen { max-width: 260px; }
 .zc-go { position: sticky; bottom: 0; z-index: 5; padding: 8px 0; }
 .zc-go { background: var(--body-background-fill); }
+.gradio-container { overflow: clip !important; }
 progress { width: 100%; }
 footer { display: none !important; }
 """
