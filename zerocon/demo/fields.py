@@ -44,6 +44,15 @@ class Field:
     choices: tuple[str, ...] = ()
     first: bool = False  # shown without opening more settings
 
+    @property
+    def bounds(self) -> str:
+        """In words; empty without bounds."""
+        if math.isinf(self.low):
+            return "" if math.isinf(self.high) else f"at most {self.high:g}"
+        return (
+            f"at least {self.low:g}" if math.isinf(self.high) else f"{self.low:g} to {self.high:g}"
+        )
+
     def override(self, value: Value) -> str | None:
         """The override for a value from the page; None for the default, or an emptied field."""
         if value is None or value in (self.default, OWN):

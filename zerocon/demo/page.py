@@ -380,8 +380,6 @@ def _component(field: Field, value: Any, key: tuple[str, int, str]) -> Any:
     """A slider for a share, a field for other numbers. The page keeps what has the same key."""
     told: dict[str, Any] = {"label": field.name, "key": key, "min_width": 140}
     told["elem_id"] = f"{field.name}-{key[1] + 1}".replace(".", "-")
-    if value != field.default:
-        told["info"] = f"few, to be quick; usual: {field.default}"
     if field.kind == "switch":
         return gr.Checkbox(value, **told)
     if field.kind == "choice":
@@ -389,10 +387,11 @@ def _component(field: Field, value: Any, key: tuple[str, int, str]) -> Any:
         return gr.Dropdown(choices, value=value, **told)
     if field.kind == "number" and (field.low, field.high) == (0, 1):
         return gr.Slider(0, 1, value=value, step=0.01, **told)
-    bounds = {"minimum": field.low, "maximum": field.high}
-    finite = {name: value for name, value in bounds.items() if abs(value) != float("inf")}
-    whole = {"precision": 0} if field.kind == "whole" else {"step": 0.1}
-    return gr.Number(value, **finite, **whole, **told)
+    # Out of bounds it is the class that says so, as on the command line.
+    usual = f"usual: {field.default}" if value != field.default else ""
+    told["info"] = "; ".join(part for part in (field.bounds, usual) if part)
+    whole: dict[str, Any] = {"precision": 0} if field.kind == "whole" else {"step": 0.1}
+    return gr.Number(value, **whole, **told)
 
 
 # Where it is served

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 
 from zerocon.demo.editing import Made
 from zerocon.reports.drawing import plain_axes, style, svg
-from zerocon.reports.gallery.items import data_uri, is_small
+from zerocon.reports.gallery.items import is_small
 from zerocon.runs.progress import Clock, Far, amount
 from zerocon.trackers.base import MAP
 
@@ -45,9 +46,16 @@ def figure(picture: Image.Image, caption: str, kind: str = "") -> str:
     sharp = " zc-sharp" if is_small(picture) else ""
     said = escaped(caption)
     return (
-        f'<figure class="{kind}"><img class="zc-picture{sharp}" src="{data_uri(picture)}" '
+        f'<figure class="{kind}"><img class="zc-picture{sharp}" src="{_png(picture)}" '
         f'alt="{said}"><figcaption>{said}</figcaption></figure>'
     )
+
+
+def _png(picture: Image.Image) -> str:
+    """Every pixel as it is."""
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def figures(pictures: Sequence[str], kind: str = "") -> str:
