@@ -109,6 +109,16 @@ class Browser:
             "  field.dispatchEvent(new Event(name, {bubbles: true})); })()"
         )
 
+    def choose(self, selector: str, value: str) -> None:
+        """Type a choice into a drop-down list, and take it."""
+        self.run(f"document.querySelector({selector!r}).focus()")
+        self.run(f"document.querySelector({selector!r}).select()")
+        self.ask("Input.insertText", {"text": value})
+        self.wait("!!document.querySelector('[role=option]')")
+        for kind in ("rawKeyDown", "keyUp"):
+            key = {"key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13}
+            self.ask("Input.dispatchKeyEvent", {"type": kind, **key})
+
     def choose_file(self, selector: str, file: Path) -> None:
         root = self.ask("DOM.getDocument")["root"]["nodeId"]
         asked = {"nodeId": root, "selector": selector}

@@ -19,7 +19,7 @@ from tests.shell import words_of
 from zerocon.cli import main
 
 ROOT = Path(__file__).parents[2]
-SOON = 240  # seconds, on a machine that does much else; docs/demo.md has the time on an idle one
+SOON = 240  # seconds, on a machine that does much else
 FEW = 2  # steps
 
 

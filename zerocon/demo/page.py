@@ -49,7 +49,7 @@ TO_RESULTS = """() => {
   return [];
 }"""
 CODES: tuple[tuple[Literal["shell", "python"], str], ...] = (
-    ("shell", "the same in a terminal"),
+    ("shell", "in a terminal"),
     ("python", "in Python"),
 )
 KEPT = 24 * 3600  # seconds that uploaded files are kept
@@ -209,10 +209,14 @@ def _truth(picked: Picked, target: str) -> Any:
 
 def _codes(asked: Sequence[Asked]) -> list[Any]:
     """The commands and the Python of each edit; the second pair is hidden without an edit."""
-    texts = [text for one in asked for text in (one.command(), one.python())]
+    shown = [
+        (f"{one.method}, {label}", text)
+        for one in asked
+        for (_, label), text in zip(CODES, (one.command(), one.python()), strict=True)
+    ]
+    hidden = [("", "")] * (4 - len(shown))
     return [
-        gr.update(value=texts[i] if i < len(texts) else "", visible=i < len(texts))
-        for i in range(4)
+        gr.update(label=label, value=text, visible=bool(text)) for label, text in [*shown, *hidden]
     ]
 
 
@@ -305,10 +309,11 @@ def _request(page: Page) -> tuple[gr.State, list[Any]]:
         elem_id="target",
     )  # fmt: skip
     with gr.Row():
-        told = "For Prompt-to-Prompt's blend and MasaCtrl's mask."
-        old = gr.Textbox(first[4], label="Edited word", info=told, elem_id="old", min_width=130)
-        told = "The word in its place, perhaps the same."
-        new = gr.Textbox(first[5], label="becomes", info=told, elem_id="new", min_width=130)
+        told = "for blends and masks"
+        old = gr.Textbox(
+            first[4], label="Edited word", placeholder=told, elem_id="old", min_width=130
+        )
+        new = gr.Textbox(first[5], label="becomes", placeholder=told, elem_id="new", min_width=130)
     further = gr.Textbox(
         label="Further settings",
         info="As on the command line: loss.cut.tau=0.1 inversion=direct",

@@ -125,7 +125,7 @@ def _curve(number: int, name: str, values: Sequence[float]) -> str:
 CSS = """
 .zc-figures {
   display: grid; gap: 10px;
-  grid-template-columns: repeat(auto-fill, minmax(min(210px, 46%), 1fr));
+  grid-template-columns: repeat(auto-fill, minmax(min(150px, 46%), 1fr));
 }
 .zc-maps { grid-template-columns: repeat(auto-fill, minmax(76px, 1fr)); gap: 6px; }
 .zc-maps { max-width: 640px; }
