@@ -4,17 +4,37 @@ from __future__ import annotations
 
 import math
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 _BRIEF = reprlib.Repr()  # Python 3.11 takes no arguments here
 _BRIEF.maxlevel, _BRIEF.maxstring, _BRIEF.maxother = 3, 120, 120
+
+
+Bounds = dict[str, tuple[float, float]]  # a setting's name -> the least and the most it may be
+_NOTED: ContextVar[Bounds | None] = ContextVar("noted", default=None)
 
 
 class ConfigError(ValueError):
     """A setting is invalid. The run does not start."""
 
 
+@contextmanager
+def noting() -> Generator[Bounds]:
+    """Collect the bounds that are checked in the block: a class states them once, for all."""
+    bounds: Bounds = {}
+    token = _NOTED.set(bounds)
+    try:
+        yield bounds
+    finally:
+        _NOTED.reset(token)
+
+
 def in_range(name: str, value: float, low: float = -math.inf, high: float = math.inf) -> None:
+    noted = _NOTED.get()
+    if noted is not None:
+        noted[name] = (low, high)
     if not (math.isfinite(value) and low <= value <= high):
         if high == math.inf:
             allowed = f"at least {low:g}"

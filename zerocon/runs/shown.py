@@ -22,7 +22,7 @@ from zerocon.core.cases import Case
 from zerocon.core.conditions import Draws
 from zerocon.core.forward import run_for_taps, told
 from zerocon.core.prompts import places_of, words_of
-from zerocon.core.taps import record
+from zerocon.core.taps import What, record
 from zerocon.core.word_maps import marks, word_map
 from zerocon.losses.base import Losses
 
@@ -114,12 +114,40 @@ def maps_of(backbone: Backbone, case: Case, edited: Tensor, seed: int) -> dict[s
     return found
 
 
+@torch.no_grad()
+def similarity_of(backbone: Backbone, case: Case, edited: Tensor, sites: str, seed: int) -> Any:
+    """How similar each patch of the edit is to the source's at its place: cosines, [y, x].
+
+    Of the outputs of self-attentions, which the contrastive loss compares: the mean over the
+    sites, each at the picture's size; read as the attention maps are.
+    """
+    draws = Draws(seed, [case.id])
+    asked = (case.image, case.source_prompt), (edited, case.target_prompt)
+    source, edit = (
+        _recorded(backbone, picture, prompt, draws, sites, "output") for picture, prompt in asked
+    )
+    total = np.zeros(edited.shape[1:], np.float32)
+    for site, theirs, ours in zip(
+        source.sites, source.of("target"), edit.of("target"), strict=True
+    ):
+        near = torch.cosine_similarity(theirs.float(), ours.float(), dim=-1)[0]
+        total += _resized(near.unflatten(0, site.grid), edited.shape[-1])
+    return total / len(source.sites)
+
+
 def _attention(backbone: Backbone, picture: Tensor, prompt: str, draws: Draws) -> Any:
+    return _recorded(backbone, picture, prompt, draws, "cross", "probs")
+
+
+def _recorded(
+    backbone: Backbone, picture: Tensor, prompt: str, draws: Draws, sites: str, what: What
+) -> Any:
+    """What the sites have of the picture under its prompt."""
     level = backbone.level(SHARE)
     clean = backbone.encode(picture[None])
     noisy = level.mix(clean, draws.normal_like(clean, "maps")).to(clean)
     text = told(backbone, backbone.embed([prompt]), 1.0)
-    with record(backbone.taps, "cross", "probs") as seen:
+    with record(backbone.taps, sites, what) as seen:
         run_for_taps(backbone, level, {"target": (noisy, text)})
     return seen
 
@@ -129,7 +157,11 @@ def _pixels(seen: Any, places: Sequence[int], side: int) -> Any:
     total = np.zeros((side, side), np.float32)
     for site, probs in zip(seen.sites, seen.of("target"), strict=True):
         small = word_map([probs], marks([places]).to(probs.device), site.grid)[0, 0]
-        image = Image.fromarray(small.float().cpu().numpy())
-        total += np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))
+        total += _resized(small, side)
     scaled = 255 * total / max(float(total.max()), 1e-12)
     return scaled.round().clip(0, 255).astype(np.uint8)
+
+
+def _resized(values: Tensor, side: int) -> Any:
+    image = Image.fromarray(values.float().cpu().numpy())
+    return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))

@@ -1,0 +1,1 @@
+"""`zerocon demo`: a page in the browser to edit a picture on. Gradio is only in `page`."""
