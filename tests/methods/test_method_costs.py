@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from tests.methods.edits import Given, given
 from tests.tiny import losses
@@ -22,6 +20,7 @@ from zerocon.inversions.ddim import DDIMInversion
 from zerocon.inversions.none import NoInversion
 from zerocon.methods.base import Method
 from zerocon.methods.zerocon import ZeroCon
+from zerocon.runs.measuring import peak_bytes
 
 STEPS = 4
 METHODS = sorted(file.stem for file in (CONF / "method").glob("*.yaml"))
@@ -148,37 +147,9 @@ def test_waiting_is_noticed() -> None:
     assert waiting.count == 3
 
 
-class Peak(TorchDispatchMode):
-    """The most bytes of tensors made inside that were alive at once."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.alive = self.most = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        inside = {t.untyped_storage().data_ptr() for t in tree_leaves((args, kwargs)) if tensor(t)}
-        out = func(*args, **(kwargs or {}))
-        for made in filter(tensor, tree_leaves(out)):
-            storage = made.untyped_storage()
-            if storage.data_ptr() not in inside:
-                self.alive += storage.nbytes()
-                weakref.finalize(storage, self.freed, storage.nbytes())
-        self.most = max(self.most, self.alive)
-        return out
-
-    def freed(self, size: int) -> None:
-        self.alive -= size
-
-
-def tensor(x: object) -> bool:
-    return isinstance(x, Tensor)
-
-
 def peak(backbone: StableDiffusionBackbone, method: Any) -> int:
     edit = start(backbone, method)
-    with Peak() as memory:
-        edit.run(method)
-    return memory.most
+    return peak_bytes(torch.device("cpu"), lambda: edit.run(method))
 
 
 @pytest.mark.parametrize("changes", [{}, {"update": "per_branch", "source_guidance": 3.0}], ids=str)

@@ -37,11 +37,13 @@ def add(commands: Any) -> None:
     which.add_argument(
         "--peers", action="store_true", help="time edits beside diffusers' pipelines"
     )
+    which.add_argument("--profile", action="store_true", help="where the time of a run goes")
     bench.add_argument(
         "names",
         nargs="*",
         help="names in conf/method or (published set-ups) conf/experiment; default: all methods; "
-        "with --peers: pix2pix_zero, zerocon, sdedit, sdedit_flow; default: all",
+        "with --peers: pix2pix_zero, zerocon, sdedit, sdedit_flow; default: all; with --profile: "
+        "default: zerocon",
     )
     bench.add_argument("--steps", type=int, default=20, help="with --peers: of every edit")
     bench.add_argument(
@@ -56,7 +58,46 @@ def add(commands: Any) -> None:
 
 
 def _bench(options: argparse.Namespace) -> None:
-    (_peers if options.peers else _count)(options)
+    ways = ((options.peers, _peers), (options.profile, _profile), (options.count, _count))
+    next(way for asked, way in ways if asked)(options)
+
+
+def _profile(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from zerocon.config.places import CONF
+    from zerocon.config.settings import compose_settings
+    from zerocon.core.checks import one_of
+    from zerocon.reports.layout import Cell, Grid
+    from zerocon.reports.render import write
+    from zerocon.runs.profiling import OWN, profile
+
+    methods, published = (_names(CONF / group) for group in ("method", "experiment"))
+    said: dict[str, Any] = {}
+    for name in options.names or ["zerocon"]:
+        one_of("name", name, [*methods, *published])
+        chosen = ["dataset.limit=16", "method.steps=20", _chosen(name, methods)]
+        settings = compose_settings([*chosen, *options.overrides])
+        quiet_models()
+        found = profile(settings)
+        said[name] = found.said()
+        lines = [
+            [
+                Cell(section),
+                Cell(f"{1000 * seconds / found.cases:.1f}"),
+                Cell(f"{100 * seconds / found.total:.1f} %"),
+            ]
+            for section, seconds in found.seconds.items()
+        ]
+        where = found.machine
+        note = (
+            f"{found.cases} cases; {where['clock']} time on {where['device']}, {where['threads']} "
+            f"of {where['cores']} threads; loading, once: {found.loading:.1f} s; "
+            f"neither models nor metrics ({' and '.join(OWN)}): "
+            f"{100 * found.own / found.total:.1f} %"
+        )
+        write([Grid("", [name, "ms a case", "share"], lines, [note])], "terminal", Console())
+    _write_json(said, options.out)
 
 
 def _peers(options: argparse.Namespace) -> None:
