@@ -14,6 +14,8 @@ from tests.methods.edits import Given, given
 from tests.tiny import losses
 from zerocon.backbones import unet_sites
 from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
+from zerocon.config.bind import build
+from zerocon.config.compose import compose_config, plain
 from zerocon.config.places import CONF
 from zerocon.config.settings import compose_settings
 from zerocon.inversions.ddim import DDIMInversion
@@ -137,6 +139,28 @@ def test_no_step_waits_for_the_device(backbone: StableDiffusionBackbone, name: s
             edit.run(method)
         waited.append(waiting.count)
     assert waited[1] - waited[0] == 2 * ON_THE_HOST.get(name, 0)
+
+
+# Of an inversion's step: the drawn shifts, 25 times 4 channels and 2 scales; null-text's are the
+# losses that it compares with its threshold, which a GPU is waited for.
+INVERSIONS = {"regularized": 200}
+WAITED_FOR = {"null_text"}
+
+
+@pytest.mark.parametrize("name", sorted({f.stem for f in (CONF / "inversion").glob("*.yaml")}))
+def test_no_step_of_an_inversion_waits_for_the_device(
+    backbone: StableDiffusionBackbone, name: str
+) -> None:
+    waited: list[int] = []
+    for steps in (2, 4):
+        method = named("word_swap", steps)
+        config = plain(compose_config([f"inversion={name}", "backbone=sd15"]))
+        inversion = build(config, "inversion")()
+        with Waiting() as waiting:
+            given(backbone, method, [0], inversion)
+        waited.append(waiting.count)
+    more = waited[1] - waited[0]
+    assert more > 0 if name in WAITED_FOR else more == 2 * INVERSIONS.get(name, 0)
 
 
 def test_waiting_is_noticed() -> None:
