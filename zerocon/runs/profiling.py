@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -137,7 +137,7 @@ def _watched(settings: RunSettings, backbone: Any, watch: Stopwatch) -> Generato
 
 
 @contextmanager
-def _replaced(owner: Any, name: str, section: str, watch: Stopwatch) -> Iterator[None]:
+def _replaced(owner: Any, name: str, section: str, watch: Stopwatch) -> Generator[None]:
     own = vars(owner).get(name)
     action: Callable[..., Any] = getattr(owner, name)
 
