@@ -10,7 +10,7 @@ from made_up import ok, write_run
 from zerocon.cli import main
 from zerocon.core.checks import ConfigError
 from zerocon.core.records import Record
-from zerocon.reports.margins import Margin
+from zerocon.reports.margins import Margin, share_at_most
 from zerocon.reports.statistics import Paired
 
 
@@ -33,7 +33,7 @@ def test_within_a_margin_and_beyond_it(tmp_path: Path, capsys: pytest.CaptureFix
     printed = said(capsys, *runs, *metrics, "--margin", "lpips_bg=10%", "edit_success=0.05")
     lines = [line for line in printed.splitlines() if "margin" in line]
     assert [line.endswith("not worse by more than the margin") for line in lines] == [
-        True, True, False, True,
+        True, False, False, False,
     ]  # fmt: skip
     assert "lpips_bg: margin 5 (10 % of 50), at most 3.0" in lines[0]
     assert lines[2].endswith("not shown")
@@ -44,6 +44,17 @@ def test_which_direction_is_worse() -> None:
     assert Margin("a", 0.05).words(1, test, "higher").endswith("not shown")
     assert Margin("a", 0.05).words(1, test, "lower").endswith("not worse by more than the margin")
     assert "no interval" in Margin("a", 0.05).words(1, Paired(1, 0, *[float("nan")] * 4), "lower")
+
+
+def test_few_pairs_that_differ_show_little() -> None:
+    """Ten ties do not show that success falls by less than 5 points; a hundred do."""
+    margin = Margin("edit_success", 0.05)
+    for n, shown in ((10, False), (70, False), (100, True)):
+        said = margin.words(0.9, Paired(n, 0, 0, 0, 1, 0), "higher", (0, 0))
+        assert said.endswith("not worse by more than the margin") == shown
+    assert share_at_most(0, 10) == pytest.approx(1 - 0.025 ** (1 / 10))
+    assert share_at_most(3, 50) == pytest.approx(0.1655, abs=1e-4)  # of the tables
+    assert share_at_most(4, 4) == 1
 
 
 @pytest.mark.parametrize("text", ["lpips_bg", "lpips_bg=", "lpips_bg=-1", "=5%", "lpips_bg=inf"])

@@ -31,8 +31,8 @@ class DDIMInversion:
 
     prompt: Literal["source", "empty"] = "source"
     refinements: int = 0
-    every: int = 1
     steps: int | None = None  # None: as the sampler
+    every: int = 1
 
     def __post_init__(self) -> None:
         one_of("inversion.prompt", self.prompt, ("source", "empty"))

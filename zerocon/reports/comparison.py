@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -113,10 +114,19 @@ def _within(one: Comparison, limits: Sequence[Margin]) -> list[str]:
     """For each margin, whether the run keeps within it over all cases."""
     found = {result.column["name"]: result for result in one.results if not result.edit_type}
     return [
-        f"{one.other.label}, {limit.words(result.first, result.paired, result.column['better'])}"
+        f"{one.other.label}, "
+        + limit.words(result.first, result.paired, result.column["better"], _decided(result))
         for limit in limits
         if (result := found.get(limit.metric)) is not None
     ]
+
+
+def _decided(result: Result) -> tuple[int, int] | None:
+    """How many pairs got better and worse, of a metric that is 0 or 1 in every case."""
+    counts = result.wins, result.losses
+    test, in_shares = result.paired, not result.column["unit"]
+    whole = math.isclose(abs(test.mean) * test.n, abs(counts[0] - counts[1]), abs_tol=1e-6)
+    return counts if in_shares and whole and 0 <= result.first <= 1 else None
 
 
 def _columns(runs: Sequence[Run], metrics: Sequence[str]) -> list[Column]:
