@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMInverseScheduler, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextConfig, CLIPTextModel
@@ -47,6 +47,7 @@ from zerocon.losses.base import Losses
 from zerocon.losses.cross_attention import CrossAttention
 from zerocon.losses.patch_nce import PatchNCE
 from zerocon.methods.zerocon import ZeroCon
+from zerocon.runs.peers import pix2pix_zero_pipeline
 from zerocon.shapes.tokenizer import write_clip_tokenizer
 
 SOURCE, TARGET = "a big red circle on a gray background", "a big blue square on a gray background"
@@ -543,28 +544,6 @@ def forward_passes(bench: Bench) -> Result:
 # --- theirs ---------------------------------------------------------------------------------------
 
 
-def pipeline(parts: Parts) -> Any:
-    from diffusers.pipelines.deprecated.stable_diffusion_variants import (
-        pipeline_stable_diffusion_pix2pix_zero as module,
-    )
-
-    made = module.StableDiffusionPix2PixZeroPipeline(
-        vae=parts.vae,
-        text_encoder=parts.text_encoder,
-        tokenizer=parts.tokenizer,
-        unet=parts.unet,
-        scheduler=DDIMScheduler(**SCHEDULE),
-        inverse_scheduler=DDIMInverseScheduler(**SCHEDULE),
-        safety_checker=None,
-        feature_extractor=None,
-        caption_generator=None,
-        caption_processor=None,
-        requires_safety_checker=False,
-    )
-    made.set_progress_bar_config(disable=True)
-    return made
-
-
 def their_edit(bench: Bench, pipe: Any, steps: int) -> dict[str, float]:
     """Seconds of one picture's inversion and edit, as the pipeline's own example has them."""
     from PIL import Image
@@ -614,7 +593,7 @@ def _best(rows: Result) -> str | None:
 def _theirs(bench: Bench, dtype: str) -> Result:
     clear(bench)
     # Its pipeline replaces the processors of its U-Net, so it has one of its own.
-    pipe = pipeline(build(bench.size, bench.device, DTYPES[dtype]))
+    pipe = pix2pix_zero_pipeline(build(bench.size, bench.device, DTYPES[dtype]), SCHEDULE)
     bench.kept["pipeline"] = {dtype: pipe}
     their_edit(bench, pipe, 1)
     few, more = 1, 4
@@ -633,7 +612,7 @@ def pipeline_whole(bench: Bench) -> Result:
     """A whole run of the pipeline in its best precision."""
     best = bench.found["their_pipeline"]["best"]
     pipe = bench.kept.get("pipeline", {}).get(best)
-    pipe = pipe or pipeline(build(bench.size, bench.device, DTYPES[best]))
+    pipe = pipe or pix2pix_zero_pipeline(build(bench.size, bench.device, DTYPES[best]), SCHEDULE)
     took = their_edit(bench, pipe, bench.steps)
     total = sum(took.values())
     return {"precision": best, "seconds": took, "images_per_minute": 60 / total}

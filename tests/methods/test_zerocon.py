@@ -193,7 +193,7 @@ def first_loss_after_moving(backbone: StableDiffusionBackbone, method: ZeroCon, 
     empty = backbone.embed([""])
     step = _Step(backbone, backbone.level(0.401), texts, weights_now, moment, empty)
     start = {"target": z, "negative": z}
-    moved = method._descended(step, start, reference)  # pyright: ignore[reportPrivateUsage]
+    moved, _ = method._descended(step, start, reference)  # pyright: ignore[reportPrivateUsage]
     return BOTH(view(moved["target"], "target"), reference["source"], weights, moment).item()
 
 

@@ -381,6 +381,36 @@ def test_processes_record_what_one_does(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.usefixtures("workers")
+@pytest.mark.parametrize("gpus", [3, 1])
+def test_each_gpu_has_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: int) -> None:
+    """Which are pretended: a worker writes down where it was placed."""
+
+    def prepared(settings: RunSettings, count: int) -> tuple[Any, Any]:
+        device = settings.config["backbone"]["device"]
+        (tmp_path / f"{device} {os.getpid()}").touch()
+        return ToyEditor(settings.directory), processes.Ready(toy_origin(COUNT), 8)
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(processes, "prepared", prepared)
+    outcome = runner.execute(settings_at(tmp_path, "runner.executor=processes"))
+    assert (outcome.done, outcome.failed) == (COUNT, 0)
+    # The run may have ended before the last worker was placed.
+    placed = sorted(file.name.split()[0] for file in tmp_path.glob("cuda:*"))
+    assert placed
+    assert set(placed) <= {f"cuda:{number}" for number in range(gpus)}
+    assert len(placed) == len(set(placed))
+
+
+def test_more_workers_than_gpus_share_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    config = {"backbone": {"device": "auto"}}
+    found = [processes.placed(config, number)["backbone"]["device"] for number in range(4)]
+    assert found == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
+    fixed = {"backbone": {"device": "cuda:1"}}
+    assert processes.placed(fixed, 0) == fixed
+
+
+@pytest.mark.usefixtures("workers")
 def test_a_worker_that_dies_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "start_crew", ToyCrew)
     expected = undisturbed(tmp_path / "whole")

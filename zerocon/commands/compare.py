@@ -18,6 +18,14 @@ def add(commands: Any) -> None:
     compare.add_argument(
         "--per-type", action="store_true", help="also compare within each edit type"
     )
+    compare.add_argument(
+        "--margin",
+        nargs="+",
+        default=[],
+        metavar="METRIC=SIZE",
+        help="also say whether the runs are worse by no more than this, with 95 %% confidence: "
+        "edit_success=0.05 lpips_bg=10%%",
+    )
     add_bootstrap(compare)
     compare.set_defaults(handler=_compare)
 
@@ -34,4 +42,5 @@ def _compare(options: argparse.Namespace) -> None:
         resamples=options.resamples,
         seed=options.seed,
         form=options.format,
+        margins=options.margin,
     )

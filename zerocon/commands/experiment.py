@@ -49,7 +49,13 @@ def _experiment(options: argparse.Namespace) -> None:
     if options.name is None:
         _list()
         return
-    experiment = read_experiment(options.name)
+    from zerocon.runs.models import kept_between_runs
+
+    with kept_between_runs():
+        _do(read_experiment(options.name), options)
+
+
+def _do(experiment: Experiment, options: argparse.Namespace) -> None:
     if experiment.search is not None:
         _search(experiment, options)
     elif experiment.study is not None:

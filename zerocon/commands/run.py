@@ -54,7 +54,10 @@ def main(arguments: Sequence[str], program: str) -> int:
     if status is not None:
         return status
     RUNS.count = count_of(asked)
-    refused, statuses = _hydra(rest, program)
+    from zerocon.runs.models import kept_between_runs
+
+    with kept_between_runs():
+        refused, statuses = _hydra(rest, program)
     return refused or exit_status(asked, statuses)
 
 

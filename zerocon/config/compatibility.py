@@ -209,10 +209,10 @@ def every_choice(config: Mapping[str, Any], group: str) -> dict[str, Any]:
 
 
 def _known(config: Mapping[str, Any]) -> DictConfig:
-    """The settings that a choice's own may follow: the method's, and the usual ones."""
-    # Whatever a backbone's usual settings are, what a class declares does not follow from them.
-    usual = _loaded(CONF / "usual" / "shapes.yaml")
-    return OmegaConf.create({"method": config["method"], "usual": usual})
+    """The settings that a choice's own may follow: the method's, the usual ones, the speed's."""
+    # Whatever these are, what a class declares does not follow from them.
+    usual, speed = (_loaded(CONF / name) for name in ("usual/shapes.yaml", "speed/exact.yaml"))
+    return OmegaConf.create({"method": config["method"], "usual": usual, "speed": speed})
 
 
 def _declared(known: DictConfig, group: str, file: Path) -> Any:

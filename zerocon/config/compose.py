@@ -114,8 +114,24 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     except (OmegaConfBaseException, ValueError) as error:
         raise ConfigError(f"the config can't be resolved: {_one_line(error)}") from error
     resolved = cast("dict[str, Any]", container)
-    resolved.pop("usual", None)  # its values have been copied to the settings that use them
+    _check_speed(cfg)
+    for group in ("usual", "speed"):  # their values have been copied to the settings that use them
+        resolved.pop(group, None)
     return _without_short_names(settled(resolved))
+
+
+def _check_speed(cfg: DictConfig) -> None:
+    """Refuse an approximation that none of the chosen options has."""
+    asked = cfg.get("speed")
+    if asked is None or asked == OmegaConf.load(CONF / "speed" / "exact.yaml"):
+        return
+    written = OmegaConf.to_container(cfg, resolve=False)
+    others = {k: v for k, v in cast("dict[str, Any]", written).items() if k != "speed"}
+    if "${speed." not in str(others):
+        raise ConfigError(
+            "speed has no effect: this method and this inversion have no approximation (methods "
+            "zerocon and pix2pix_zero and inversion=ddim have); leave it out"
+        )
 
 
 def _without_short_names(config: dict[str, Any]) -> dict[str, Any]:

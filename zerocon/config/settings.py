@@ -52,7 +52,7 @@ class RunnerSettings:
     deterministic: bool = False
     retry_failed: bool = True
     executor: Executor = "local"
-    workers: int = 2
+    workers: int | Literal["auto"] = "auto"
     threads: int | Literal["auto"] = "auto"
     ray_address: str | None = None
     shard: str = "1/1"
@@ -66,7 +66,8 @@ class RunnerSettings:
             raise ConfigError(f"runner.root is {self.root!r}; it must be a folder")
         if self.batch_size != "auto":
             in_range("runner.batch_size", self.batch_size, 1)
-        in_range("runner.workers", self.workers, 1)
+        if self.workers != "auto":
+            in_range("runner.workers", self.workers, 1)
         if self.threads != "auto":
             in_range("runner.threads", self.threads, 1)
         in_range("runner.cache", self.cache, 0)

@@ -188,6 +188,9 @@ class Guess:
         z = z / level.scale
         return cls(z - level.t * velocity, z + (1 - level.t) * velocity)
 
+    def detach(self) -> Guess:
+        return Guess(self.clean.detach(), self.noise.detach())
+
     @property
     def velocity(self) -> Tensor:
         """The velocity in the common coordinate, for any kind of prediction."""

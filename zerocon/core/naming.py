@@ -14,6 +14,8 @@ NOT_IN_NAME = (
 )  # fmt: skip
 # The settings among them that affect bits. They are part of the name only if they are on.
 DETERMINISTIC, COMPILE = "runner.deterministic", "backbone.compile"
+# Settings that came later, with what was done before: part of the name only if they differ.
+LATER = {"method.every": 1, "inversion.every": 1}
 # Settings with a short form -> the settings that a run stores.
 SHORT_NAMES = {
     "loss.xa_weight": "loss.xa.weight",
@@ -36,7 +38,8 @@ def is_in_name(setting: str) -> bool:
 def content_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config without settings that do not affect numbers."""
     content = {key: value for key, value in config.items() if key not in NOT_IN_NAME}
-    for dotted in NOT_IN_NAME:
+    as_before = [name for name, value in LATER.items() if _value(config, name) == value]
+    for dotted in (*NOT_IN_NAME, *as_before):
         group, _, field = dotted.partition(".")
         if field and isinstance(content.get(group), Mapping):
             content[group] = {k: v for k, v in content[group].items() if k != field}
@@ -48,8 +51,12 @@ def content_of(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_on(config: Mapping[str, Any], setting: str) -> bool:
+    return _value(config, setting) is True
+
+
+def _value(config: Mapping[str, Any], setting: str) -> Any:
     group, _, field = setting.partition(".")
-    return isinstance(config.get(group), Mapping) and config[group].get(field) is True
+    return config[group].get(field) if isinstance(config.get(group), Mapping) else None
 
 
 def digest(content: Mapping[str, Any]) -> str:

@@ -54,7 +54,7 @@ class Reference:
         following = step + 1
         z = self.after(step, now.z, now.guess) if now and following < self.steps else None
         if z is None:
-            return predict(self.backbone, level, rows)
+            return predict(self.backbone, level, rows) if rows else {}
         return self._run(following, z, Beside(level, rows))
 
     def _run(self, step: int, z: Tensor, beside: Beside | None = None) -> Guesses:

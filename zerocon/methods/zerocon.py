@@ -34,7 +34,8 @@ class ZeroCon:
     that is told its guidance has one branch only.
 
     `gradient`: as it is; `normalised` to a root mean square of `gradient_size`; or `clipped`
-    to it. `reevaluate`: ask for the noise again at the moved latent, or take the one before.
+    to it. `reevaluate`: ask for the noise again at the moved latent, or take the one before, which
+    the losses' pass finds on its way. `every`: descend at every so many-th step only.
     """
 
     needs_inversion: ClassVar[bool] = True
@@ -49,6 +50,7 @@ class ZeroCon:
     gradient: Literal["plain", "normalised", "clipped"] = "plain"
     gradient_size: float = 0.05
     gradient_steps: int = 1
+    every: int = 1
     reevaluate: bool = True
 
     def __post_init__(self) -> None:
@@ -57,6 +59,7 @@ class ZeroCon:
         in_range("method.source_guidance", self.source_guidance, 0, 100)
         in_range("method.gradient_size", self.gradient_size, 0)
         in_range("method.gradient_steps", self.gradient_steps, 1, 100)
+        in_range("method.every", self.every, 1, 1000)
         one_of("method.negative", self.negative, ("empty", "caption"))
         one_of("method.update", self.update, ("paper", "per_branch"))
         one_of("method.gradient", self.gradient, ("plain", "normalised", "clipped"))
@@ -81,6 +84,7 @@ class ZeroCon:
         empty = conditions.negative if self.negative == "empty" else conditions.source
         asked: Latents = {}  # where the network is asked about the edit, once it has moved
         theirs: Guesses = {}
+        known: Guesses = {}  # of the edit's at `asked`, from the losses' pass
         scale = self.source_guidance
 
         def at(step: int) -> _Step:
@@ -92,6 +96,8 @@ class ZeroCon:
                 texts["negative"] = trajectory.negative(step, empty)
                 texts["source_negative"] = texts["negative"]
             weights = self.loss.weights(step, steps)
+            if step % self.every:
+                weights = dict.fromkeys(weights, 0.0)
             moment = Moment(step, steps, draws, edited)
             level = trajectory.path.levels[step]
             return _Step(backbone, level, texts, weights, moment, conditions.negative)
@@ -110,14 +116,17 @@ class ZeroCon:
             theirs["source"] = there.guess
             edits = ("negative", "target") if "negative" in here.texts else ("target",)
             before: Latents = dict.fromkeys(edits, z["edit"])
-            after = self._descended(here, before, there.views)
+            after, passed = self._descended(here, before, there.views)
             asked.update(after if self.reevaluate else before)
+            known.clear()
+            known.update(passed)
             return z | {"edit": after[edits[0]]}
 
         def evaluate(step: int, z: Branches, level: Level) -> Guesses:
             if level != trajectory.path.levels[step]:
                 return self._between(at(step), z, level, trajectory)
-            found = source.beside(step, level, at(step).rows(asked))
+            unknown = {role: z for role, z in asked.items() if role not in known}
+            found = known | source.beside(step, level, at(step).rows(unknown))
             ours = {
                 role: found[role] if here is z["edit"] else found[role].seen_from(z["edit"], level)
                 for role, here in asked.items()
@@ -156,17 +165,26 @@ class ZeroCon:
         """The source's rows, as the losses look at them."""
         return here.look(dict.fromkeys(self._source_roles(here), source))
 
-    def _descended(self, here: _Step, latents: Latents, reference: Mapping[str, View]) -> Latents:
-        """The edit's latents after descending the losses, by role."""
+    def _descended(
+        self, here: _Step, latents: Latents, reference: Mapping[str, View]
+    ) -> tuple[Latents, Guesses]:
+        """The edit's latents after descending the losses, by role.
+
+        And unless it is asked for again, what the network said at those before.
+        """
+        passed: Guesses = {}
         if not any(here.weights.values()):
-            return latents
+            return latents, passed
         # Which of the source's roles each of the edit's is compared with.
         compared = {"target": "source"}
         if self.update == "per_branch" and "negative" in latents:
             compared = {"negative": "source_negative", "target": "source"}
 
         def loss_at(moving: Latents) -> Tensor:
-            _, views = self.loss.seen(here.backbone, here.look(moving), whole=False)
+            whole = not self.reevaluate and not passed
+            found, views = self.loss.seen(here.backbone, here.look(moving), whole=whole)
+            if whole:
+                passed.update({role: guess.detach() for role, guess in found.items()})
             losses = [
                 self.loss(views[role], reference[theirs], here.weights, here.moment)
                 for role, theirs in compared.items()
@@ -177,7 +195,7 @@ class ZeroCon:
         for _ in range(self.gradient_steps):
             slopes = gradients(loss_at, moving, here.backbone.dtype)
             moving = {role: x - self._sized(slopes[role]).to(x) for role, x in moving.items()}
-        return {role: moving.get(role, moving["target"]) for role in latents}
+        return {role: moving.get(role, moving["target"]) for role in latents}, passed
 
     def _sized(self, slope: Tensor) -> Tensor:
         if self.gradient == "plain":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from rich.console import Console
 from zerocon.core.checks import ConfigError, one_of
 from zerocon.reports.evaluation import differences, evaluation_of, evaluations
 from zerocon.reports.layout import NOTHING, UNLIMITED, Cell, Grid, label, wrapped
+from zerocon.reports.margins import Margin, margins_of
 from zerocon.reports.names import named
 from zerocon.reports.render import to_csv, write
 from zerocon.reports.runs import Run, columns_of, find_runs, natural
@@ -84,6 +86,7 @@ def compare(
     resamples: int = RESAMPLES,
     seed: int = 0,
     form: str = TERMINAL,
+    margins: Sequence[str] = (),
 ) -> None:
     """Print the differences of each run from the first one."""
     one_of("--format", form, CHOICES)
@@ -93,6 +96,7 @@ def compare(
     if len(runs) < 2:
         raise ConfigError("a comparison needs two runs or more; the first is the baseline")
     columns = _columns(runs, metrics)
+    limits = margins_of(margins, [str(c["name"]) for c in columns if c["better"]])
     cells, notes = same_cases(runs, columns, intersection=intersection)
     made = comparisons(runs, columns, cells, per_type=per_type, resamples=resamples, seed=seed)
     if form == CSV:
@@ -101,8 +105,28 @@ def compare(
     console = Console()
     width = console.width if form == TERMINAL else UNLIMITED
     tables = [grid for one in made for grid in _grids(one, cells, width)]
-    notes = [*_method(made, resamples, seed), *notes, evaluation_of(runs[0]).words()]
+    allowed = [said for one in made for said in _within(one, limits)]
+    notes = [*allowed, *_method(made, resamples, seed), *notes, evaluation_of(runs[0]).words()]
     write([*tables[:-1], replace(tables[-1], notes=notes)], form, console)
+
+
+def _within(one: Comparison, limits: Sequence[Margin]) -> list[str]:
+    """For each margin, whether the run keeps within it over all cases."""
+    found = {result.column["name"]: result for result in one.results if not result.edit_type}
+    return [
+        f"{one.other.label}, "
+        + limit.words(result.first, result.paired, result.column["better"], _decided(result))
+        for limit in limits
+        if (result := found.get(limit.metric)) is not None
+    ]
+
+
+def _decided(result: Result) -> tuple[int, int] | None:
+    """How many pairs got better and worse, of a metric that is 0 or 1 in every case."""
+    counts = result.wins, result.losses
+    test, in_shares = result.paired, not result.column["unit"]
+    whole = math.isclose(abs(test.mean) * test.n, abs(counts[0] - counts[1]), abs_tol=1e-6)
+    return counts if in_shares and whole and 0 <= result.first <= 1 else None
 
 
 def _columns(runs: Sequence[Run], metrics: Sequence[str]) -> list[Column]:

@@ -23,7 +23,7 @@ from zerocon.core.checks import ConfigError
 from zerocon.core.quiet import quiet, quiet_models
 from zerocon.ledger.origin import Origin
 from zerocon.runs.progress import Working
-from zerocon.runs.threads import threads_of
+from zerocon.runs.threads import threads_of, workers_of
 from zerocon.runs.work_queue import PATIENCE, Chunks, Recorder, Task, WorkQueue
 from zerocon.runs.worker import Done
 
@@ -78,7 +78,7 @@ class ProcessCrew:
         self._threads = threads_of(settings.directory, settings.runner).threads
         self._lost = 0  # rows of workers that died
         try:
-            self._workers += [self._start(i) for i in range(settings.runner.workers)]
+            self._workers += [self._start(i) for i in range(workers_of(settings.runner))]
             first = self._first()
         except BaseException:
             self.close()

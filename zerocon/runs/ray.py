@@ -16,6 +16,7 @@ from zerocon.core.threads import choose
 from zerocon.runs.costs import rows_of
 from zerocon.runs.processes import STILLBORN, Finished, Ready, WorkerError, prepared, worked
 from zerocon.runs.progress import Working
+from zerocon.runs.threads import workers_of
 from zerocon.runs.work_queue import PATIENCE, Chunks, Recorder, Task, WorkQueue
 
 
@@ -60,7 +61,7 @@ class RayCrew:
                 self._ray.init(address=address, log_to_driver=False, include_dashboard=False)
             gpus = 1 if self._ray.cluster_resources().get("GPU") else 0
             self._make = self._ray.remote(num_gpus=gpus, num_cpus=1, max_restarts=0)(Actor)
-            self._actors += [self._start() for _ in range(settings.runner.workers)]
+            self._actors += [self._start() for _ in range(workers_of(settings.runner))]
             ready = self._first()
         except BaseException:
             self.close()
@@ -116,7 +117,7 @@ class RayCrew:
     def _start(self) -> Any:
         settings = self._settings
         directory = settings.directory.resolve()
-        return self._make.remote(settings.config, directory, settings.runner.workers)
+        return self._make.remote(settings.config, directory, workers_of(settings.runner))
 
     def _first(self) -> Ready:
         reason = ""

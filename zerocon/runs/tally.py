@@ -18,7 +18,7 @@ from zerocon.ledger.run_directory import RunDirectory
 from zerocon.runs.costs import Costs
 from zerocon.runs.expected import expected
 from zerocon.runs.progress import WORDS, Far, far
-from zerocon.runs.threads import threads_of
+from zerocon.runs.threads import threads_of, workers_of
 from zerocon.runs.work_queue import Crew
 
 LISTED_AT = 64  # pixels; a list of cases does not depend on it
@@ -131,10 +131,10 @@ class Tally:
     def _workers(self) -> str:
         runner = self._settings.runner
         if runner.executor == "ray":
-            return f"{runner.workers} Ray actors"
+            return f"{workers_of(runner)} Ray actors"
         threads = threads_of(self._settings.directory, runner).words()
         if runner.executor == "processes":
-            return f"{runner.workers} processes, each with {threads}"
+            return f"{workers_of(runner)} processes, each with {threads}"
         return threads
 
     def _batch(self) -> str:

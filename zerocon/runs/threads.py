@@ -17,6 +17,7 @@ from zerocon.core.threads import Choice, choose
 from zerocon.ledger.atomic import write_atomic
 
 FILE = "threads.json"
+WITHOUT_GPU = 2  # workers, if `auto`
 
 
 def chosen(runner: RunnerSettings) -> Choice:
@@ -43,7 +44,14 @@ def use(threads: int) -> None:
 
 
 def _processes(runner: RunnerSettings) -> int:
-    return runner.workers if runner.executor == "processes" else 1
+    return workers_of(runner) if runner.executor == "processes" else 1
+
+
+def workers_of(runner: RunnerSettings) -> int:
+    """How many processes or actors share the run."""
+    if runner.workers != "auto":
+        return runner.workers
+    return torch.cuda.device_count() or WITHOUT_GPU
 
 
 def _read(file: Path, given: dict[str, Any]) -> int | None:

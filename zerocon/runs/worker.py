@@ -7,7 +7,6 @@ case (a setting, a model that does not load, a full disk) is raised and ends the
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import threading
@@ -42,6 +41,7 @@ from zerocon.metrics.base import Metric, Pictures, full_precision
 from zerocon.runs.batches import BatchSize
 from zerocon.runs.costs import Costs
 from zerocon.runs.inverting import KIND, Inverter
+from zerocon.runs.models import backbone_of, free_memory, metrics_of
 from zerocon.runs.progress import Working
 from zerocon.runs.shown import Shown, maps_of, wanted, watching
 
@@ -91,11 +91,11 @@ class Edited:
 def load(settings: RunSettings) -> Loaded:
     if settings.runner.deterministic:
         only_deterministic()
-    backbone = settings.backbone.load()
+    backbone = backbone_of(settings)
     dataset = settings.dataset(side=backbone.side)
     if isinstance(backbone, Prepares):
         backbone.expect(len(dataset.ids))
-    return Loaded(backbone, dataset, settings.metrics())
+    return Loaded(backbone, dataset, metrics_of(settings))
 
 
 @dataclass(frozen=True, eq=False)
@@ -281,7 +281,7 @@ class Editor:
             return [failed]
         if too_large:
             self._fits.halve(len(cases))
-            _free_memory()
+            free_memory()
             return None
         alone = [case for case in cases if case.id in wanted]  # whose fault was it?
         return [edited for case in alone for edited in self._edited([case], wanted) or ()]
@@ -353,12 +353,6 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and (
         "out of memory" in said or "can't allocate memory" in said
     )
-
-
-def _free_memory() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def _request(backbone: Backbone, case: Case) -> dict[str, Any]:
