@@ -67,7 +67,7 @@ FIGURES = (
     "[...document.querySelectorAll('#results > * figcaption, #results figcaption')]"
     ".map(one => one.innerText)"
 )
-COMMAND = "document.querySelector('#shell-1 .cm-content').innerText"
+COMMAND = "document.querySelector('#shell-1 .cm-content')?.innerText"
 PIXELS = "document.querySelector('#results .zc-edited img').src"
 
 
@@ -85,7 +85,7 @@ def test_a_click_makes_the_edit_and_the_command_shown_makes_it_again(
     assert shown[:3] == ["source", "ground truth", "zerocon"]
     assert {"circle", "square", "similarity"} < set(shown)
     assert any(name.startswith("cut: ") for name in shown)
-    command = browser.run(COMMAND)
+    command = browser.wait(COMMAND)
     assert f"method.steps={FEW}" in command
     main([*words_of(command)[1:], "--out", str(tmp_path / "again.png")])
     again = Image.open(tmp_path / "again.png").convert("RGB")
@@ -106,7 +106,8 @@ def test_an_edit_can_be_stopped_and_an_upload_edited_on_a_phone(browser: Browser
     browser.fill(STEPS, "900")
     browser.click("#edit")
     browser.wait("!!document.querySelector('#results progress[value]')", SOON)
-    browser.wait("scrollY > 300", SOON)  # to the results, which are below
+    top = "document.querySelector('#results').getBoundingClientRect().top"
+    browser.wait(f"{top} < 200", SOON)  # scrolled to, as they are below
     browser.click("#stop")
     browser.wait("document.querySelector('#results').innerText.includes('stopped')", SOON)
     browser.choose_file("#upload input, input[type=file]", ROOT / "docs" / "circle.png")
@@ -119,5 +120,5 @@ def test_an_edit_can_be_stopped_and_an_upload_edited_on_a_phone(browser: Browser
     browser.click("#edit")
     browser.wait(f"{EDITED} === 1", SOON)
     assert "ground truth" not in browser.run(FIGURES)
-    assert browser.run(COMMAND).startswith("zerocon edit circle.png")
+    assert browser.wait(COMMAND).startswith("zerocon edit circle.png")
     assert browser.run("document.documentElement.scrollWidth") <= 400, browser.run(TEXT)

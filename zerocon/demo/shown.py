@@ -146,6 +146,7 @@ CSS = """
 .zc-go { position: sticky; bottom: 0; z-index: 5; padding: 8px 0; }
 .zc-go { background: var(--body-background-fill); }
 .gradio-container { overflow: clip !important; }
+@media (max-width: 700px) { #results { min-height: 90vh; scroll-margin-top: 8px; } }
 progress { width: 100%; }
 footer { display: none !important; }
 """
