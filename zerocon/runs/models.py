@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -83,8 +83,9 @@ def _files(node: Any) -> Iterator[tuple[str, int, int]]:
     elif isinstance(node, str) and ("/" in node or node.startswith((".", "~"))):
         place = Path(node).expanduser()
         for file in [place] if place.is_file() else sorted(place.rglob("*")):
-            stat = file.stat()
-            yield str(file), stat.st_size, stat.st_mtime_ns
+            with suppress(OSError):  # a link to nothing; loading says what is wrong
+                stat = file.stat()
+                yield str(file), stat.st_size, stat.st_mtime_ns
 
 
 def free_memory() -> None:
