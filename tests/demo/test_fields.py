@@ -79,6 +79,7 @@ def test_every_method_is_there_and_described(tmp_path: Path) -> None:
     files = method_files()
     assert next(iter(files)) == "zerocon"
     assert {"p2p", "pnp", "masactrl"} < set(files)
+    assert "kv_edit" not in files  # it edits within a mask
     assert all(method_words(file) for file in files.values())
     (tmp_path / "method").mkdir()
     (tmp_path / "method" / "mine.yaml").write_text("_target_: mine.Mine\n")

@@ -106,10 +106,18 @@ def _key(override: str) -> str:
 
 
 def method_files(folders: Sequence[Path] = ()) -> dict[str, Path]:
-    """Every choice of a method with its file, pix2pix-zeroCon first."""
+    """Every choice of a method with its file, pix2pix-zeroCon first; the page gives no masks."""
     files = [file for folder in (CONF, *folders) for file in (folder / "method").glob("*.yaml")]
-    named = {file.stem: file for file in sorted(files)}
+    named = {file.stem: file for file in sorted(files) if not _within_a_mask(file)}
     return dict(sorted(named.items(), key=lambda item: item[0] != "zerocon"))
+
+
+def _within_a_mask(file: Path) -> bool:
+    target = str(cast("DictConfig", OmegaConf.load(file)).get(TARGET))
+    try:
+        return bool(getattr(find("method", target), "uses_mask", False))
+    except ConfigError:
+        return False  # composing says what is wrong with it
 
 
 def method_words(file: Path) -> str:

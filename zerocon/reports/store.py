@@ -13,7 +13,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import duckdb
 import numpy as np
@@ -108,7 +108,7 @@ class Store:
         shorts = "".join(f", {short}" for short in self._metrics.values())
         # The arrays are masked where a value is NULL; none is categorical.
         query = f'SELECT run, "case", ok{shorts} FROM cells'
-        table: Mapping[str, Any] = self._db.execute(query).fetchnumpy()
+        table = cast("Mapping[str, Any]", self._db.execute(query).fetchnumpy())
         where = table["run"], np.array([place[case] for case in table["case"]], dtype=int)
         shape = len(self.runs), len(cases)
         return Cells(
