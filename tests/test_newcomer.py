@@ -40,6 +40,7 @@ ONLY_COMPOSED = {
     r"zerocon runs, zerocon cache": "names two commands",
     r".*\b(RUNS?|DIR|FOLDER|NAME|SOURCE)\b": "a word in capitals stands for the reader's own",
     r"zerocon shapes (check|train)": "takes minutes, or days",
+    r"zerocon demo": "it serves until it is stopped; tests/demo opens it",
     r"zerocon track sync": "sends to a server",
 }
 STEPS = [step for page in PAGES for step in shown(page)]
