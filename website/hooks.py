@@ -109,7 +109,7 @@ def _in_repository(source: str) -> str:
 
 def _folders() -> dict[str, list[Any]]:
     """{folder: its pages after its index, as entries of the navigation}"""
-    groups = [*settings.TITLES, "experiment", "usual", "launcher"]
+    groups = [*settings.TITLES, "experiment", "speed", "usual", "launcher"]
     reports = sorted((ROOT / "experiments").glob("*.md"))
     books = sorted((ROOT / "notebooks").glob("*.ipynb"))
     return {

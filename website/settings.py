@@ -64,8 +64,9 @@ def pages() -> dict[str, str]:
         "reference/index.md": _index(),
         **made,
         "reference/experiment.md": _experiments(),
-        "reference/usual.md": _usual(),
-        "reference/launcher.md": _launchers(),
+        "reference/usual.md": _as_written("usual", USUAL),
+        "reference/speed.md": _as_written("speed", SPEED),
+        "reference/launcher.md": _as_written("hydra/launcher", LAUNCHERS),
     }
 
 
@@ -86,6 +87,7 @@ def _index() -> str:
         "--help method=pnp` prints the same.\n\n"
         f"| group | choices |\n| --- | --- |\n{rows}"
         f"| [`+experiment`](experiment.md) | {len(choices('experiment'))} published set-ups |\n"
+        f"| [`speed`](speed.md) | {', '.join(f'`{file.stem}`' for file in choices('speed'))} |\n"
         "| [`usual`](usual.md) | what follows the backbone |\n"
         "| [`hydra/launcher`](launcher.md) | ways to start a sweep |\n\n"
         f"## At the top level\n\n{HEAD}{''.join(_row(one, None) for one in found)}"
@@ -208,6 +210,8 @@ def _default(setting: Setting) -> str:
             name = reference[1]
             if name.startswith("usual."):
                 return f"{_shown(setting.value)}, by the [backbone](usual.md)"
+            if name.startswith("speed."):
+                return f"{_shown(setting.value)}, by the [speed](speed.md)"
             return f"as `{name}`"
     return _shown(written)
 
@@ -235,25 +239,24 @@ def _experiments() -> str:
     return "".join(parts)
 
 
-def _usual() -> str:
-    head = (
-        "# What follows the backbone\n\nDefaults that depend on the backbone. `backbone=NAME` "
-        "chooses the file; a setting of the run, such as `method.guidance=5`, goes before it.\n"
-    )
-    parts = [head]
-    for file in choices("usual"):
-        text = re.sub(r"\A(#.*\n)+", "", file.read_text("utf-8"))
-        parts.append(f"\n## `{file.stem}`\n\n{_about(file)}\n\n```yaml\n{text}```\n")
-    return "".join(parts)
+USUAL = (
+    "# What follows the backbone\n\nDefaults that depend on the backbone. `backbone=NAME` "
+    "chooses the file; a setting of the run, such as `method.guidance=5`, goes before it.\n"
+)
+SPEED = (
+    "# Speed\n\n`python run.py speed=NAME`: the defaults of a few settings that save evaluations "
+    "of the network. What is not `exact` is an approximation: [performance](../performance.md).\n"
+)
+LAUNCHERS = (
+    "# Launchers\n\nHow the runs of a sweep are started: `python run.py -m "
+    "hydra/launcher=NAME …`; [scaling](../scaling.md).\n"
+)
 
 
-def _launchers() -> str:
-    head = (
-        "# Launchers\n\nHow the runs of a sweep are started: `python run.py -m "
-        "hydra/launcher=NAME …`; [scaling](../scaling.md).\n"
-    )
+def _as_written(folder: str, head: str) -> str:
+    """A page of a folder's choices as their files have them."""
     parts = [head]
-    for file in choices("hydra/launcher"):
+    for file in choices(folder):
         text = re.sub(r"\A(#.*\n)+", "", file.read_text("utf-8"))
         parts.append(f"\n## `{file.stem}`\n\n{_about(file)}\n\n```yaml\n{text}```\n")
     return "".join(parts)
