@@ -196,7 +196,9 @@ def test_every_method_runs(backbone: SDXLBackbone, name: str) -> None:
     case = Case("a", torch.rand(3, SIDE, SIDE), *PROMPTS, blend_words=("circle", "house"))
     clean = backbone.encode(case.image[None])
     conditions = Conditions(
-        *(backbone.embed([prompt]) for prompt in (*PROMPTS, "")), [words_of(backbone, case)]
+        *(backbone.embed([prompt]) for prompt in (*PROMPTS, "")),
+        [words_of(backbone, case)],
+        torch.ones(1, 1, *case.image.shape[1:]),
     )
     draws = Draws(0, ["a"])
     trajectory = inversion(backbone, clean, conditions, 2, draws)

@@ -47,7 +47,7 @@ def conditions_of(backbone: Backbone, cases: Sequence[Case]) -> Conditions:
         backbone.embed([c.target_prompt for c in cases]),
         backbone.embed([""] * len(cases)),
         [words_of(backbone, c) for c in cases],
-        masks_of(cases),
+        masks_of(cases) if all(c.mask is not None for c in cases) else None,
     )
 
 

@@ -18,7 +18,7 @@ from tests.methods.test_flow import TinyFlow
 from zerocon.backbones.loading import Parts
 from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
 from zerocon.core.conditions import Condition
-from zerocon.core.levels import At, Guess
+from zerocon.core.levels import At, Guess, Level
 
 Velocity = Callable[[Tensor, float, Condition], Tensor]  # v(z, t, condition)
 
@@ -38,8 +38,9 @@ class CurvedFlow(TinyFlow):
 
     def predict(self, z: Tensor, level: At, condition: Condition) -> Guess:
         self.evaluations.forward += len(z)
-        times = level.times(z).to(z)[:, None, None, None] / 1000
-        velocity = curved(z, times, condition)
+        one = isinstance(level, Level)  # or one for each row
+        t = level.time / 1000 if one else level.times(z).to(z)[:, None, None, None] / 1000
+        velocity = curved(z, t, condition)
         if self.guidance_is_told:
             assert condition.guidance is not None
             velocity = velocity + 0.1 * condition.guidance[:, None, None, None] * torch.cos(z)

@@ -50,6 +50,7 @@ RANGES: dict[str, Range | None] = {
     "last_time": (2, 999),
     "n_patches": (2, None),
     "refinements": (0, 100),
+    "every": (1, 1000),
     "shift": (0.0, 1000.0),
     "skip": (0.0, 0.99),
     "tau": (1e-4, None),

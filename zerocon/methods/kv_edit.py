@@ -59,11 +59,6 @@ class KVEdit:
             used.add("negative")
         return frozenset(used)
 
-    @property
-    def asks_at_levels_only(self) -> bool:
-        """A source that is a step late is on none of the levels between."""
-        return self.source == "late"
-
     @torch.no_grad()
     def __call__(
         self, backbone: Backbone, trajectory: Trajectory, conditions: Conditions, draws: Draws
