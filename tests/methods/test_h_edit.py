@@ -261,7 +261,7 @@ FORMS: dict[str, tuple[HEdit, Inversion, dict[str, Any]]] = {
 }
 
 
-LONG = {*FORMS} - {"implicit", "explicit"}
+LONG = {*FORMS} - {"explicit"}
 
 
 @pytest.mark.parametrize(

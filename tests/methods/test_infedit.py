@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tests.marks import slow_but_for
 from tests.methods.edits import Given, conditions_of, given
 from tests.methods.published import controlled, global_align, in_double
 from zerocon.backbones.loading import Parts
@@ -216,7 +217,7 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", slow_but_for(("as usual", "as published"), SETTINGS))
 @torch.no_grad()
 def test_agrees_with_the_authors_rule(double: StableDiffusionBackbone, name: str) -> None:
     method = SETTINGS[name]

@@ -251,6 +251,7 @@ def test_an_operation_without_a_deterministic_form_is_named(tmp_path: Path, mode
         done(editor(tmp_path, "runner.deterministic=true"), "012")
 
 
+@pytest.mark.slow
 def test_deterministic_results_do_not_depend_on_the_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
