@@ -53,7 +53,7 @@ CODES: tuple[tuple[Literal["shell", "python"], str], ...] = (
     ("python", "in Python"),
 )
 KEPT = 24 * 3600  # seconds that uploaded files are kept
-FEW_STEPS = 20  # to begin with, where a backbone is computed on the processor
+FEW_STEPS = 15  # to begin with, where a backbone is computed on the processor
 # Nothing is fetched from or sent to another host, whatever Gradio's own files ask for.
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
