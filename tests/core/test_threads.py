@@ -51,6 +51,14 @@ def test_settings_and_the_environment_override_it(monkeypatch: pytest.MonkeyPatc
     assert choose(2).threads == 2
 
 
+def test_a_small_model_takes_one_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    others_use(0.0, monkeypatch)
+    assert choose("auto", small=True).words() == "1 thread of 8 (the model is small)"
+    assert choose(4, small=True).threads == 4
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert choose("auto", small=True).threads == 3
+
+
 def test_it_says_why_there_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
     others_use(6.8, monkeypatch)
     assert choose("auto").words() == "1 thread of 8 (other programs use 6.8 cores)"

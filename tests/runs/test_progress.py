@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -102,7 +103,9 @@ def test_a_run_says_what_is_before_it(
     said = capsys.readouterr().err
     cores = threads.cores()
     assert said.splitlines()[0].startswith("run 2 of 3, run: toy on ")
-    assert f"of {cores}; batches of 4; 23 cases to do; results in {settings.directory}" in said
+    threads_said = f"1 thread of {cores} (the model is small)"
+    where = f"results in {settings.directory}"
+    assert f"{threads_said}; batches of 4; 23 cases to do; {where}" in said
 
 
 def test_a_set_of_runs_has_a_total(tmp_path: Path) -> None:
@@ -154,11 +157,23 @@ def test_a_continued_run_keeps_its_threads(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(threads, "cores", lambda: 8)
     monkeypatch.setattr(threads, "_online", lambda: 8)
     monkeypatch.setattr(threads.BUSY, "others", lambda: 0.0)
-    given = compose_settings([]).runner
-    assert threads_of(tmp_path, given).threads == 8
+    given = compose_settings([f"runner.root={tmp_path}", "backbone=sd15"], worlds="any")
+    assert threads_of(given).threads == 8
     monkeypatch.setattr(threads.BUSY, "others", lambda: 6.0)
-    assert threads_of(tmp_path, given).words() == "8 threads of 8 (as when the run began)"
-    asked = compose_settings(["runner.threads=2"]).runner
-    assert threads_of(tmp_path, asked).threads == 2
-    (tmp_path / FILE).write_text("damaged")
-    assert threads_of(tmp_path, given).threads == 2
+    assert threads_of(given).words() == "8 threads of 8 (as when the run began)"
+    asked = replace(given, runner=replace(given.runner, threads=2))
+    assert threads_of(asked).threads == 2
+    (given.directory / FILE).write_text("damaged")
+    assert threads_of(given).threads == 2
+
+
+@pytest.mark.parametrize("backbone", ["shapes", "shapes_flow"])
+def test_a_small_model_computes_in_one_thread(
+    backbone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(threads, "cores", lambda: 8)
+    given = compose_settings([f"runner.root={tmp_path}", f"backbone={backbone}"], worlds="any")
+    assert threads_of(given).words() == "1 thread of 8 (the model is small)"
+    told = replace(given, runner=replace(given.runner, threads=3))
+    assert threads_of(told).threads == 3

@@ -29,6 +29,7 @@ class Shapes:
 
     flow: ClassVar[bool] = False
     world: ClassVar[World] = "shapes"
+    small: ClassVar[bool] = True  # one processor thread is the quickest
 
     path: str | None = None
     device: str = "auto"
@@ -58,6 +59,7 @@ class ShapesFlow:
 
     flow: ClassVar[bool] = True
     world: ClassVar[World] = "shapes"
+    small: ClassVar[bool] = True
 
     path: str | None = None
     device: str = "auto"

@@ -61,7 +61,7 @@ def _edit(options: argparse.Namespace) -> None:
     check_mask(settings, given=options.mask is not None)
     area = None if options.mask is None else opened(options.mask)
     quiet_models()
-    threads = chosen(settings.runner)
+    threads = chosen(settings)
     use(threads.threads)
     with Display(lambda: LOADING):
         backbone = settings.backbone.load()

@@ -77,7 +77,7 @@ def _check(options: argparse.Namespace) -> None:
     from zerocon.shapes.check import check, evaluations
 
     quiet_models()
-    threads = choose("auto")
+    threads = choose("auto", small=True)
     use(threads.threads)
     sys.stderr.write(f"the packaged models; {threads.words()}; {options.captions} captions\n")
     models: list[Backbone] = []

@@ -51,9 +51,10 @@ class Choice:
         return f"{count} ({self.why})" if self.why else count
 
 
-def choose(asked: int | str, share: int = 1) -> Choice:
+def choose(asked: int | str, share: int = 1, *, small: bool = False) -> Choice:
     """The number asked for, or for `auto` as many as cores are free, divided by `share` processes.
 
+    For a `small` model `auto` is one thread: several wait longer for each other than they compute.
     `OMP_NUM_THREADS` in the environment is a choice, too.
     """
     found = cores()
@@ -62,6 +63,8 @@ def choose(asked: int | str, share: int = 1) -> Choice:
     told = os.environ.get("OMP_NUM_THREADS", "")
     if told.isdigit() and int(told):
         return Choice(int(told), found, "OMP_NUM_THREADS")
+    if small:
+        return Choice(1, found, "the model is small")
     busy = BUSY.others()
     free = min(found, round(_online() - busy))
     threads = max(1, free // share)

@@ -92,7 +92,7 @@ class Studio:
             self.settings: RunSettings = settings_of_edit("a picture", given.of(given.method))
             usual = compose_config(given.of(given.method))["usual"]
         self._sites = str(usual["cut_sites"])
-        self.threads = chosen(self.settings.runner)
+        self.threads = chosen(self.settings)
         self._pool = ThreadPoolExecutor(1, "zerocon-demo")
         self._counter = Counter()
         self._backbone: Future[Backbone] = self._pool.submit(self._load)

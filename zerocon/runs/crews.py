@@ -33,7 +33,7 @@ class LocalCrew:
     """Edit in this process; threads read and store pictures while the model computes."""
 
     def __init__(self, settings: RunSettings) -> None:
-        use(threads_of(settings.directory, settings.runner).threads)
+        use(threads_of(settings).threads)
         loaded = load(settings)
         self.origin = origin_of(settings, loaded.backbone, loaded.dataset, loaded.metrics)
         self.dataset = loaded.dataset

@@ -75,7 +75,7 @@ class ProcessCrew:
         self._spent: dict[int, dict[str, Any]] = {}  # by process id
         self._deaths = 0  # in a row, before a worker was ready
         self._workers: list[Worker] = []
-        self._threads = threads_of(settings.directory, settings.runner).threads
+        self._threads = threads_of(settings).threads
         self._lost = 0  # rows of workers that died
         try:
             self._workers += [self._start(i) for i in range(workers_of(settings.runner))]

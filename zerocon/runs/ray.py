@@ -12,11 +12,10 @@ from typing import Any
 
 from zerocon.config.settings import RunSettings, settings_of
 from zerocon.core.checks import ConfigError
-from zerocon.core.threads import choose
 from zerocon.runs.costs import rows_of
 from zerocon.runs.processes import STILLBORN, Finished, Ready, WorkerError, prepared, worked
 from zerocon.runs.progress import Working
-from zerocon.runs.threads import workers_of
+from zerocon.runs.threads import chosen, workers_of
 from zerocon.runs.work_queue import PATIENCE, Chunks, Recorder, Task, WorkQueue
 
 
@@ -36,7 +35,7 @@ class Actor:
 
     def __init__(self, config: dict[str, Any], directory: Path, count: int) -> None:
         settings = replace(settings_of(config), directory=directory)
-        threads = choose(settings.runner.threads, count).threads  # of the actor's own machine
+        threads = chosen(settings, count).threads  # of the actor's own machine
         self._editor, self._ready = prepared(settings, threads)
 
     def ready(self) -> Ready:

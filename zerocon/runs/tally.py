@@ -132,7 +132,7 @@ class Tally:
         runner = self._settings.runner
         if runner.executor == "ray":
             return f"{workers_of(runner)} Ray actors"
-        threads = threads_of(self._settings.directory, runner).words()
+        threads = threads_of(self._settings).words()
         if runner.executor == "processes":
             return f"{workers_of(runner)} processes, each with {threads}"
         return threads

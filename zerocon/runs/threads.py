@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from zerocon.config.settings import RunnerSettings
+from zerocon.config.settings import RunnerSettings, RunSettings
 from zerocon.core.threads import Choice, choose
 from zerocon.ledger.atomic import write_atomic
 
@@ -20,14 +20,16 @@ FILE = "threads.json"
 WITHOUT_GPU = 2  # workers, if `auto`
 
 
-def chosen(runner: RunnerSettings) -> Choice:
-    """The threads of each of the runner's processes on this machine."""
-    return choose(runner.threads, _processes(runner))
+def chosen(settings: RunSettings, processes: int | None = None) -> Choice:
+    """The threads of each of the run's processes on this machine."""
+    share = _processes(settings.runner) if processes is None else processes
+    small = bool(getattr(settings.backbone, "small", False))
+    return choose(settings.runner.threads, share, small=small)
 
 
-def threads_of(directory: Path, runner: RunnerSettings) -> Choice:
+def threads_of(settings: RunSettings) -> Choice:
     """The run's number of threads: that of its first session, or else chosen now and stored."""
-    found = chosen(runner)
+    found, runner, directory = chosen(settings), settings.runner, settings.directory
     given = {"asked": runner.threads, "processes": _processes(runner), "cores": found.cores}
     file = directory / FILE
     before = _read(file, given)
