@@ -80,32 +80,16 @@ class ZeroCon:
     def __call__(
         self, backbone: Backbone, trajectory: Trajectory, conditions: Conditions, draws: Draws
     ) -> Tensor:
-        steps, edited = len(trajectory.path), edited_tokens(conditions)
-        empty = conditions.negative if self.negative == "empty" else conditions.source
+        at = _Walk(self, backbone, trajectory, conditions, draws, edited_tokens(conditions)).at
         asked: Latents = {}  # where the network is asked about the edit, once it has moved
         theirs: Guesses = {}
         known: Guesses = {}  # of the edit's at `asked`, from the losses' pass
         scale = self.source_guidance
 
-        def at(step: int) -> _Step:
-            texts = {
-                "source": told(backbone, conditions.source, self.source_guidance),
-                "target": told(backbone, conditions.target, self.guidance),
-            }
-            if self._needs_negative(backbone):
-                texts["negative"] = trajectory.negative(step, empty)
-                texts["source_negative"] = texts["negative"]
-            weights = self.loss.weights(step, steps)
-            if step % self.every:
-                weights = dict.fromkeys(weights, 0.0)
-            moment = Moment(step, steps, draws, edited)
-            level = trajectory.path.levels[step]
-            return _Step(backbone, level, texts, weights, moment, conditions.negative)
-
         source = Reference(
             self.loss,
             backbone,
-            steps,
+            len(trajectory.path),
             look=lambda step, z: self._source_look(at(step), z),
             guess=lambda found: trajectory.guided_role(found, "source", "source_negative", scale),
             after=trajectory.source_after,
@@ -149,7 +133,7 @@ class ZeroCon:
         found = predict(here.backbone, level, rows)
         return trajectory.both_guided(found, self.guidance, self.source_guidance)
 
-    def _needs_negative(self, backbone: Backbone) -> bool:
+    def needs_negative(self, backbone: Backbone) -> bool:
         """Whether the edit's branch has a row with the negative condition beside it."""
         scales = self.guidance, self.source_guidance
         return any(needs_negative(backbone, scale) for scale in scales)
@@ -204,6 +188,35 @@ class ZeroCon:
         if self.gradient == "normalised":
             return slope / size * self.gradient_size
         return slope * (self.gradient_size / size).clamp(max=1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class _Walk:
+    """What all steps have in common."""
+
+    method: ZeroCon
+    backbone: Backbone
+    trajectory: Trajectory
+    conditions: Conditions
+    draws: Draws
+    edited: Tensor | None  # see `edited_tokens`
+
+    def at(self, step: int) -> _Step:
+        method, given, steps = self.method, self.conditions, len(self.trajectory.path)
+        texts = {
+            "source": told(self.backbone, given.source, method.source_guidance),
+            "target": told(self.backbone, given.target, method.guidance),
+        }
+        if method.needs_negative(self.backbone):
+            negative = given.negative if method.negative == "empty" else given.source
+            texts["negative"] = self.trajectory.negative(step, negative)
+            texts["source_negative"] = texts["negative"]
+        weights = method.loss.weights(step, steps)
+        if step % method.every:
+            weights = dict.fromkeys(weights, 0.0)
+        moment = Moment(step, steps, self.draws, self.edited)
+        level = self.trajectory.path.levels[step]
+        return _Step(self.backbone, level, texts, weights, moment, given.negative)
 
 
 @dataclass(frozen=True, eq=False)
