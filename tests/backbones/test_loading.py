@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from diffusers.models.modeling_utils import ModelMixin
 from open_clip_layout import open_clip_layout
 from original_layout import original_layout
 from safetensors.torch import load_file, save_file
@@ -14,8 +16,10 @@ from test_sdxl import tiny_xl_parts
 from transformers import CLIPTextModel
 
 from tests.damage import KINDS, as_pickle, damage
+from tests.tiny import tiny_parts
+from tests.tiny_transformers import tiny_flux_parts, tiny_sd3_parts
 from zerocon.backbones.base import BackboneError
-from zerocon.backbones.loading import Parts, fingerprint_of, load_parts
+from zerocon.backbones.loading import ModelParts, Parts, fingerprint_of, load_parts
 from zerocon.backbones.sdxl import XLParts
 
 DIFFUSERS = "diffusion_pytorch_model"
@@ -41,6 +45,31 @@ def folder(saved: Path, tmp_path: Path) -> Path:
 
 def test_a_folder_is_loaded_as_it_was_saved(folder: Path, parts: Parts) -> None:
     assert fingerprint_of(load_parts(str(folder))) == fingerprint_of(parts)
+
+
+@pytest.mark.parametrize("stored", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("make", [tiny_parts, tiny_xl_parts, tiny_sd3_parts, tiny_flux_parts])
+def test_half_precision_is_loaded_as_it_is_stored(
+    make: Callable[[Path], ModelParts], stored: torch.dtype, tmp_path: Path
+) -> None:
+    """Nothing takes twice its memory on the way, and no buffer is computed in half precision."""
+    parts = make(tmp_path / "made")
+    folder = tmp_path / "saved"
+    for part in parts.modules:
+        part.to(stored)
+    for name in parts.classes:
+        getattr(parts, name).save_pretrained(folder / name)
+    found = load_parts(str(folder), kind=type(parts))
+    models = [part for part in found.modules if isinstance(part, ModelMixin)]
+    assert models
+    for model in models:
+        assert {value.dtype for value in model.parameters()} == {stored}
+        own = {name for name, _ in model.named_buffers()} - model.state_dict().keys()
+        assert not own
+    digest = fingerprint_of(found)
+    for model in models:
+        model.float()
+    assert fingerprint_of(found) == digest  # as of a model that is stored in single precision
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -20,11 +20,13 @@ from zerocon.backbones.single_file import SINGLE_FILE_ERRORS, read_single_file
 from zerocon.core import naming
 from zerocon.core.checks import ConfigError
 from zerocon.core.weights import (
+    HALF,
     PICKLES,
     WeightsError,
     about_pickle,
     check_shards,
     downloads_folder,
+    half_precision_in,
     is_download,
     load_beside,
     load_pretrained,
@@ -159,9 +161,14 @@ def _part(cls: Any, path: str, name: str, revision: str | None, variant: str | N
         options["variant"] = variant
     if not issubclass(cls, ModelMixin):
         return load_pretrained(load, path, f"the {name}", **options)
-    model = load_pretrained(load, path, f"the {name}", low_cpu_mem_usage=False, **options)
+    # As stored: otherwise diffusers makes single precision of it, in twice the memory.
+    folder = _folder_of(path, name, revision)
+    stored = half_precision_in(folder, variant)
+    model = load_pretrained(
+        load, path, f"the {name}", low_cpu_mem_usage=False, torch_dtype=stored, **options
+    )
     # diffusers trusts the index of a model in several files without checking the files.
-    check_shards(_folder_of(path, name, revision), f"the {name}", variant)
+    check_shards(folder, f"the {name}", variant)
     return model
 
 
@@ -214,13 +221,18 @@ def saving_memory(vae: Any, digest: str, *, slicing: bool, tiling: bool) -> str:
 
 
 def fingerprint_of(parts: ModelParts) -> str:
-    """A digest of all weights and the scheduler, independent of their location."""
+    """A digest of all weights and the scheduler, independent of their location.
+
+    Values of diffusers' models count in single precision, whatever they are stored in.
+    """
     said = {k: v for k, v in dict(parts.scheduler.config).items() if not k.startswith("_")}
     digest = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode())
     for module in parts.modules:
         for name, value in sorted(module.state_dict().items()):
             digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+            single = isinstance(module, ModelMixin) and value.dtype in HALF
+            counts = value.float() if single else value
+            digest.update(counts.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()[:16]
 
 

@@ -30,6 +30,8 @@ HARMLESS: tuple[str, ...] = ("position_ids", "*.position_ids", "*.rotary_emb.inv
 # The packaged models of the shapes world.
 PACKAGED = Path(__file__).parent.parent / "shapes" / "weights"
 
+HALVES = {"F16": torch.float16, "BF16": torch.bfloat16}
+HALF = tuple(HALVES.values())
 PICKLES = (".bin", ".pt", ".ckpt", ".pth", ".pkl")
 HASHED = (".safetensors", ".json", ".txt")
 NAMED = 5  # tensors that a message names
@@ -224,6 +226,23 @@ def names_in(file: Path) -> list[str]:
             return list(opened.keys())
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(_unreadable(file, "the model", error)) from error
+
+
+def half_precision_in(folder: Path, variant: str | None = None) -> torch.dtype | None:
+    """The half precision that all tensors of a model's files are stored in; None for others."""
+    files = sorted(folder.glob("*.safetensors"))
+    chosen = [file for file in files if (variant is None) or f".{variant}" in file.name]
+    found = {dtype for file in chosen for dtype in _dtypes_in(file)}
+    return HALVES.get(found.pop()) if len(found) == 1 else None
+
+
+def _dtypes_in(file: Path) -> set[str]:
+    """In safetensors' words; reads only the header. A damaged file has none: loading says why."""
+    try:
+        with safe_open(file, framework="pt") as opened:
+            return {str(opened.get_slice(n).get_dtype()) for n in list(opened.keys())}
+    except (SafetensorError, OSError, ValueError):
+        return set()
 
 
 def folder_fingerprint(folder: Path) -> str:
