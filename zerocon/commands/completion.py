@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 # Where bash ends words at "=", too, it replaces only what follows the last one.
@@ -30,18 +30,22 @@ def add(commands: Any) -> None:
     )
     completion.add_argument("shell", choices=("bash",))
     completion.add_argument("--line", help=argparse.SUPPRESS)  # what is typed so far
-    completion.set_defaults(handler=_completion)
+
+    def print_them(options: argparse.Namespace) -> None:
+        if options.line is None:
+            print(BASH, end="")
+        else:
+            print(*completions(options.line, commands.choices), sep="\n")
+
+    completion.set_defaults(handler=print_them)
 
 
-def _completion(options: argparse.Namespace) -> None:
-    print(BASH if options.line is None else "\n".join(completions(options.line)), end="")
-
-
-def completions(line: str) -> list[str]:
+def completions(line: str, commands: Mapping[str, argparse.ArgumentParser]) -> list[str]:
     """What the last word of `line` may become."""
     typed = _words(line)
     last = "" if not typed or line[-1:].isspace() else typed.pop()
-    return list(dict.fromkeys(w for w in _offered(typed[1:], last) if w.startswith(last)))
+    offered = _offered(typed[1:], last, commands)
+    return list(dict.fromkeys(word for word in offered if word.startswith(last)))
 
 
 def _words(line: str) -> list[str]:
@@ -51,16 +55,16 @@ def _words(line: str) -> list[str]:
         return line.split()
 
 
-def _offered(before: Sequence[str], last: str) -> Iterator[str]:
+def _offered(
+    before: Sequence[str], last: str, commands: Mapping[str, argparse.ArgumentParser]
+) -> Iterator[str]:
     """Whole words that may follow the words `before`."""
-    from zerocon.cli import parser
-
-    command, name = parser(), ""
+    command, name = argparse.ArgumentParser(add_help=False), ""
     for word in before:
-        inner = _subcommands(command)
-        if word in inner:
-            command, name = inner[word], word
-    yield from _subcommands(command)
+        if word in commands:
+            command, name = commands[word], word
+            commands = _subcommands(command)
+    yield from commands
     is_run = name == "run"
     if last.startswith("-"):
         yield from RUN_OPTIONS if is_run else _options(command)
