@@ -121,9 +121,14 @@ def _write_dino(folder: Path) -> None:
 
 
 def _write_blip(folder: Path) -> None:
+    """Its captions are words of the shapes world, as its tokenizer has no others."""
     tokens = {"bos_token_id": 2, "eos_token_id": 3, "sep_token_id": 3, "pad_token_id": 0}
-    BlipForConditionalGeneration(BlipConfig(text_config=tokens)).save_pretrained(folder)
+    model: Any = BlipForConditionalGeneration(BlipConfig(text_config=tokens))
     processor: Any = BlipProcessor.from_pretrained(PACKAGED / "captioner")
+    words = [i for word, i in processor.tokenizer.get_vocab().items() if word.isalpha()]
+    with torch.no_grad():
+        model.text_decoder.cls.predictions.bias[words] += 100
+    model.save_pretrained(folder)
     processor.image_processor.size = {"height": 384, "width": 384}
     processor.save_pretrained(folder)
 

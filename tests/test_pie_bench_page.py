@@ -21,6 +21,7 @@ from tests import random_weights
 from tests.printed import ROOT, commands
 from zerocon.cli import parsed
 from zerocon.commands.run import asked_of, preflight
+from zerocon.config.experiments import read_experiment
 
 PAGE = "docs/pie_bench.md"
 ASKED = os.environ.get("ZEROCON_FULL_SIZE_PAGE", "")
@@ -52,6 +53,17 @@ def test_its_runs_compose(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("line", COMMANDS)
 def test_its_commands_are_there(line: str) -> None:
     assert parsed(shlex.split(line)[1:]).handler
+
+
+@pytest.mark.parametrize("line", [line for line in COMMANDS if " experiment " in line])
+def test_its_experiments_compose(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "downloads" / "blip-image-captioning-base").mkdir(parents=True)
+    options = parsed(shlex.split(line)[1:])
+    runs = read_experiment(options.name).settings(options.overrides, options.only)
+    assert [run.name for run in runs] == options.only
 
 
 def test_the_sizes_are_the_published_ones() -> None:

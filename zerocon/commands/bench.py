@@ -58,6 +58,9 @@ def add(commands: Any) -> None:
 
 
 def _bench(options: argparse.Namespace) -> None:
+    from zerocon.runs.progress import loading
+
+    loading("bench")
     ways = ((options.peers, _peers), (options.profile, _profile), (options.count, _count))
     next(way for asked, way in ways if asked)(options)
 

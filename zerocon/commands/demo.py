@@ -32,6 +32,9 @@ def _demo(options: argparse.Namespace) -> None:
     from zerocon.core.checks import in_range
 
     in_range("--port", options.port, 1, 65535)
+    from zerocon.runs.progress import loading
+
+    loading("demo")
     from zerocon.demo.editing import Studio
     from zerocon.demo.fields import Given, method_files
     from zerocon.demo.page import Page, built, served

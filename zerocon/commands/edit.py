@@ -49,9 +49,11 @@ def add(commands: Any) -> None:
 
 
 def _edit(options: argparse.Namespace) -> None:
+    from zerocon.runs.progress import LOADING, Display, console, loading
+
+    loading(f"edit of {options.image}")
     from zerocon.api import check_blend, check_mask, opened, remarks, request, settings_of_edit
     from zerocon.core.pictures import case_pictures
-    from zerocon.runs.progress import LOADING, Display, console
     from zerocon.runs.tally import edit_headline
     from zerocon.runs.threads import chosen, use
 

@@ -87,9 +87,11 @@ def _run_all(experiment: Experiment, options: argparse.Namespace) -> None:
     if options.trials is not None:
         raise ConfigError(f"--trials is for searches; {experiment.name} has its runs listed")
     _check_names(experiment, options.only)
+    from zerocon.runs.progress import console, loading
+
+    loading(experiment.name)
     runs = experiment.settings(options.overrides, options.only)
     from zerocon.reports.table import print_table
-    from zerocon.runs.progress import console
     from zerocon.runs.runner import execute
     from zerocon.runs.tally import left_of, places_of, summary_of
 
@@ -172,12 +174,15 @@ def _check_names(experiment: Experiment, only: Sequence[str] | None) -> None:
 def _search(experiment: Experiment, options: argparse.Namespace) -> None:
     """Start or continue a search for settings and print the front."""
     from zerocon.core.checks import ConfigError, in_range
-    from zerocon.reports.frontier.search import describe
-    from zerocon.runs.search import run_search
+    from zerocon.runs.progress import loading
 
     if options.only:
         raise ConfigError(f"--only names runs; {experiment.name} searches for its own")
     in_range("--trials", options.trials if options.trials is not None else 1, 1)
+    loading(experiment.name)
+    from zerocon.reports.frontier.search import describe
+    from zerocon.runs.search import run_search
+
     quiet_models()
     print(f"{experiment.question.strip()}\nExpected: {experiment.expected.strip()}")
     found = run_search(experiment, options.overrides, options.trials)
@@ -195,9 +200,7 @@ def _search(experiment: Experiment, options: argparse.Namespace) -> None:
 def _study(experiment: Experiment, options: argparse.Namespace) -> None:
     """Do what is left of a study, and print its curves."""
     from zerocon.core.checks import ConfigError, one_of
-    from zerocon.reports.frontier.study import describe_study, named
-    from zerocon.runs.counting import count_each
-    from zerocon.runs.study import run_study
+    from zerocon.runs.progress import loading
 
     study = experiment.study
     assert study is not None
@@ -205,6 +208,11 @@ def _study(experiment: Experiment, options: argparse.Namespace) -> None:
         raise ConfigError(f"--trials is for searches; {experiment.name} has study.trials")
     for name in options.only or ():
         one_of("--only", name, list(study.methods))
+    loading(experiment.name)
+    from zerocon.reports.frontier.study import describe_study, named
+    from zerocon.runs.counting import count_each
+    from zerocon.runs.study import run_study
+
     quiet_models()
     print(f"{experiment.question.strip()}\nExpected: {experiment.expected.strip()}")
     studied = run_study(experiment, options.overrides, options.only)

@@ -59,6 +59,15 @@ def _comments(file: Path) -> dict[str, str]:
     return {name: said for name, said in _named(_text(file).splitlines()) if said}
 
 
+def settings_in(folder: Path, group: str) -> list[str]:
+    """`method.steps` and all others that a choice of the group has, by name."""
+    files = sorted((folder / group).glob("*.yaml"))
+    named = {name for file in files for name, _ in _named(_text(file).splitlines())}
+    ours = sorted(name for name in named if not {TARGET, "defaults"} & {*name.split(".")})
+    inner = {name.rpartition(".")[0] for name in ours}  # a node, not a setting
+    return [f"{group}.{name}" for name in ours if name not in inner]
+
+
 def _named(lines: Sequence[str]) -> Iterator[tuple[str, str]]:
     open_keys: list[tuple[int, str]] = []
     for line in lines:
@@ -79,7 +88,8 @@ usage: {program} [-m] [-v] [--plugin MODULE] [--config-dir DIR] [group=choice â€
   --plugin MODULE   import this module of yours, whose classes a config may then name (repeatable)
   --config-dir DIR  look for choices in this folder too, as DIR/method/mine.yaml
   --cfg job         print the config of the run as YAML, and end
-  -sc install=bash  print a script for shell completion (also zsh, fish): eval "$({program} â€¦)"
+  -sc install=bash  print a script that completes python run.py in the shell (also zsh, fish):
+                    eval "$(python run.py -sc install=bash)"; for zerocon: zerocon completion bash
   --version         print the version, and end
   --hydra-help      Hydra's other options
 

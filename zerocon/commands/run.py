@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,6 +119,7 @@ def _checked(asked: Asked) -> list[tuple[Sequence[str], dict[str, Any]]] | None:
     from zerocon.config.bind import build
     from zerocon.config.compose import compose_config, parse, plain, sweep
     from zerocon.config.settings import check_top, settings_of
+    from zerocon.runs.progress import loading
 
     if not asked.multirun:
         for override in parse(asked.overrides):
@@ -140,9 +141,19 @@ def _checked(asked: Asked) -> list[tuple[Sequence[str], dict[str, Any]]] | None:
         if _is_complete(config):
             finished.append((combination, config))
         else:
+            if every:
+                loading(_in_words(config))
             settings_of(config)
             every = False
     return finished if every else None
+
+
+def _in_words(config: Mapping[str, Any]) -> str:
+    """`run: ZeroCon on Shapes`: the run's name, its method and its backbone."""
+    method, backbone = (
+        str(config[group].get("_target_")).rsplit(".", 1)[-1] for group in ("method", "backbone")
+    )
+    return f"{config['name']}: {method} on {backbone}"
 
 
 def _report_finished(overrides: Sequence[str], config: dict[str, Any]) -> int:

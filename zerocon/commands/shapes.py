@@ -71,8 +71,10 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
+    from zerocon.runs.progress import Display, Far, loading
+
+    loading("the packaged models")
     from zerocon.directions.captioner import load_captioner
-    from zerocon.runs.progress import Display, Far
     from zerocon.runs.threads import use
     from zerocon.shapes.check import check, evaluations
 

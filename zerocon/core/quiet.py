@@ -13,6 +13,8 @@ def quiet() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     warnings.filterwarnings("ignore", category=FutureWarning)
+    # LPIPS builds its networks with an argument that torchvision has renamed.
+    warnings.filterwarnings("ignore", category=UserWarning, module="torchvision.models._utils")
     for name in ("diffusers", "transformers", "httpx", "open_clip"):
         logging.getLogger(name).setLevel(logging.ERROR)
     if not logging.getLogger(OURS).handlers:

@@ -7,12 +7,16 @@ arithmetic; a run's progress says what it really takes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
+
+from torch import Tensor
 
 from zerocon.backbones.base import Backbone
 from zerocon.backbones.shapes import Shapes
 from zerocon.config.settings import RunSettings
+from zerocon.core.conditions import Condition
+from zerocon.core.forward import Evaluations
 from zerocon.runs.counting import count_rows
 
 # Floating-point operations of one row of Stable Diffusion 1.x's U-Net at 512 pixels, and of its
@@ -27,6 +31,9 @@ CARDS: dict[str, tuple[str, float]] = {
 }
 # Where `zerocon download` puts the models that UNET_ROW is about.
 UNET_CHOICES = ("sd14", "sd15")
+# Gigabytes of Stable Diffusion 1.x's weights in half precision and of `metrics=sd`, and what
+# autograd keeps of one row through the whole U-Net, which bounds what a row with a gradient takes.
+LOADED_GB, GRADIENT_GB = 4.2, 3.7
 # Bytes that a case leaves: its edited picture at 512 pixels as PNG, and its part of the gallery.
 PICTURE_BYTES, RECORD_BYTES, GALLERY_BYTES = 450_000, 2_000, 60_000
 
@@ -42,6 +49,34 @@ def counted_rows(settings: RunSettings) -> int:
     return count_rows(replace(settings, backbone=Shapes(device="cpu")), _small()).edit
 
 
+@dataclass
+class _Watched(Evaluations):
+    """Also knows the most rows of one pass that a gradient was asked of."""
+
+    most: int = 0
+
+    def count(self, z: Tensor, condition: Condition) -> None:
+        before = self.backward
+        super().count(z, condition)
+        self.most = max(self.most, self.backward - before)
+
+
+def rows_and_gradients(settings: RunSettings) -> tuple[int, int]:
+    """Rows that one edit takes, and the most of them at once that a gradient is asked of."""
+    backbone = _small()
+    usual, watched = backbone.evaluations, _Watched()
+    backbone.evaluations = watched
+    try:
+        return counted_rows(settings), watched.most
+    finally:
+        backbone.evaluations = usual
+
+
+def gigabytes(gradients: int) -> float:
+    """Of a card's memory, for one picture at a time in half precision; activations beside it."""
+    return LOADED_GB + gradients * GRADIENT_GB
+
+
 def hours(rows: int, cases: int, card: str) -> float:
     """Hours of editing: `rows` for each case, and its picture encoded and decoded."""
     operations = cases * (rows * UNET_ROW + ENCODE + DECODE)
@@ -53,5 +88,6 @@ def disk_bytes(cases: int) -> int:
     return cases * (PICTURE_BYTES + RECORD_BYTES) + min(cases, 40) * GALLERY_BYTES
 
 
-def table_line(name: str, rows: int, each: Sequence[float]) -> str:
-    return f"| {name} | {rows} | {' | '.join(f'{value:.1f}' for value in each)} |"
+def table_line(name: str, rows: int, gradients: int, each: Sequence[float]) -> str:
+    times = " | ".join(f"{value:.1f}" for value in each)
+    return f"| {name} | {rows} | {gradients or ''} | {gigabytes(gradients):.1f} | {times} |"

@@ -7,6 +7,7 @@ never waited for.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,13 @@ WORDS = {"inversion": "inverting", "editing": "editing", "scoring": "scoring"}
 def console() -> Console:
     """Where progress is shown: stderr, so that a command's results alone are in its output."""
     return Console(stderr=True, highlight=False)
+
+
+def loading(what: str) -> None:
+    """The first line of a command, before PyTorch is imported: that alone takes seconds."""
+    if "torch" not in sys.modules:
+        said = printable(f"{what}; loading PyTorch, then the models")
+        console().print(said, markup=False, soft_wrap=True)
 
 
 @dataclass(frozen=True)
