@@ -158,7 +158,7 @@ def test_a_saved_folder_loads_the_same_model(
 ) -> None:
     pipe.save_pretrained(tmp_path)
     loaded = SDXL(str(tmp_path), device="cpu").load()
-    assert (loaded.fingerprint, loaded.side) == (backbone.fingerprint, SIDE)
+    assert (loaded.fingerprint, loaded.size) == (backbone.fingerprint, (SIDE, SIDE))
     z = torch.randn(2, 4, 16, 16)
     cond = loaded.embed(PROMPTS)
     torch.testing.assert_close(eps(loaded, z, 500, cond), eps(backbone, z, 500, cond))

@@ -102,7 +102,7 @@ def test_a_single_file_without_configs_says_what_is_missing(parts: Parts, tmp_pa
 
 def test_the_size_can_be_set(folder: Path) -> None:
     loaded = StableDiffusion(str(folder), device="cpu", side=48).load()
-    assert (loaded.side, loaded.latent_side) == (48, 24)
+    assert (loaded.size, loaded.taps.sites[0].grid) == ((48, 48), (24, 24))
     latents = loaded.encode(torch.rand(1, 3, 48, 48))
     assert eps(loaded, latents, 10, loaded.embed(PROMPTS[:1])).shape == (1, 4, 24, 24)
     with pytest.raises(ConfigError, match=r"backbone\.side is 50; it must be a multiple of 16"):
