@@ -180,6 +180,12 @@ def test_pictures_of_another_size_or_world_are_remarked_on(photo: Path) -> None:
     assert "200 × 128 pixels, the model works on 64 × 64: its centre square is scaled" in said
     (said,) = remarks(shapes.resize((32, 32)), Size.square(64), "photographs")
     assert "it is enlarged to that" in said
+    wide = Size(32, 64)
+    (said,) = remarks(shapes, wide, "photographs")
+    assert "64 × 64 pixels, the model works on 64 × 32: its centre is cut out" in said
+    (said,) = remarks(shapes.resize((128, 64)), wide, "photographs")
+    assert "it is scaled down to that" in said
+    assert remarks(shapes.resize((64, 32)), wide, "photographs") == []
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     (said,) = remarks(Image.fromarray(noise), Size.square(64), "shapes")
     assert "does not look like the shapes world" in said

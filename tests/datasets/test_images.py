@@ -5,15 +5,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageChops
 
 from zerocon.core.cases import CaseError
 from zerocon.core.size import Size
 from zerocon.datasets import images
-from zerocon.datasets.images import decode_rle, read_image, resize_mask, runs_beyond, with_border
+from zerocon.datasets.images import (
+    decode_rle,
+    light_mask,
+    mask_tensor,
+    picture_tensor,
+    read_image,
+    resize_mask,
+    runs_beyond,
+    with_border,
+)
 
 OF_8 = Size.square(8)
-
 OF_16 = Size.square(16)
 RED = (200, 40, 30)
 
@@ -248,3 +256,30 @@ def test_a_run_beyond_the_picture_is_cut_where_that_is_asked_for() -> None:
     assert runs_beyond(flat, 6) == 2
     with pytest.raises(CaseError, match="it ends beyond"):
         decode_rle(flat, 2, 3)
+
+
+@pytest.mark.parametrize(("size", "box"), [
+    (Size(12, 20), (0, 14, 120, 86)),  # left, top, right, bottom of what is kept
+    (Size(20, 12), (30, 0, 90, 100)),
+    (Size(20, 24), (0, 0, 120, 100)),
+    (Size(20, 20), (10, 0, 110, 100)),
+])  # fmt: skip
+def test_the_centre_with_the_wanted_aspect_ratio_is_kept(
+    size: Size, box: tuple[int, int, int, int]
+) -> None:
+    """Of the picture and of its mask, at whatever resolution the mask is."""
+    image = Image.new("RGB", (120, 100))
+    image.paste("white", box)
+    tensor = picture_tensor(image, size)
+    assert tensor.shape == (3, *size)
+    assert (tensor == 1).all()
+    outside = ImageChops.invert(image.resize((240, 200), Image.Resampling.NEAREST))
+    assert not mask_tensor(light_mask(outside), size, image).any()
+    moved = Image.new("RGB", image.size)
+    moved.paste("white", (box[0] + 12, box[1], box[2], box[3]))
+    assert not picture_tensor(moved, size)[:, :, 0].any()
+    half = Image.new("L", image.size)
+    half.paste(255, (0, 0, 60, 100))
+    mask = mask_tensor(light_mask(half), size, image)[0]
+    assert mask[:, : size.width // 2].all()
+    assert not mask[:, size.width // 2 :].any()

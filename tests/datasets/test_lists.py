@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from parquet_files import write_parquet
 from PIL import Image
 
@@ -158,6 +159,34 @@ def test_pairs_read_the_same_from_each_kind_of_file(tmp_path: Path, kind: str) -
     assert not case.mask[0, :, 8:].any()
     assert dataset.load("owl").mask is None
     assert dataset.load("owl").source_prompt == "a [cat]"
+
+
+def test_pairs_that_are_not_square_are_cropped_alike(tmp_path: Path) -> None:
+    """Picture, mask and ground truth each by its own resolution; the digest is of the files."""
+    photo = Image.new("RGB", (96, 64), "red")
+    photo.paste("white", (0, 0, 48, 64))
+    photo.save(tmp_path / "a.png")
+    photo.resize((192, 128), Image.Resampling.NEAREST).save(tmp_path / "truth.png")
+    photo.convert("L").resize((48, 32), Image.Resampling.NEAREST).save(tmp_path / "mask.png")
+    row = {"image": "a.png", "source": "a", "target": "b", "mask": "mask.png",
+           "ground_truth": "truth.png"}  # fmt: skip
+    (tmp_path / "pairs.jsonl").write_text(json.dumps(row))
+    high, wide, square = (
+        Pairs(tmp_path, size, file="pairs.jsonl")
+        for size in (Size(32, 16), Size(16, 32), Size(16, 16))
+    )
+    assert high.identity() == wide.identity() == square.identity()
+    for dataset in (high, wide, square):
+        case, (height, width) = dataset.load("a"), dataset.pixels
+        assert case.mask is not None
+        assert case.ground_truth is not None
+        assert case.image.shape == case.ground_truth.shape == (3, height, width)
+        assert case.mask.shape == (1, height, width)
+        white = torch.zeros(height, width)
+        white[:, : width // 2] = 1
+        assert torch.equal(case.image[2].round(), white)
+        assert torch.equal(case.ground_truth[2].round(), white)
+        assert torch.equal(case.mask[0], white)
 
 
 def test_a_folder_has_one_edit_for_all(tmp_path: Path) -> None:

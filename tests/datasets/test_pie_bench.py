@@ -186,6 +186,25 @@ def test_shapes_pie_refuses_other_sizes_and_splits() -> None:
         ShapesPIE(20, "train", OF_64)
 
 
+@pytest.mark.parametrize("size", [Size(32, 64), Size(64, 32), OF_64])
+def test_masks_lie_on_a_pictures_centre_square_whatever_the_size(
+    tmp_path: Path, size: Size
+) -> None:
+    root = folder(tmp_path, one={**ENTRY, "mask": [512 * 256, 512 * 256]})
+    photo = Image.new("RGB", (800, 512))
+    photo.paste("white", (0, 256, 800, 512))  # where the mask is
+    photo.paste("red", (0, 0, 144, 512))  # beside the centre square
+    photo.save(root / "annotation_images" / "1_change_object_80" / "a.png")
+    entry = {**ENTRY, "image_path": "1_change_object_80/a.png"}
+    (root / "mapping_file.json").write_text(json.dumps({"one": entry}))
+    dataset = PieBench(root, size, noisy_border=False)
+    case = dataset.load("one")
+    assert case.mask is not None
+    assert case.image.shape == (3, *size)
+    assert torch.equal(case.image.round(), case.mask.expand(3, -1, -1))
+    assert dataset.fingerprint == PieBench(root, OF_64, noisy_border=False).fingerprint
+
+
 def test_a_grayscale_picture_is_still_a_case(tmp_path: Path) -> None:
     root = folder(tmp_path, one=ENTRY)
     gray = Image.fromarray(np.full((100, 300), 128, dtype=np.uint8))

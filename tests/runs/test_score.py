@@ -77,7 +77,7 @@ def put(file: Path, picture: Image.Image, kind: str = "PNG") -> None:
 
 def strip(*panels: Image.Image) -> Image.Image:
     side = panels[0].width
-    whole = Image.new("RGB", (side * len(panels), side))
+    whole = Image.new("RGB", (side * len(panels), panels[0].height))
     for place, panel in enumerate(panels):
         whole.paste(panel, (place * side, 0))
     return whole
@@ -255,6 +255,20 @@ def test_one_rule_for_every_shape(tmp_path: Path) -> None:
     assert middle.getpixel((0, 0)) == (255, 0, 0)
     end, _ = last_part(wide, SQUARE, published=True)
     assert end.getcolors() == [(64, (0, 0, 255))]
+
+
+def test_a_shape_that_is_not_square_is_cut_out_by_the_same_rule(tmp_path: Path) -> None:
+    wide = Size(8, 16)
+    a, b = Image.new("RGB", (16, 8), "red"), Image.new("RGB", (16, 8), "blue")
+    row, note = last_part(strip(a, b), wide, published=False)
+    assert note == "the last 16x8 pixels of a 32x8 picture"
+    assert row.getcolors() == [(128, (0, 0, 255))]
+    put(tmp_path / "a.png", Image.new("RGB", (32, 16), "red"))
+    same, notes = edited_picture("a.png", tmp_path, Rules(wide, published=True))
+    assert (same.size, notes) == ((16, 8), ("resized from 32x16 to 16x8 pixels",))
+    put(tmp_path / "b.png", Image.new("RGB", (16, 10), "red"))
+    middle, notes = edited_picture("b.png", tmp_path, Rules(wide))
+    assert (middle.size, notes) == ((16, 8), ("the middle of a 16x10 picture",))
 
 
 @pytest.mark.parametrize(("width", "height"), [(2048, 532), (1024, 600), (600, 512)])
