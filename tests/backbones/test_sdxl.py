@@ -138,7 +138,7 @@ def test_it_is_told_height_and_width_in_the_pipelines_order(
         width=40,
     ).images
     cpu, size = torch.device("cpu"), Size(16, 40)
-    backbone = SDXLBackbone(xl_parts, "wide", cpu, torch.float32, "", size)
+    backbone = SDXLBackbone(copy.deepcopy(xl_parts), "wide", cpu, torch.float32, "", size)
     cond, empty = backbone.embed(PROMPTS[:1]), backbone.embed([""])
     trajectory = Trajectory(backbone.path(2), start.expand(3, *start.shape))
     conditions = Conditions(cond, cond, empty)
