@@ -88,8 +88,8 @@ class TransformerBackbone(ABC):
         size = Size.of_tensor(images)
         if size != self.size:
             raise BackboneError(
-                f"the pictures have {size.height} x {size.width} pixels (height x width), but the "
-                f"backbone is set to {self.size.height} x {self.size.width}"
+                f"the pictures have {size.height} x {size.width} pixels, but the backbone is "
+                f"set to {self.size.height} x {self.size.width} (height x width)"
             )
 
     @torch.no_grad()
