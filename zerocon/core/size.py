@@ -34,10 +34,6 @@ class Size(NamedTuple):
     def is_square(self) -> bool:
         return self.height == self.width
 
-    @property
-    def pixels(self) -> int:
-        return self.height * self.width
-
     def within(self, outer: Size) -> Size:
         """The largest part of `outer` with this aspect ratio."""
         if outer.width * self.height > outer.height * self.width:
