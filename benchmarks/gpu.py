@@ -195,9 +195,8 @@ class Editor:
     make: Callable[[int], ZeroCon]
 
     def prepare(self, backbone: StableDiffusionBackbone, count: int) -> tuple[Any, ...]:
-        images = torch.rand(
-            count, 3, backbone.side, backbone.side, generator=torch.Generator().manual_seed(1)
-        )
+        generator = torch.Generator().manual_seed(1)
+        images = torch.rand(count, 3, *backbone.size, generator=generator)
         texts = (backbone.embed([text] * count) for text in (SOURCE, TARGET, ""))
         return backbone.encode(images), Conditions(*texts), Draws(0, [str(i) for i in range(count)])
 

@@ -28,6 +28,7 @@ from zerocon.config.bind import metrics_of
 from zerocon.config.compose import compose_config, plain
 from zerocon.core.cases import Case
 from zerocon.core.quiet import quiet
+from zerocon.core.size import Size
 from zerocon.datasets.shapes import ShapesPIE
 from zerocon.metrics.base import Metric
 from zerocon.runs.worker import score
@@ -48,7 +49,7 @@ def seconds(action: Callable[[], object], repeats: int, clock: Callable[[], floa
 
 def speed(batch: int, repeats: int, clock: Callable[[], float]) -> dict[str, dict[str, float]]:
     """For each group of metrics, milliseconds per case alone and in a batch, and their ratio."""
-    dataset = ShapesPIE(LARGEST, "test", side=64)
+    dataset = ShapesPIE(LARGEST, "test", Size.square(64))
     cases = [dataset.load(case_id) for case_id in dataset.ids[:batch]]
     settings = plain(compose_config(["metrics=full"]))
     groups: dict[str, dict[str, Any]] = settings["metrics"]
@@ -74,7 +75,7 @@ def _timed(
 
 def write_outputs(folder: Path) -> None:
     """Write all of ShapesPIE's ground truths into one folder."""
-    dataset = ShapesPIE(LARGEST, "test", side=64)
+    dataset = ShapesPIE(LARGEST, "test", Size.square(64))
     for case_id in dataset.ids:
         path = Path("ground_truth") / str(dataset.source_path(case_id))
         shutil.copy(dataset.root / path, folder / f"{case_id}{path.suffix}")

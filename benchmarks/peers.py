@@ -39,7 +39,10 @@ for line in sys.stdin:
     overrides, cases = json.loads(line)
     settings = compose_settings(overrides, worlds="edit")
     backbone = backbone or settings.backbone.load()
-    dataset = settings.dataset(side=backbone.side)
+    if hasattr(backbone, "size"):
+        dataset = settings.dataset(pixels=backbone.size)
+    else:  # an earlier checkout
+        dataset = settings.dataset(side=backbone.side)
     found = [dataset.load(case_id) for case_id in dataset.ids[:cases]]
     clean = backbone.encode(torch.stack([case.image for case in found]))
     texts = [case.source_prompt for case in found], [case.target_prompt for case in found]

@@ -38,7 +38,7 @@ def seconds(action: Callable[[], object], repeats: int) -> float:
 def measure(device: str, batch: int, steps: int, repeats: int) -> dict[str, float]:
     """Seconds per case of each part."""
     backbone = Shapes(device=device).load()
-    images = torch.rand(batch, 3, backbone.side, backbone.side)
+    images = torch.rand(batch, 3, *backbone.size)
     prompts = [f"a big red circle on a gray background {i}" for i in range(batch)]
     source = backbone.embed(prompts)
     clean = backbone.encode(images)

@@ -15,6 +15,7 @@ import zerocon
 from zerocon.api import opened, remarks
 from zerocon.cli import main
 from zerocon.core.checks import ConfigError
+from zerocon.core.size import Size
 from zerocon.datasets.images import light_mask
 from zerocon.shapes.looks import looks_like_shapes
 from zerocon.shapes.render import render
@@ -174,15 +175,21 @@ def test_a_link_to_a_picture_is_read(photo: Path) -> None:
 
 def test_pictures_of_another_size_or_world_are_remarked_on(photo: Path) -> None:
     shapes = opened(photo).resize((64, 64))
-    assert remarks(shapes, 64, "shapes") == []
-    (said,) = remarks(shapes.resize((200, 128)), 64, "shapes")
+    assert remarks(shapes, Size.square(64), "shapes") == []
+    (said,) = remarks(shapes.resize((200, 128)), Size.square(64), "shapes")
     assert "200 × 128 pixels, the model works on 64 × 64: its centre square is scaled" in said
-    (said,) = remarks(shapes.resize((32, 32)), 64, "photographs")
+    (said,) = remarks(shapes.resize((32, 32)), Size.square(64), "photographs")
     assert "it is enlarged to that" in said
+    wide = Size(32, 64)
+    (said,) = remarks(shapes, wide, "photographs")
+    assert "64 × 64 pixels, the model works on 64 × 32: its centre is cut out" in said
+    (said,) = remarks(shapes.resize((128, 64)), wide, "photographs")
+    assert "it is scaled down to that" in said
+    assert remarks(shapes.resize((64, 32)), wide, "photographs") == []
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    (said,) = remarks(Image.fromarray(noise), 64, "shapes")
+    (said,) = remarks(Image.fromarray(noise), Size.square(64), "shapes")
     assert "does not look like the shapes world" in said
-    assert remarks(Image.fromarray(noise), 64, "photographs") == []
+    assert remarks(Image.fromarray(noise), Size.square(64), "photographs") == []
 
 
 def test_every_kind_of_the_worlds_pictures_looks_like_it() -> None:

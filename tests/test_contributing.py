@@ -22,6 +22,7 @@ from tests.methods.edits import given
 from zerocon.backbones.base import Backbone
 from zerocon.core.cases import Case
 from zerocon.core.conditions import Conditions, Draws
+from zerocon.core.size import Size
 from zerocon.inversions.ddim import DDIMInversion
 from zerocon.losses import Losses
 from zerocon.methods.ddim import DDIM
@@ -161,14 +162,14 @@ def test_the_dataset(modules: dict[str, ModuleType], tmp_path: Path) -> None:
     Image.new("RGB", (16, 16), "red").save(tmp_path / "1.png")
     good = {"image": "1.png", "source": "a red square", "target": "a blue square"}
     (tmp_path / "swaps.json").write_text(json.dumps([good, "nothing"]))
-    dataset = modules["swaps"].Swaps(tmp_path, side=8)
+    dataset = modules["swaps"].Swaps(tmp_path, Size.square(8))
     case = dataset.load("1.png")
     assert (case.source_prompt, case.target_prompt) == ("a red square", "a blue square")
     assert case.image.shape == (3, 8, 8)
     assert len(dataset.ids) == 2  # what is no object is a case that fails
     before = dataset.fingerprint
     Image.new("RGB", (16, 16), "blue").save(tmp_path / "1.png")
-    assert modules["swaps"].Swaps(tmp_path, side=8).fingerprint != before
+    assert modules["swaps"].Swaps(tmp_path, Size.square(8)).fingerprint != before
 
 
 def test_the_backbone(modules: dict[str, ModuleType]) -> None:

@@ -22,6 +22,7 @@ from PIL import Image
 
 from zerocon.core.cases import Case
 from zerocon.core.checks import ConfigError
+from zerocon.core.size import Size
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -116,7 +117,7 @@ def prepare(
 
     settings = settings_of_edit(source, [f"method={method}", *overrides])
     loaded = backbone or settings.backbone.load()
-    case = request(image, loaded.side, source, target, blend, mask)
+    case = request(image, loaded.size, source, target, blend, mask)
     check_blend(settings, loaded, case)
     check_mask(settings, given=mask is not None)
     return Edit(settings, loaded, case, prepare_batch(settings, loaded, [case]))
@@ -178,7 +179,7 @@ _CAPTION = "zerocon.directions.Caption"
 
 def request(
     picture: Any,
-    side: int,
+    size: Size,
     source: str,
     target: str,
     blend: tuple[str, str] | None = None,
@@ -193,11 +194,11 @@ def request(
     area = None
     if mask is not None:
         try:
-            area = mask_tensor(light_mask(opened(mask)), side, whole)
+            area = mask_tensor(light_mask(opened(mask)), size, whole)
         except CaseError as error:
             raise ConfigError(str(error)) from error
     return Case(
-        "picture", picture_tensor(whole, side), source, target, blend_words=blend, mask=area
+        "picture", picture_tensor(whole, size), source, target, blend_words=blend, mask=area
     )
 
 
@@ -219,21 +220,21 @@ def opened(picture: Any) -> Image.Image:
         raise ConfigError(f"{picture} can't be read as a picture: {error}") from error
 
 
-def remarks(picture: Image.Image, side: int, world: str | None) -> list[str]:
+def remarks(picture: Image.Image, size: Size, world: str | None) -> list[str]:
     """What to know about a picture that is not of the model's size or world."""
     from zerocon.datasets.images import picture_tensor
     from zerocon.shapes.looks import looks_like_shapes
 
     said: list[str] = []
-    if min(picture.size) != side or picture.width != picture.height:
-        crop = "its centre square is " if picture.width != picture.height else "it is "
-        done = "enlarged" if min(picture.size) < side else "scaled down"
-        same = "cut out" if min(picture.size) == side else f"{done} to that"
-        said.append(
-            f"the picture has {picture.width} × {picture.height} pixels, the model works on "
-            f"{side} × {side}: {crop}{same}"
-        )
-    small = (picture_tensor(picture, 64) * 255).round().byte().permute(1, 2, 0).numpy()
+    whole = Size.of(picture)
+    if whole != size:
+        part = size.within(whole)
+        centre = "its centre square is " if size.is_square else "its centre is "
+        crop = "it is " if part == whole else centre
+        done = "enlarged" if part < size else "scaled down"
+        same = "cut out" if part == size else f"{done} to that"
+        said.append(f"the picture has {whole} pixels, the model works on {size}: {crop}{same}")
+    small = (picture_tensor(picture, Size.square(64)) * 255).round().byte().permute(1, 2, 0).numpy()
     if world == "shapes" and not looks_like_shapes(small):
         said.append(
             "the picture does not look like the shapes world, which is all that this model knows; "

@@ -60,7 +60,7 @@ def test_slices_change_nothing_and_tiles_the_fingerprint(parts: Parts, tmp_path:
     assert sliced.vae.use_slicing
     assert tiled.vae.use_tiling
     assert sliced.fingerprint == plain.fingerprint != tiled.fingerprint
-    pictures = torch.rand(3, 3, plain.side, plain.side)
+    pictures = torch.rand(3, 3, *plain.size)
     torch.testing.assert_close(sliced.encode(pictures), plain.encode(pictures))
     z = plain.encode(pictures)
     torch.testing.assert_close(sliced.decode(z), plain.decode(z), rtol=1e-4, atol=1e-5)

@@ -124,7 +124,7 @@ def test_a_saved_folder_loads_the_same_model(parts: SD3PartsWithoutT5, tmp_path:
     backbone = tiny_sd3(copy.deepcopy(parts))
     t5 = parts.text_encoder_3 is not None
     loaded = SD3(str(tmp_path), device="cpu", t5=t5).load()
-    assert (loaded.fingerprint, loaded.side) == (backbone.fingerprint, 32)
+    assert (loaded.fingerprint, loaded.size) == (backbone.fingerprint, (32, 32))
     torch.testing.assert_close(sampled(loaded, start(), 2, 4.0), sampled(backbone, start(), 2, 4.0))
     if t5:
         without = SD3(str(tmp_path), device="cpu", t5=False).load()

@@ -21,6 +21,7 @@ from zerocon.core.cases import Case
 from zerocon.core.conditions import Conditions, Draws
 from zerocon.core.forward import predict
 from zerocon.core.prompts import words_of
+from zerocon.core.size import Size
 from zerocon.core.taps import choose, record
 from zerocon.inversions.base import Trajectory
 from zerocon.losses import ZeCon
@@ -122,6 +123,29 @@ def test_the_noise_equals_the_pipelines(
     torch.testing.assert_close(eps(backbone, z, 500, backbone.embed(PROMPTS)), theirs)
 
 
+def test_it_is_told_height_and_width_in_the_pipelines_order(
+    pipe: StableDiffusionXLPipeline, xl_parts: XLParts
+) -> None:
+    start = torch.randn(1, 4, 8, 20, generator=torch.Generator().manual_seed(0))
+    pipe.set_progress_bar_config(disable=True)
+    theirs = pipe(
+        PROMPTS[0],
+        num_inference_steps=2,
+        guidance_scale=5.0,
+        latents=start.clone(),
+        output_type="latent",
+        height=16,
+        width=40,
+    ).images
+    cpu, size = torch.device("cpu"), Size(16, 40)
+    backbone = SDXLBackbone(copy.deepcopy(xl_parts), "wide", cpu, torch.float32, "", size)
+    cond, empty = backbone.embed(PROMPTS[:1]), backbone.embed([""])
+    trajectory = Trajectory(backbone.path(2), start.expand(3, *start.shape))
+    conditions = Conditions(cond, cond, empty)
+    ours = DDIM(steps=2, guidance=5.0)(backbone, trajectory, conditions, Draws(0, ["a"]))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
+
+
 def test_zecons_blocks_follow_the_same_rule(backbone: SDXLBackbone) -> None:
     chosen = choose(backbone.taps.sites, ZeCon().sites, "hidden")
     assert [(site.name, site.scale) for site in chosen] == [
@@ -158,7 +182,7 @@ def test_a_saved_folder_loads_the_same_model(
 ) -> None:
     pipe.save_pretrained(tmp_path)
     loaded = SDXL(str(tmp_path), device="cpu").load()
-    assert (loaded.fingerprint, loaded.side) == (backbone.fingerprint, SIDE)
+    assert (loaded.fingerprint, loaded.size) == (backbone.fingerprint, (SIDE, SIDE))
     z = torch.randn(2, 4, 16, 16)
     cond = loaded.embed(PROMPTS)
     torch.testing.assert_close(eps(loaded, z, 500, cond), eps(backbone, z, 500, cond))

@@ -71,6 +71,6 @@ def test_it_draws_what_it_is_asked(backbone: SD3Backbone) -> None:
 def test_it_is_loaded_by_its_name(backbone: SD3Backbone) -> None:
     loaded = zerocon.load("shapes_flow")
     assert loaded.fingerprint == backbone.fingerprint
-    assert loaded.side == 64
+    assert loaded.size == (64, 64)
     assert backbone.layout.grid == (16, 16)
     assert backbone.layout.copies == 256  # the tokens in T5's place

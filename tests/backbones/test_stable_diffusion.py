@@ -102,11 +102,27 @@ def test_a_single_file_without_configs_says_what_is_missing(parts: Parts, tmp_pa
 
 def test_the_size_can_be_set(folder: Path) -> None:
     loaded = StableDiffusion(str(folder), device="cpu", side=48).load()
-    assert (loaded.side, loaded.latent_side) == (48, 24)
+    assert (loaded.size, loaded.taps.sites[0].grid) == ((48, 48), (24, 24))
     latents = loaded.encode(torch.rand(1, 3, 48, 48))
     assert eps(loaded, latents, 10, loaded.embed(PROMPTS[:1])).shape == (1, 4, 24, 24)
     with pytest.raises(ConfigError, match=r"backbone\.side is 50; it must be a multiple of 16"):
         StableDiffusion(str(folder), device="cpu", side=50).load()
+
+
+def test_pictures_need_not_be_square(folder: Path) -> None:
+    loaded = StableDiffusion(str(folder), device="cpu", height=32, width=48).load()
+    assert loaded.size == (32, 48)
+    grids = {site.scale: site.grid for site in loaded.taps.sites}
+    assert grids == {1: (16, 24), 2: (8, 12), 4: (4, 6), 8: (2, 3)}
+    latents = loaded.encode(torch.rand(1, 3, 32, 48))
+    assert latents.shape == (1, 4, 16, 24)
+    assert loaded.decode(latents).shape == (1, 3, 32, 48)
+    with pytest.raises(ConfigError, match=r"are 32 and 50; each must be a multiple of 16"):
+        StableDiffusion(str(folder), device="cpu", height=32, width=50).load()
+    with pytest.raises(ConfigError, match=r"not both"):
+        StableDiffusion("x", side=32, height=32, width=32)
+    with pytest.raises(ConfigError, match=r"backbone\.width is 4; it must be at least 8"):
+        StableDiffusion("x", height=32, width=4)
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ def test_conf_shows_every_setting(group: str, name: str) -> None:
     node = settings(group, name)
     declared = Declared.of(find(group, node[TARGET]))
     # What is handed over later, or is for Python alone.
-    missing = set(declared.named) - set(node) - {"side", "loss", "noisy_border", "edit_types"}
+    missing = set(declared.named) - set(node) - {"pixels", "loss", "noisy_border", "edit_types"}
     assert not missing
 
 

@@ -67,3 +67,15 @@ def test_a_compiled_run_has_its_own_name() -> None:
     assert digest_of_settings(config(False)) == digest_of_settings(config("auto")) == plain
     assert digest_of_settings(config(True)) != plain
     assert is_in_name("backbone.compile")
+
+
+def test_a_u_nets_height_and_width_are_in_the_name_once_they_are_set() -> None:
+    """Square runs keep their names from before there were such settings."""
+    unet = {"backbone": {"_target_": "zerocon.backbones.StableDiffusion", "side": 512}}
+    null = {"backbone": unet["backbone"] | {"height": None, "width": None}}
+    wide = {"backbone": unet["backbone"] | {"side": None, "height": 512, "width": 768}}
+    assert digest_of_settings(null) == digest_of_settings(unet)
+    assert content_of(wide) == wide
+    # Flow models always had them.
+    flow = {"backbone": {"_target_": "zerocon.backbones.SD3", "height": None, "width": None}}
+    assert content_of(flow) == flow

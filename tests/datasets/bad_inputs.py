@@ -19,6 +19,7 @@ from parquet_files import PICTURE, cell, encoded, write_parquet
 from PIL import Image
 
 from zerocon.core.cases import Dataset
+from zerocon.core.size import Size
 from zerocon.datasets.celebamask_hq import CelebAMaskHQ
 from zerocon.datasets.emu_edit import EmuEdit
 from zerocon.datasets.folder import Folder
@@ -28,7 +29,7 @@ from zerocon.datasets.pie_bench import PieBench
 from zerocon.datasets.pie_bench_pp import PieBenchPP
 from zerocon.datasets.ti2i import TI2I
 
-SIDE = 16
+SIZE = Size.square(16)
 PIXELS = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
 PHOTO = Image.fromarray(PIXELS)
 PNG, JPEG, GIF = (encoded(PHOTO, kind) for kind in ("PNG", "JPEG", "GIF"))
@@ -69,7 +70,7 @@ def pie_text(root: Path, text: str | bytes) -> Dataset:
     (pictures / "good.png").write_bytes(PNG)
     data = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
     (root / "mapping_file.json").write_bytes(data)
-    return PieBench(root, SIDE)
+    return PieBench(root, SIZE)
 
 
 def field(name: str, value: object) -> Build:
@@ -205,17 +206,17 @@ def linked_mapping(root: Path) -> Dataset:
     pie(root)
     (root / "mapping_file.json").unlink()
     (root / "mapping_file.json").symlink_to(secrets(root) / "mapping_file.json")
-    return PieBench(root, SIDE)
+    return PieBench(root, SIZE)
 
 
 def folder_mapping(root: Path) -> Dataset:
     (root / "mapping_file.json").mkdir(parents=True)
-    return PieBench(root, SIDE)
+    return PieBench(root, SIZE)
 
 
 WHOLE: dict[str, tuple[Build, str]] = {
-    "no folder": (lambda r: PieBench(r / "none", SIDE), "mapping_file.json can't be read"),
-    "a file as folder": (lambda r: PieBench(secrets(r) / "secret.png", SIDE), "can't be read"),
+    "no folder": (lambda r: PieBench(r / "none", SIZE), "mapping_file.json can't be read"),
+    "a file as folder": (lambda r: PieBench(secrets(r) / "secret.png", SIZE), "can't be read"),
     "a folder as mapping file": (folder_mapping, "can't be read .Is a directory"),
     "a mapping file's link out": (linked_mapping, "'mapping_file.json' leads out of"),
     "an empty mapping file": (mapping(b""), "is not valid JSON"),
@@ -238,7 +239,7 @@ def table(columns: dict[str, str] = PP_COLUMNS, **changes: Any) -> Build:
     def build(root: Path) -> Dataset:
         rows = [{**PP_ROW, "id": "bad", **changes}, PP_ROW]
         write_parquet(root / "1_change_object_80" / "V1-0.parquet", columns, rows)
-        return PieBenchPP(root, SIDE)
+        return PieBenchPP(root, SIZE)
 
     return build
 
@@ -247,21 +248,21 @@ def table_of_bytes(data: Callable[[bytes], bytes]) -> Build:
     def build(root: Path) -> Dataset:
         file = write_parquet(root / "V1-0.parquet", PP_COLUMNS, [PP_ROW])
         file.write_bytes(data(file.read_bytes()))
-        return PieBenchPP(root, SIDE)
+        return PieBenchPP(root, SIZE)
 
     return build
 
 
 def twice(root: Path) -> Dataset:
     write_parquet(root / "1_a" / "V1-0.parquet", PP_COLUMNS, [PP_ROW, PP_ROW])
-    return PieBenchPP(root, SIDE)
+    return PieBenchPP(root, SIZE)
 
 
 def linked_table(root: Path) -> Dataset:
     write_parquet(secrets(root) / "V1-0.parquet", PP_COLUMNS, [PP_ROW])
     root.mkdir(exist_ok=True)
     (root / "V1-0.parquet").symlink_to(secrets(root) / "V1-0.parquet")
-    return PieBenchPP(root, SIDE)
+    return PieBenchPP(root, SIZE)
 
 
 def listing(name: str, data: str | bytes) -> Build:
@@ -271,7 +272,7 @@ def listing(name: str, data: str | bytes) -> Build:
         root.mkdir(exist_ok=True)
         (root / "good.png").write_bytes(PNG)
         (root / name).write_bytes(data if isinstance(data, bytes) else data.encode())
-        return Pairs(root, SIDE, file=name)
+        return Pairs(root, SIZE, file=name)
 
     return build
 
@@ -281,7 +282,7 @@ def ti2i(data: str) -> Build:
         (root / "cat").mkdir(parents=True)
         (root / "cat" / "a.png").write_bytes(PNG)
         (root / "imnetr-ti2i.yaml").write_text(data)
-        return TI2I(root, SIDE)
+        return TI2I(root, SIZE)
 
     return build
 
@@ -294,7 +295,7 @@ def celeba(row: str, mask: bytes = PNG) -> Build:
             (root / place).write_bytes(data)
         lines = f"id,image,source,target,parts\nbad,{row}\ngood,3,a,b,\n"
         (root / "prompts.csv").write_text(lines)
-        return CelebAMaskHQ(root, SIDE)
+        return CelebAMaskHQ(root, SIZE)
 
     return build
 
@@ -305,7 +306,7 @@ def brush(root: Path) -> Dataset:
     row = {"img_id": "1", "source_img": cell(PHOTO), "instruction": "x"}
     rows = [{**row, "turn_index": turn} for turn in (None, 1)]
     write_parquet(root / "data" / "dev-0.parquet", columns, rows)
-    return MagicBrush(root, SIDE)
+    return MagicBrush(root, SIZE)
 
 
 LAUGHS = "\n".join(
@@ -365,12 +366,12 @@ WHOLE |= {
     "an empty table": (table_of_bytes(lambda _: b""), "not a complete Parquet file"),
     "a text as table": (table_of_bytes(lambda _: b"id,image\n"), "not a complete Parquet file"),
     "a table's link out": (linked_table, "leads out of"),
-    "no table": (lambda r: PieBenchPP(r, SIDE), "is not a folder|contains no .parquet file"),
+    "no table": (lambda r: PieBenchPP(r, SIZE), "is not a folder|contains no .parquet file"),
     "a table without a column": (
         table({k: v for k, v in PP_COLUMNS.items() if k != "target_prompt"}),
         "has no column 'target_prompt'; required: id, image"),
     "another dataset's table": (
-        lambda r: (table()(r), EmuEdit(r, SIDE, split="V1"))[1], "has no column 'instruction'"),
+        lambda r: (table()(r), EmuEdit(r, SIZE, split="V1"))[1], "has no column 'instruction'"),
     "a list without a column": (listing("l.csv", "image,source\na,b\n"), "no column 'target'"),
     "a list of nothing": (listing("l.csv", ""), "has no column 'image'"),
     "a list with a header only": (listing("l.csv", HEADER), "has no lines"),
@@ -381,7 +382,7 @@ WHOLE |= {
     "YAML that runs a program": (
         ti2i("- !!python/object/apply:os.system ['true']\n"), "is not valid YAML"),
     "an object as YAML": (ti2i("init_img: a\n"), "must contain a list"),
-    "no list": (lambda r: TI2I(r, SIDE), "a TI2I folder has one of"),
+    "no list": (lambda r: TI2I(r, SIZE), "a TI2I folder has one of"),
 }  # fmt: skip
 
 
@@ -439,7 +440,7 @@ def captions(data: Callable[[Path], object]) -> Build:
     def build(root: Path) -> Dataset:
         brush(root)
         data(root / "global_descriptions.json")
-        return MagicBrush(root, SIDE)
+        return MagicBrush(root, SIZE)
 
     return build
 
@@ -453,7 +454,7 @@ def painted(mask: Image.Image) -> Build:
         rows = [{**row, "turn_index": 1, "mask_img": cell(mask)},
                 {**row, "turn_index": 2, "mask_img": cell(good)}]  # fmt: skip
         write_parquet(root / "data" / "dev-0.parquet", columns, rows)
-        return MagicBrush(root, SIDE)
+        return MagicBrush(root, SIZE)
 
     return build
 
@@ -524,28 +525,28 @@ CASES |= {
 
 WHOLE |= {
     "a pipe as mapping file": (
-        listed_by(PIPE, PIE, lambda r: PieBench(r, SIDE)), "it is a named pipe, not a file"),
-    "a pipe as list": (listed_by(PIPE, PAIRS, lambda r: Pairs(r, SIDE)), "it is a named pipe"),
-    "a pipe as table": (listed_by(PIPE, PP, lambda r: PieBenchPP(r, SIDE)), "is a named pipe"),
+        listed_by(PIPE, PIE, lambda r: PieBench(r, SIZE)), "it is a named pipe, not a file"),
+    "a pipe as list": (listed_by(PIPE, PAIRS, lambda r: Pairs(r, SIZE)), "it is a named pipe"),
+    "a pipe as table": (listed_by(PIPE, PP, lambda r: PieBenchPP(r, SIZE)), "is a named pipe"),
     "a pipe as YAML": (
-        listed_by(PIPE, "wild.yaml", lambda r: TI2I(r, SIDE, file="wild.yaml")),
+        listed_by(PIPE, "wild.yaml", lambda r: TI2I(r, SIZE, file="wild.yaml")),
         "it is a named pipe"),
     "a pipe as captions": (captions(PIPE), "it is a named pipe"),
     "a pipe as table of pairs": (
-        listed_by(PIPE, "l.parquet", lambda r: Pairs(r, SIDE, file="l.parquet")),
+        listed_by(PIPE, "l.parquet", lambda r: Pairs(r, SIZE, file="l.parquet")),
         "is a named pipe"),
     "a device as mapping file": (
-        listed_by(zero, PIE, lambda r: PieBench(r, SIDE)), "leads out of"),
-    "a device as root": (lambda r: PieBench("/dev/zero", SIDE), "can't be read"),
-    "nothing as root": (lambda r: Folder("/dev/null", SIDE, "a", "b"), "is not a folder"),
-    "a device as folder of tables": (lambda r: EmuEdit("/dev/null", SIDE), "is not a folder"),
+        listed_by(zero, PIE, lambda r: PieBench(r, SIZE)), "leads out of"),
+    "a device as root": (lambda r: PieBench("/dev/zero", SIZE), "can't be read"),
+    "nothing as root": (lambda r: Folder("/dev/null", SIZE, "a", "b"), "is not a folder"),
+    "a device as folder of tables": (lambda r: EmuEdit("/dev/null", SIZE), "is not a folder"),
     "a folder as table": (
-        listed_by(Path.mkdir, PP, lambda r: PieBenchPP(r, SIDE)), "Is a directory"),
-    "a folder as list": (listed_by(Path.mkdir, PAIRS, lambda r: Pairs(r, SIDE)), "Is a directory"),
+        listed_by(Path.mkdir, PP, lambda r: PieBenchPP(r, SIZE)), "Is a directory"),
+    "a folder as list": (listed_by(Path.mkdir, PAIRS, lambda r: Pairs(r, SIZE)), "Is a directory"),
     "a sparse mapping file": (
-        listed_by(sparse(2**40), PIE, lambda r: PieBench(r, SIDE)), "more than 1073741824 bytes"),
+        listed_by(sparse(2**40), PIE, lambda r: PieBench(r, SIZE)), "more than 1073741824 bytes"),
     "a sparse table": (
-        listed_by(sparse(2**30), PP, lambda r: PieBenchPP(r, SIDE)), "not a complete Parquet file"),
+        listed_by(sparse(2**30), PP, lambda r: PieBenchPP(r, SIZE)), "not a complete Parquet file"),
     "zeros as mapping file": (mapping(b"\0" * 1000), "is not valid JSON"),
     "half a mark of UTF-8": (mapping(b"\xef\xbb{}"), "is not valid JSON"),
     "a number of a million digits": (mapping(b"9" * 10**6), "is not valid JSON"),
@@ -556,19 +557,19 @@ WHOLE |= {
     "a list in UTF-16": (listing("l.csv", (HEADER + GOOD_LINE).encode("utf-16")), "UTF-8"),
     "a list of zeros": (listing("l.csv", b"\0" * 100), "has no column 'image'|not valid CSV"),
     "a list of bytes": (listing("l.csv", b"\xff\xfe\x00\x01" * 50), "not text in UTF-8"),
-    "a list upwards": (lambda r: Pairs(r, SIDE, file="../outside/l.csv"), "leads out of"),
-    "an absolute list": (lambda r: Pairs(r, SIDE, file="/etc/hostname.csv"), "must be relative"),
+    "a list upwards": (lambda r: Pairs(r, SIZE, file="../outside/l.csv"), "leads out of"),
+    "an absolute list": (lambda r: Pairs(r, SIZE, file="/etc/hostname.csv"), "must be relative"),
     "prompts of another kind": (
-        lambda r: CelebAMaskHQ(r, SIDE, prompts="prompts.txt"), "must end in .csv, .jsonl"),
+        lambda r: CelebAMaskHQ(r, SIZE, prompts="prompts.txt"), "must end in .csv, .jsonl"),
     "a table of text pairs": (listing("l.parquet", GOOD_JSON), "not a complete Parquet file"),
     "captions that are no JSON": (
         captions(lambda p: p.write_text("{")), "global_descriptions.json is not valid JSON"),
     "a split there is not": (
-        lambda r: (brush(r), MagicBrush(r, SIDE, split="tset"))[1], "split 'tset': no file"),
+        lambda r: (brush(r), MagicBrush(r, SIZE, split="tset"))[1], "split 'tset': no file"),
     "YAML of zeros": (ti2i("\0\0\0"), "is not valid YAML"),
     "YAML that is empty": (ti2i(""), "must contain a list"),
     "YAML with an open quote": (ti2i('- init_img: "a\n' * 50), "is not valid YAML"),
     "a folder without pictures": (
-        listed_by(lambda p: p.write_text("x"), "a.txt", lambda r: Folder(r, SIDE, "a", "b")),
+        listed_by(lambda p: p.write_text("x"), "a.txt", lambda r: Folder(r, SIZE, "a", "b")),
         "contains no picture"),
 }  # fmt: skip

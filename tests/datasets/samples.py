@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from parquet_files import PICTURE, cell, write_parquet
 from PIL import Image
 
+from zerocon.core.size import Size
 from zerocon.datasets.base import FileDataset
 from zerocon.datasets.celebamask_hq import CelebAMaskHQ
 from zerocon.datasets.emu_edit import EmuEdit
@@ -25,7 +26,7 @@ from zerocon.datasets.shapes import ShapesPIE
 from zerocon.datasets.ti2i import TI2I
 from zerocon.shapes.benchmark import write_benchmark
 
-SIDE = 16
+SIZE = Size.square(16)
 PHOTO = Image.effect_noise((32, 32), 90).convert("RGB")
 WHITE = Image.new("L", (32, 32), 255)
 
@@ -125,24 +126,24 @@ def _shapes(root: Path) -> None:
 
 FIRST = "0_random_140/000000000000.png"
 SAMPLES: dict[str, Sample] = {
-    "pie_bench": Sample(_pie, lambda r: PieBench(r, SIDE), {
+    "pie_bench": Sample(_pie, lambda r: PieBench(r, SIZE), {
         "annotation_images/1_x/a.png": None, "mapping_file.json": ("[0, 900]", "[0, 901]")}),
-    "pie_bench_pp": Sample(_pie_pp, lambda r: PieBenchPP(r, SIDE), {
+    "pie_bench_pp": Sample(_pie_pp, lambda r: PieBenchPP(r, SIZE), {
         "1_change_object_80/V1-0.parquet": ("a dog", "a fox")}),
-    "emu_edit": Sample(_emu, lambda r: EmuEdit(r, SIDE), {
+    "emu_edit": Sample(_emu, lambda r: EmuEdit(r, SIZE), {
         "data/validation-0.parquet": ("add", "bad")}),
-    "magicbrush": Sample(_brush, lambda r: MagicBrush(r, SIDE), {
+    "magicbrush": Sample(_brush, lambda r: MagicBrush(r, SIZE), {
         "data/dev-0.parquet": ("x", "y"), "global_descriptions.json": ("an owl", "an elk")}),
-    "ti2i": Sample(_ti2i, lambda r: TI2I(r, SIDE), {
+    "ti2i": Sample(_ti2i, lambda r: TI2I(r, SIZE), {
         "panda/cartoon.png": None, "imnetr-ti2i.yaml": ("an owl", "an elk")}),
-    "celebamask_hq": Sample(_celeba, lambda r: CelebAMaskHQ(r, SIDE), {
+    "celebamask_hq": Sample(_celeba, lambda r: CelebAMaskHQ(r, SIZE), {
         "CelebA-HQ-img/3.jpg": None, "CelebAMask-HQ-mask-anno/0/00003_hair.png": None,
         "prompts.csv": ("a dog", "a fox")}),
-    "pairs": Sample(_pairs, lambda r: Pairs(r, SIDE), {
+    "pairs": Sample(_pairs, lambda r: Pairs(r, SIZE), {
         "a.png": None, "m.png": None, "t.png": None, "pairs.csv": ("a cat", "a fox")}),
-    "folder": Sample(_folder, lambda r: Folder(r, SIDE, "a cat", "a dog"), {
+    "folder": Sample(_folder, lambda r: Folder(r, SIZE, "a cat", "a dog"), {
         "a.png": None, "deep/b.png": None}),
-    "shapes": Sample(_shapes, lambda r: ShapesPIE(20, "test", SIDE, root=r), {
+    "shapes": Sample(_shapes, lambda r: ShapesPIE(20, "test", SIZE, root=r), {
         f"annotation_images/{FIRST}": None, f"ground_truth/{FIRST}": None,
         "mapping_file.json": ("blended_word", "blended_wort")}),
 }  # fmt: skip

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bad_inputs import CASES, ENTRY, PNG, SIDE, WHOLE, pie, secrets
+from bad_inputs import CASES, ENTRY, PNG, SIZE, WHOLE, pie, secrets
 
 from zerocon.core.cases import CaseError, DatasetError
 from zerocon.datasets.base import FileDataset
@@ -100,4 +100,4 @@ def test_names_in_any_alphabet_are_fine(root: Path) -> None:
     (root / "annotation_images" / "été" / "猫 🐈.png").write_bytes(PNG)
     entry = {**ENTRY, "image_path": "été/猫 🐈.png", "editing_prompt": "un [chien] 🐕"}
     (root / "mapping_file.json").write_text(json.dumps({"猫 🐈": entry}, ensure_ascii=False))
-    assert PieBench(root, SIDE).load("猫 🐈").target_prompt == "un chien 🐕"
+    assert PieBench(root, SIZE).load("猫 🐈").target_prompt == "un chien 🐕"

@@ -12,6 +12,7 @@ from parquet_files import PICTURE, cell, write_parquet
 from PIL import Image
 
 from zerocon.core.cases import CaseError, DatasetError
+from zerocon.core.size import Size
 from zerocon.datasets.emu_edit import EmuEdit
 from zerocon.datasets.magicbrush import MagicBrush
 from zerocon.datasets.pie_bench_pp import PieBenchPP
@@ -67,7 +68,7 @@ def pie_root(root: Path) -> Path:
 
 
 def test_pie_bench_pp_is_read_whole(tmp_path: Path) -> None:
-    dataset = PieBenchPP(pie_root(tmp_path), 64)
+    dataset = PieBenchPP(pie_root(tmp_path), Size.square(64))
     assert list(dataset.ids) == ["000000000002", *(f"00000900000{i}" for i in range(3))]
     case = dataset.load("000000000002")
     assert (case.edit_type, case.edit_name) == ("0", "random")
@@ -90,23 +91,23 @@ def test_pie_bench_pp_may_lack_optional_columns(tmp_path: Path) -> None:
                "target_prompt": "VARCHAR"}  # fmt: skip
     row = pie_row(image=cell(Image.new("RGB", (8, 8)))["bytes"])  # pyright: ignore[reportOptionalSubscript]
     write_parquet(tmp_path / "a.parquet", columns, [row])
-    case = PieBenchPP(tmp_path, 16).load("000000000002")
+    case = PieBenchPP(tmp_path, Size.square(16)).load("000000000002")
     assert (case.edit_type, case.mask, case.blend_words) == ("", None, None)
 
 
 def test_several_aspects_are_noted(tmp_path: Path) -> None:
     rows = [pie_row(blended_words='["cat,dog", "chair,chair"]')]
     write_parquet(tmp_path / "0_random_140" / "V1-0.parquet", PIE_COLUMNS, rows)
-    case = PieBenchPP(tmp_path, 16).load("000000000002")
+    case = PieBenchPP(tmp_path, Size.square(16)).load("000000000002")
     assert case.blend_words is None
     assert "not one pair of words" in case.notes[0]
 
 
 def test_hub_filters(tmp_path: Path) -> None:
     root = pie_root(tmp_path)
-    assert len(PieBenchPP(root, 64, edit_types=["9"], limit=2).ids) == 2
+    assert len(PieBenchPP(root, Size.square(64), edit_types=["9"], limit=2).ids) == 2
     with pytest.raises(DatasetError, match="edit_types: 'x' is not one of 0, 1"):
-        PieBenchPP(root, 64, edit_types=["x"])
+        PieBenchPP(root, Size.square(64), edit_types=["x"])
 
 
 def brush_root(root: Path) -> Path:
@@ -129,7 +130,7 @@ def brush_root(root: Path) -> Path:
 
 
 def test_magicbrush_without_captions_uses_the_instruction(tmp_path: Path) -> None:
-    dataset = MagicBrush(brush_root(tmp_path), 64)
+    dataset = MagicBrush(brush_root(tmp_path), Size.square(64))
     assert list(dataset.ids) == ["139-1", "139-2"]
     case = dataset.load("139-1")
     assert (case.source_prompt, case.target_prompt) == ("", "put a cat on the seat")
@@ -147,8 +148,8 @@ def test_magicbrush_without_captions_uses_the_instruction(tmp_path: Path) -> Non
         "the mask has no transparency: the region is its white that is not in the source"
         in second.notes
     )
-    assert list(MagicBrush(tmp_path, 64, split="train").ids) == ["139-1"]
-    assert list(MagicBrush(tmp_path, 64, edit_types=[2]).ids) == ["139-2"]
+    assert list(MagicBrush(tmp_path, Size.square(64), split="train").ids) == ["139-1"]
+    assert list(MagicBrush(tmp_path, Size.square(64), edit_types=[2]).ids) == ["139-2"]
 
 
 def test_magicbrush_with_the_authors_captions(tmp_path: Path) -> None:
@@ -157,7 +158,7 @@ def test_magicbrush_with_the_authors_captions(tmp_path: Path) -> None:
                 "139-output2.png": "a cat in the rain"}
     }  # fmt: skip
     (brush_root(tmp_path) / "global_descriptions.json").write_text(json.dumps(captions))
-    dataset = MagicBrush(tmp_path, 64)
+    dataset = MagicBrush(tmp_path, Size.square(64))
     first, second = dataset.load("139-1"), dataset.load("139-2")
     assert (first.source_prompt, first.target_prompt) == ("a seat", "a cat on a seat")
     assert (second.source_prompt, second.target_prompt) == ("a cat on a seat", "a cat in the rain")
@@ -176,22 +177,22 @@ def emu_row(**changes: Any) -> dict[str, Any]:
 def test_emu_edit(tmp_path: Path) -> None:
     rows = [emu_row(), emu_row(task="style", output_caption="a sofa")]
     write_parquet(tmp_path / "data" / "validation-00000-of-00002.parquet", EMU_COLUMNS, rows)
-    dataset = EmuEdit(tmp_path, 32)
+    dataset = EmuEdit(tmp_path, Size.square(32))
     assert list(dataset.ids) == ["add-4", "style-4"]
     case = dataset.load("add-4")
     assert (case.source_prompt, case.target_prompt) == ("a sofa", "a cat on a sofa")
     assert (case.instruction, case.edit_type) == ("Add a cat", "add")
     assert case.image.shape == (3, 32, 32)
     assert dataset.load("style-4").notes == ("the captions before and after the edit are the same",)
-    assert list(EmuEdit(tmp_path, 32, edit_types=["style"]).ids) == ["style-4"]
+    assert list(EmuEdit(tmp_path, Size.square(32), edit_types=["style"]).ids) == ["style-4"]
     with pytest.raises(DatasetError, match=r"split 'test': no file .* there are data/validation"):
-        EmuEdit(tmp_path, 32, split="test")
+        EmuEdit(tmp_path, Size.square(32), split="test")
 
 
 def test_many_rows_are_read_some_at_a_time(tmp_path: Path) -> None:
     rows = [emu_row(idx=i, image=cell(Image.new("RGB", (4, 4), (i, i, i)))) for i in range(40)]
     write_parquet(tmp_path / "test" / "0000.parquet", EMU_COLUMNS, rows)
-    dataset = EmuEdit(tmp_path, 4, split="test")
+    dataset = EmuEdit(tmp_path, Size.square(4), split="test")
     for i in (39, 0, 17, 16, 3):
         assert dataset.load(f"add-{i}").image.unique().tolist() == [pytest.approx(i / 255)]
 
@@ -199,7 +200,7 @@ def test_many_rows_are_read_some_at_a_time(tmp_path: Path) -> None:
 def test_an_empty_cell_is_one_bad_case(tmp_path: Path) -> None:
     rows = [pie_row(image=None), pie_row(id="b")]
     write_parquet(tmp_path / "0_random_140" / "V1-0.parquet", PIE_COLUMNS, rows)
-    dataset = PieBenchPP(tmp_path, 16)
+    dataset = PieBenchPP(tmp_path, Size.square(16))
     with pytest.raises(CaseError, match="image 000000000002: the cell is empty"):
         dataset.load("000000000002")
     assert dataset.load("b").id == "b"
@@ -216,7 +217,7 @@ def test_a_black_and_white_mask_is_read_by_its_white(tmp_path: Path) -> None:
     mask.paste(255, (0, 0, 64, 16))
     rows = [painted(mask, Image.new("RGB", (64, 64), "white"))]
     write_parquet(tmp_path / "data" / "dev-0.parquet", BRUSH_COLUMNS, rows)
-    case = MagicBrush(tmp_path, 64).load("7-1")
+    case = MagicBrush(tmp_path, Size.square(64)).load("7-1")
     assert case.mask is not None
     assert case.mask[0, :16].all()
     assert not case.mask[0, 16:].any()
@@ -228,7 +229,7 @@ def test_a_fully_opaque_alpha_channel_is_ignored(tmp_path: Path) -> None:
     mask = source.convert("RGBA")
     mask.paste((255, 255, 255, 255), (0, 0, 64, 16))
     write_parquet(tmp_path / "data" / "dev-0.parquet", BRUSH_COLUMNS, [painted(mask, source)])
-    found = MagicBrush(tmp_path, 64).load("7-1").mask
+    found = MagicBrush(tmp_path, Size.square(64)).load("7-1").mask
     assert found is not None
     assert found[0, :16].all()
     assert not found[0, 16:].any()

@@ -16,11 +16,13 @@ from samples import SAMPLES, change, put, written
 from zerocon.core import hashing
 from zerocon.core.cases import CaseError, DatasetMissingError
 from zerocon.core.hashing import RememberedDigests, file_digest
+from zerocon.core.size import Size
 from zerocon.datasets.folder import Folder
 from zerocon.datasets.identity import difference
 from zerocon.datasets.pairs import Pairs
 from zerocon.datasets.pie_bench import PieBench
 
+OF_16 = Size.square(16)
 PARTS = [(name, file) for name, sample in SAMPLES.items() for file in sample.parts]
 
 
@@ -132,43 +134,43 @@ def test_exactly_the_files_that_loading_reads_are_hashed(
 
 def test_only_the_chosen_cases_count(tmp_path: Path) -> None:
     root = written("pie_bench", tmp_path / "set")
-    first = PieBench(root, 16, limit=1).identity()
+    first = PieBench(root, OF_16, limit=1).identity()
     change(root / "annotation_images" / "1_x" / "b.png", None)
     text = (root / "mapping_file.json").read_text()
     (root / "mapping_file.json").write_text(text[::-1].replace("god", "xof", 1)[::-1])
-    assert PieBench(root, 16, limit=1).identity() == first
-    assert PieBench(root, 16, ids=["a"]).identity() == first
-    assert PieBench(root, 16).identity() != first
+    assert PieBench(root, OF_16, limit=1).identity() == first
+    assert PieBench(root, OF_16, ids=["a"]).identity() == first
+    assert PieBench(root, OF_16).identity() != first
 
 
 def test_settings_that_change_a_case_count(tmp_path: Path) -> None:
     root = written("pie_bench", tmp_path / "set")
     readings = [
-        PieBench(root, 16),
-        PieBench(root, 16, noisy_border=False),
-        PieBench(root, 16, protocol="published"),
+        PieBench(root, OF_16),
+        PieBench(root, OF_16, noisy_border=False),
+        PieBench(root, OF_16, protocol="published"),
     ]
     assert len({dataset.identity() for dataset in readings}) == 3
     folder = written("folder", tmp_path / "folder")
     prompts = [("a cat", "a dog"), ("a cat", "an owl"), ("a fox", "a dog")]
-    assert len({Folder(folder, 16, *pair).identity() for pair in prompts}) == 3
+    assert len({Folder(folder, OF_16, *pair).identity() for pair in prompts}) == 3
 
 
 def test_a_change_is_named(tmp_path: Path) -> None:
     root = written("pairs", tmp_path / "set")
-    before = Pairs(root, 16).case_parts("a")
+    before = Pairs(root, OF_16).case_parts("a")
     assert set(before) == {"entry", "picture", "mask", "ground truth"}
-    assert difference("a", before, Pairs(root, 16).case_parts("a")) == ""
+    assert difference("a", before, Pairs(root, OF_16).case_parts("a")) == ""
     change(root / "a.png", None)
     (root / "m.png").unlink()
-    now = Pairs(root, 16).case_parts("a")
+    now = Pairs(root, OF_16).case_parts("a")
     said = "the picture of case a changed; the mask of case a is missing"
     assert difference("a", before, now) == said
     assert difference("a", now, before) == (
         "the picture of case a changed; the mask of case a was missing and now exists"
     )
     (root / "pairs.csv").write_text("image,source,target\na.png,a cat,a fox\n")
-    now = Pairs(root, 16).case_parts("a")
+    now = Pairs(root, OF_16).case_parts("a")
     assert "the entry of case a changed" in difference("a", before, now)
     assert "the mask of case a is no longer used" in difference("a", before, now)
 
@@ -182,7 +184,7 @@ def test_a_picture_that_is_not_a_file_has_no_digest_and_does_not_block(tmp_path:
     (tmp_path / "folder.png").mkdir()
     with (tmp_path / "huge.png").open("wb") as file:
         file.truncate(2**40)
-    dataset = Folder(tmp_path, 16, "a cat", "a dog")
+    dataset = Folder(tmp_path, OF_16, "a cat", "a dog")
     parts = {i: dataset.case_parts(i)["picture"] for i in dataset.ids}
     assert parts == {
         "folder": "unreadable", "huge": "too big", "pipe": "unreadable", "zero": "refused",
@@ -199,11 +201,11 @@ def test_the_world_of_each_dataset(tmp_path: Path) -> None:
         worlds[name] = sample.read(root).world
     assert worlds.pop("shapes") == "shapes"
     assert set(worlds.values()) == {"photographs"}
-    as_files = PieBench(tmp_path / "shapes", 16)  # ShapesPIE opened as what its format is
+    as_files = PieBench(tmp_path / "shapes", OF_16)  # ShapesPIE opened as what its format is
     assert as_files.world == PieBench.world_of(tmp_path / "shapes") == "shapes"
     assert PieBench.world_of(tmp_path / "pie_bench") == "photographs"
-    assert Folder(tmp_path / "folder", 16, "a", "b", world="shapes").world == "shapes"
-    assert Pairs(tmp_path / "pairs", 16, world="shapes").world == "shapes"
+    assert Folder(tmp_path / "folder", OF_16, "a", "b", world="shapes").world == "shapes"
+    assert Pairs(tmp_path / "pairs", OF_16, world="shapes").world == "shapes"
 
 
 def test_700_remembered_pictures_are_checked_in_well_under_a_second(
@@ -216,11 +218,15 @@ def test_700_remembered_pictures_are_checked_in_well_under_a_second(
     data = put(tmp_path / "one.png", Image.effect_noise((512, 512), 90).convert("RGB")).read_bytes()
     for number in range(700):
         (root / f"{number}.png").write_bytes(data)
-    first = Folder(root, 64, "a cat", "a dog").identity(RememberedDigests(tmp_path / "digests"))
+    first = Folder(root, Size.square(64), "a cat", "a dog").identity(
+        RememberedDigests(tmp_path / "digests")
+    )
     read: list[Path] = []
     monkeypatch.setattr(hashing, "file_digest", read.append)
     begun = time.process_time()
-    again = Folder(root, 64, "a cat", "a dog").identity(RememberedDigests(tmp_path / "digests"))
+    again = Folder(root, Size.square(64), "a cat", "a dog").identity(
+        RememberedDigests(tmp_path / "digests")
+    )
     assert time.process_time() - begun < 1
     assert (again, read) == (first, [])
 

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from parquet_files import write_parquet
 from PIL import Image
 
 from zerocon.core.cases import CaseError, DatasetError
+from zerocon.core.size import Size
 from zerocon.datasets.celebamask_hq import CelebAMaskHQ
 from zerocon.datasets.check import Report, check_cases
 from zerocon.datasets.folder import Folder
@@ -43,7 +45,7 @@ def test_imagenet_r_ti2i_is_a_case_for_each_target(tmp_path: Path) -> None:
     picture(tmp_path / "panda" / "cartoon_30.jpg")
     picture(tmp_path / "cat" / "sketch_20.JPG")
     (tmp_path / "imnetr-ti2i.yaml").write_text(IMAGENET_R)
-    dataset = TI2I(tmp_path, 16)
+    dataset = TI2I(tmp_path, Size.square(16))
     assert list(dataset.ids) == ["000-cartoon_30-0", "000-cartoon_30-1", "001-sketch_20-0"]
     first, last = dataset.load("000-cartoon_30-1"), dataset.load("001-sketch_20-0")
     assert first.source_prompt == "a cartoon of a panda"
@@ -56,7 +58,7 @@ def test_imagenet_r_ti2i_from_the_folder_above(tmp_path: Path) -> None:
     picture(tmp_path / "imagenetr-ti2i" / "panda" / "cartoon_30.jpg")
     picture(tmp_path / "imagenetr-ti2i" / "cat" / "sketch_20.jpg")
     (tmp_path / "imagenetr-ti2i" / "imnetr-ti2i.yaml").write_text(IMAGENET_R)
-    dataset = TI2I(tmp_path, 16, file="imagenetr-ti2i/imnetr-ti2i.yaml", limit=1)
+    dataset = TI2I(tmp_path, Size.square(16), file="imagenetr-ti2i/imnetr-ti2i.yaml", limit=1)
     assert dataset.load("000-cartoon_30-0").image.shape == (3, 16, 16)
 
 
@@ -64,7 +66,7 @@ def test_wild_ti2i_has_its_pictures_in_data(tmp_path: Path) -> None:
     picture(tmp_path / "data" / "real_karate.png")
     entries = "- init_img: /wild-ti2i/real_karate.png\n  target_prompts: [a robot]\n"
     (tmp_path / "wild-ti2i-real.yaml").write_text(entries)
-    assert TI2I(tmp_path, 16).load("000-real_karate-0").target_prompt == "a robot"
+    assert TI2I(tmp_path, Size.square(16)).load("000-real_karate-0").target_prompt == "a robot"
 
 
 def test_ti2i_as_a_mapping_file(tmp_path: Path) -> None:
@@ -75,7 +77,7 @@ def test_ti2i_as_a_mapping_file(tmp_path: Path) -> None:
     }  # fmt: skip
     name = "mapping_file_ti2i_benchmark.json"
     (tmp_path / name).write_text(json.dumps({"000": entry}))
-    case = TI2I(tmp_path, 16).load("000")
+    case = TI2I(tmp_path, Size.square(16)).load("000")
     assert (case.source_prompt, case.target_prompt, case.mask) == ("", "a dog", None)
 
 
@@ -86,7 +88,7 @@ def test_paths_out_of_a_ti2i_folder_are_refused(tmp_path: Path) -> None:
     entries = "- init_img: ../secret.png\n  target_prompts: [a]\n"
     (root / "imnetr-ti2i.yaml").write_text(entries)
     with pytest.raises(CaseError, match="leads out of the dataset's folder"):
-        TI2I(root, 8).load("000-secret-0")
+        TI2I(root, Size.square(8)).load("000-secret-0")
 
 
 def faces(root: Path) -> Path:
@@ -107,7 +109,7 @@ def test_celebamask_hq_joins_the_parts(tmp_path: Path) -> None:
         "2001.jpg,a face,a smile,\n2001,a face,glasses,eye_g\n2001,a face,x,beard\n"
     )
     (faces(tmp_path) / "prompts.csv").write_text(lines)
-    dataset = CelebAMaskHQ(tmp_path, 64)
+    dataset = CelebAMaskHQ(tmp_path, Size.square(64))
     assert list(dataset.ids) == ["2001", "2001.jpg", "2001-2", "2001-3"]
     case = dataset.load("2001")
     assert case.target_prompt == "a face, blond"
@@ -148,7 +150,7 @@ def pairs_root(root: Path, kind: str) -> Path:
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
 def test_pairs_read_the_same_from_each_kind_of_file(tmp_path: Path, kind: str) -> None:
-    dataset = Pairs(pairs_root(tmp_path, kind), 16, file=f"pairs.{kind}")
+    dataset = Pairs(pairs_root(tmp_path, kind), Size.square(16), file=f"pairs.{kind}")
     assert list(dataset.ids) == ["in/a", "owl"]
     case = dataset.load("in/a")
     assert (case.source_prompt, case.target_prompt) == ("a cat", "a dog")
@@ -159,20 +161,48 @@ def test_pairs_read_the_same_from_each_kind_of_file(tmp_path: Path, kind: str) -
     assert dataset.load("owl").source_prompt == "a [cat]"
 
 
+def test_pairs_that_are_not_square_are_cropped_alike(tmp_path: Path) -> None:
+    """Picture, mask and ground truth each by its own resolution; the digest is of the files."""
+    photo = Image.new("RGB", (96, 64), "red")
+    photo.paste("white", (0, 0, 48, 64))
+    photo.save(tmp_path / "a.png")
+    photo.resize((192, 128), Image.Resampling.NEAREST).save(tmp_path / "truth.png")
+    photo.convert("L").resize((48, 32), Image.Resampling.NEAREST).save(tmp_path / "mask.png")
+    row = {"image": "a.png", "source": "a", "target": "b", "mask": "mask.png",
+           "ground_truth": "truth.png"}  # fmt: skip
+    (tmp_path / "pairs.jsonl").write_text(json.dumps(row))
+    high, wide, square = (
+        Pairs(tmp_path, size, file="pairs.jsonl")
+        for size in (Size(32, 16), Size(16, 32), Size(16, 16))
+    )
+    assert high.identity() == wide.identity() == square.identity()
+    for dataset in (high, wide, square):
+        case, (height, width) = dataset.load("a"), dataset.pixels
+        assert case.mask is not None
+        assert case.ground_truth is not None
+        assert case.image.shape == case.ground_truth.shape == (3, height, width)
+        assert case.mask.shape == (1, height, width)
+        white = torch.zeros(height, width)
+        white[:, : width // 2] = 1
+        assert torch.equal(case.image[2].round(), white)
+        assert torch.equal(case.ground_truth[2].round(), white)
+        assert torch.equal(case.mask[0], white)
+
+
 def test_a_folder_has_one_edit_for_all(tmp_path: Path) -> None:
     for name in ("b.jpg", "a.png", "a.jpg", "deep/c.webp", ".hidden.png"):
         picture(tmp_path / name)
     (tmp_path / "notes.txt").write_text("no picture")
-    dataset = Folder(tmp_path, 8, "a cat", "a dog")
+    dataset = Folder(tmp_path, Size.square(8), "a cat", "a dog")
     assert list(dataset.ids) == ["a.jpg", "a.png", "b", "deep/c"]
     case = dataset.load("deep/c")
     assert (case.source_prompt, case.target_prompt) == ("a cat", "a dog")
-    assert dataset.fingerprint != Folder(tmp_path, 8, "a cat", "an owl").fingerprint
+    assert dataset.fingerprint != Folder(tmp_path, Size.square(8), "a cat", "an owl").fingerprint
     (tmp_path / "empty").mkdir()
     with pytest.raises(DatasetError, match="contains no picture"):
-        Folder(tmp_path / "empty", 8, "a cat", "a dog")
+        Folder(tmp_path / "empty", Size.square(8), "a cat", "a dog")
     with pytest.raises(DatasetError, match="target is ' '; it must be a prompt"):
-        Folder(tmp_path, 8, "a cat", " ")
+        Folder(tmp_path, Size.square(8), "a cat", " ")
 
 
 def mapping_of(count: int) -> dict[str, dict[str, Any]]:
@@ -185,22 +215,22 @@ def mapping_of(count: int) -> dict[str, dict[str, Any]]:
 
 def test_a_random_subset_is_seeded_and_keeps_the_order(tmp_path: Path) -> None:
     (tmp_path / "mapping_file.json").write_text(json.dumps(mapping_of(60)))
-    first = list(PieBench(tmp_path, 8, subset=12).ids)
-    again = list(PieBench(tmp_path, 8, subset=12).ids)
-    other = list(PieBench(tmp_path, 8, subset=12, subset_seed=1).ids)
+    first = list(PieBench(tmp_path, Size.square(8), subset=12).ids)
+    again = list(PieBench(tmp_path, Size.square(8), subset=12).ids)
+    other = list(PieBench(tmp_path, Size.square(8), subset=12, subset_seed=1).ids)
     assert first == again == sorted(first)
     assert first != other
     assert len(set(first)) == len(set(other)) == 12
-    typed = PieBench(tmp_path, 8, subset=3, edit_types=[4], limit=2)
+    typed = PieBench(tmp_path, Size.square(8), subset=3, edit_types=[4], limit=2)
     assert len(typed.ids) == 2
     assert all(i.endswith("4") for i in typed.ids)
     prints = {
-        PieBench(tmp_path, 8, subset=n, subset_seed=s).fingerprint
+        PieBench(tmp_path, Size.square(8), subset=n, subset_seed=s).fingerprint
         for n, s in ((None, 0), (12, 0), (12, 1))
     }
     assert len(prints) == 3
     with pytest.raises(DatasetError, match="subset is 0; it must be at least 1"):
-        PieBench(tmp_path, 8, subset=0)
+        PieBench(tmp_path, Size.square(8), subset=0)
 
 
 def test_the_check_lists_all_that_is_wrong_with_a_case(tmp_path: Path) -> None:
@@ -210,7 +240,7 @@ def test_the_check_lists_all_that_is_wrong_with_a_case(tmp_path: Path) -> None:
     (tmp_path / "mapping_file.json").write_text(json.dumps(mapping))
     picture(tmp_path / "annotation_images" / "a.png")
     report = Report()
-    (line,) = check_cases(PieBench(tmp_path, 8), report)
+    (line,) = check_cases(PieBench(tmp_path, Size.square(8)), report)
     assert line.startswith("case 001: ")
     for problem in ("no such file", "editing_prompt is ''", "starts and lengths must come in"):
         assert problem in line
@@ -225,7 +255,7 @@ def test_masks_of_another_shape_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         CaseError, match="64x64 pixels do not have the same shape as the picture's 64x32"
     ):
-        Pairs(tmp_path, 16, file="pairs.jsonl").load("in/a")
+        Pairs(tmp_path, Size.square(16), file="pairs.jsonl").load("in/a")
 
 
 PUBLISHED_ENTRY = """
@@ -239,7 +269,7 @@ def test_the_published_entry_without_a_picture_gets_it(tmp_path: Path) -> None:
     (tmp_path / "imnetr-ti2i.yaml").write_text(
         PUBLISHED_ENTRY.format("source_prompt: a cartoon of a panda")
     )
-    dataset = TI2I(tmp_path, 16)
+    dataset = TI2I(tmp_path, Size.square(16))
     assert list(dataset.ids) == ["000-cartoon_30-0"]
     case = dataset.load("000-cartoon_30-0")
     assert case.source_prompt == "a cartoon of a panda"
@@ -253,10 +283,10 @@ def test_the_entry_is_also_found_by_its_position(tmp_path: Path) -> None:
     others = PUBLISHED_ENTRY.format("init_img: cat/a.jpg")
     panda = PUBLISHED_ENTRY.format("other: 1")
     (tmp_path / "imnetr-ti2i.yaml").write_text(others * 24 + panda + others * 5)
-    assert TI2I(tmp_path, 16).load("024-cartoon_30-0").id == "024-cartoon_30-0"
+    assert TI2I(tmp_path, Size.square(16)).load("024-cartoon_30-0").id == "024-cartoon_30-0"
     (tmp_path / "imnetr-ti2i.yaml").write_text(others * 24 + panda)
     with pytest.raises(CaseError, match="init_img is None"):
-        TI2I(tmp_path, 16).load("024-None-0")
+        TI2I(tmp_path, Size.square(16)).load("024-None-0")
 
 
 def test_a_field_of_a_csv_file_may_be_long(tmp_path: Path) -> None:
@@ -264,7 +294,7 @@ def test_a_field_of_a_csv_file_may_be_long(tmp_path: Path) -> None:
     prompt = "a cat " * 30_000
     (tmp_path / "pairs.csv").write_text(f"image,source,target\na.png,{prompt},a dog\n")
     limit = csv.field_size_limit()
-    assert Pairs(tmp_path, 16).load("a").source_prompt == prompt.strip()
+    assert Pairs(tmp_path, Size.square(16)).load("a").source_prompt == prompt.strip()
     assert csv.field_size_limit() == limit
 
 
@@ -273,6 +303,6 @@ def test_a_repeated_column_is_named(tmp_path: Path) -> None:
     lines = "image,source,target,target\na.png,a cat,a dog,an owl\n"
     (tmp_path / "pairs.csv").write_text(lines)
     with pytest.raises(DatasetError, match="has 2 columns called 'target'; names must be unique"):
-        Pairs(tmp_path, 16)
+        Pairs(tmp_path, Size.square(16))
     (tmp_path / "pairs.csv").write_text("image,source,target,,\na.png,a cat,a dog,,\n")
-    assert Pairs(tmp_path, 16).load("a").target_prompt == "a dog"
+    assert Pairs(tmp_path, Size.square(16)).load("a").target_prompt == "a dog"

@@ -10,11 +10,14 @@ import torch
 from PIL import Image
 
 from zerocon.core.cases import CaseError, DatasetError
+from zerocon.core.size import Size
 from zerocon.datasets.pie_bench import PieBench
 from zerocon.datasets.shapes import ShapesPIE
 from zerocon.shapes.benchmark import write_benchmark
 from zerocon.shapes.render import render
 from zerocon.shapes.scene import Scene
+
+OF_64 = Size.square(64)
 
 ENTRY: dict[str, Any] = {
     "image_path": "1_change_object_80/a.jpg",
@@ -36,7 +39,7 @@ def folder(root: Path, **entries: object) -> Path:
 
 
 def test_a_case_is_read_whole(tmp_path: Path) -> None:
-    dataset = PieBench(folder(tmp_path, one=ENTRY), side=64)
+    dataset = PieBench(folder(tmp_path, one=ENTRY), OF_64)
     case = dataset.load("one")
     assert (case.id, case.edit_type, case.edit_name) == ("one", "1", "change object")
     assert case.source_prompt == "a cat on a sofa"
@@ -53,7 +56,7 @@ def test_the_border_rule_can_be_left_out(tmp_path: Path) -> None:
     root = folder(tmp_path, one={**ENTRY, "mask": []})
     sums = []
     for noisy in (True, False):
-        mask = PieBench(root, side=512, noisy_border=noisy).load("one").mask
+        mask = PieBench(root, pixels=Size.square(512), noisy_border=noisy).load("one").mask
         assert mask is not None
         sums.append(int(mask.sum()))
     assert sums == [4 * 511, 0]
@@ -62,11 +65,15 @@ def test_the_border_rule_can_be_left_out(tmp_path: Path) -> None:
 def test_filters_choose_cases(tmp_path: Path) -> None:
     entries = {str(i): {**ENTRY, "editing_type_id": str(i % 3)} for i in range(9)}
     root = folder(tmp_path, **entries)
-    assert list(PieBench(root, 64, edit_types=["1", 2], limit=3).ids) == ["1", "2", "4"]
-    assert list(PieBench(root, 64, ids=["7", "3"]).ids) == ["3", "7"]
-    prints = {PieBench(root, 64, limit=n).fingerprint for n in (None, 2, 3)}
+    assert list(PieBench(root, OF_64, edit_types=["1", 2], limit=3).ids) == [
+        "1",
+        "2",
+        "4",
+    ]
+    assert list(PieBench(root, OF_64, ids=["7", "3"]).ids) == ["3", "7"]
+    prints = {PieBench(root, OF_64, limit=n).fingerprint for n in (None, 2, 3)}
     assert len(prints) == 3
-    assert PieBench(root, 32).fingerprint == PieBench(root, 64).fingerprint
+    assert PieBench(root, Size.square(32)).fingerprint == PieBench(root, OF_64).fingerprint
 
 
 @pytest.mark.parametrize(
@@ -82,7 +89,7 @@ def test_impossible_filters_are_refused(
     tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(DatasetError, match=message):
-        PieBench(folder(tmp_path, one=ENTRY), 64, **options)
+        PieBench(folder(tmp_path, one=ENTRY), OF_64, **options)
 
 
 @pytest.mark.parametrize(
@@ -102,21 +109,21 @@ def test_impossible_filters_are_refused(
 def test_a_bad_entry_is_one_bad_case(
     tmp_path: Path, field: str, value: object, message: str
 ) -> None:
-    dataset = PieBench(folder(tmp_path, bad={**ENTRY, field: value}, good=ENTRY), 64)
+    dataset = PieBench(folder(tmp_path, bad={**ENTRY, field: value}, good=ENTRY), OF_64)
     with pytest.raises(CaseError, match=message):
         dataset.load("bad")
     assert dataset.load("good").source_prompt == "a cat on a sofa"
 
 
 def test_an_entry_that_is_no_object_is_one_bad_case(tmp_path: Path) -> None:
-    dataset = PieBench(folder(tmp_path, bad=[1], good=ENTRY), 64)
+    dataset = PieBench(folder(tmp_path, bad=[1], good=ENTRY), OF_64)
     with pytest.raises(CaseError, match=r"case 'bad' is \[1\]; expected an object"):
         dataset.load("bad")
 
 
 def test_missing_parts_are_no_error(tmp_path: Path) -> None:
     entry = {k: v for k, v in ENTRY.items() if k not in ("mask", "editing_instruction")}
-    case = PieBench(folder(tmp_path, a={**entry, "blended_word": "one two three"}), 64).load("a")
+    case = PieBench(folder(tmp_path, a={**entry, "blended_word": "one two three"}), OF_64).load("a")
     assert case.mask is None
     assert case.instruction == ""
     assert case.blend_words is None
@@ -134,12 +141,12 @@ def test_missing_parts_are_no_error(tmp_path: Path) -> None:
 def test_a_bad_mapping_file_ends_the_run(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "mapping_file.json").write_text(text)
     with pytest.raises(DatasetError, match=message):
-        PieBench(tmp_path, 64)
+        PieBench(tmp_path, OF_64)
 
 
 def test_a_missing_mapping_file_says_what_a_folder_needs(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"No such file.*mapping_file\.json and annotation_"):
-        PieBench(tmp_path / "nowhere", 64)
+        PieBench(tmp_path / "nowhere", OF_64)
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +157,7 @@ def shapes_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_shapes_pie_has_ground_truths(shapes_root: Path) -> None:
-    dataset = ShapesPIE(20, "test", 64, root=shapes_root)
+    dataset = ShapesPIE(20, "test", OF_64, root=shapes_root)
     assert len(dataset.ids) == 20
     for case_id in dataset.ids:
         case = dataset.load(case_id)
@@ -167,41 +174,62 @@ def test_shapes_pie_is_written_where_the_cache_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ZEROCON_CACHE", str(tmp_path))
-    dataset = ShapesPIE(20, "validation", 64, limit=2, edit_types=["8"])
+    dataset = ShapesPIE(20, "validation", OF_64, limit=2, edit_types=["8"])
     assert list(dataset.ids) == ["888000000000", "888000000001"]
     assert (tmp_path / "shapes_pie_v1" / "validation_20" / "mapping_file.json").exists()
 
 
 def test_shapes_pie_refuses_other_sizes_and_splits() -> None:
     with pytest.raises(DatasetError, match=r"size is 50; ShapesPIE comes in the sizes \[20"):
-        ShapesPIE(50, "test", 64)
+        ShapesPIE(50, "test", OF_64)
     with pytest.raises(DatasetError, match="split is 'train'; it must be one of test, validation"):
-        ShapesPIE(20, "train", 64)
+        ShapesPIE(20, "train", OF_64)
+
+
+@pytest.mark.parametrize("size", [Size(32, 64), Size(64, 32), OF_64])
+def test_masks_lie_on_a_pictures_centre_square_whatever_the_size(
+    tmp_path: Path, size: Size
+) -> None:
+    root = folder(tmp_path, one={**ENTRY, "mask": [512 * 256, 512 * 256]})
+    photo = Image.new("RGB", (800, 512))
+    photo.paste("white", (0, 256, 800, 512))  # where the mask is
+    photo.paste("red", (0, 0, 144, 512))  # beside the centre square
+    photo.save(root / "annotation_images" / "1_change_object_80" / "a.png")
+    entry = {**ENTRY, "image_path": "1_change_object_80/a.png"}
+    (root / "mapping_file.json").write_text(json.dumps({"one": entry}))
+    dataset = PieBench(root, size, noisy_border=False)
+    case = dataset.load("one")
+    assert case.mask is not None
+    assert case.image.shape == (3, *size)
+    assert torch.equal(case.image.round(), case.mask.expand(3, -1, -1))
+    assert dataset.fingerprint == PieBench(root, OF_64, noisy_border=False).fingerprint
 
 
 def test_a_grayscale_picture_is_still_a_case(tmp_path: Path) -> None:
     root = folder(tmp_path, one=ENTRY)
     gray = Image.fromarray(np.full((100, 300), 128, dtype=np.uint8))
     gray.save(root / "annotation_images" / "1_change_object_80" / "a.jpg")
-    assert PieBench(root, 32).load("one").image.shape == (3, 32, 32)
+    assert PieBench(root, Size.square(32)).load("one").image.shape == (3, 32, 32)
 
 
 def test_what_the_published_code_accepts_is_read_as_there_and_noted(tmp_path: Path) -> None:
     beyond = {**ENTRY, "mask": [512 * 511, 5000, 400_000, 3], "original_prompt": "[ ]"}
     root = folder(tmp_path, one=beyond)
-    case = PieBench(root, 64, protocol="published", noisy_border=False).load("one")
+    case = PieBench(root, OF_64, protocol="published", noisy_border=False).load("one")
     assert case.mask is not None
     assert case.source_prompt == ""
     assert case.notes == (
         "the source prompt is empty, as published",
         "2 of the mask's runs end beyond the picture: cut off, as published",
     )
-    whole = PieBench(root, 512, protocol="published", noisy_border=False).load("one").mask
+    whole = (
+        PieBench(root, Size.square(512), protocol="published", noisy_border=False).load("one").mask
+    )
     assert whole is not None
     assert whole[0, 511].all()
     assert not whole[0, :511].any()
     with pytest.raises(CaseError, match=r"it is empty .*it ends beyond the 512x512"):
-        PieBench(root, 64).load("one")
+        PieBench(root, OF_64).load("one")
 
 
 @pytest.mark.parametrize("value", [None, 3])
@@ -210,4 +238,4 @@ def test_a_source_prompt_left_out_is_an_error_under_any_protocol(
 ) -> None:
     root = folder(tmp_path, one={**ENTRY, "original_prompt": value})
     with pytest.raises(CaseError, match=f"original_prompt is {value}"):
-        PieBench(root, 64, protocol="published").load("one")
+        PieBench(root, OF_64, protocol="published").load("one")

@@ -16,6 +16,7 @@ from tests.shell import words_of
 from zerocon.api import settings_of_edit
 from zerocon.cli import main, parsed
 from zerocon.core.checks import ConfigError
+from zerocon.core.size import Size
 from zerocon.demo.asked import MOST_BYTES, Asked, uploaded
 from zerocon.demo.editing import Job, StoppedError, Studio
 from zerocon.demo.fields import Given
@@ -31,7 +32,7 @@ SOURCE, TARGET = "a big red circle on a gray background", "a big blue circle on 
 @pytest.fixture(scope="module")
 def page() -> Iterator[Page]:
     studio = Studio(Given())
-    yield Page(studio, {}, samples(64))
+    yield Page(studio, {}, samples(Size.square(64)))
     studio.close()
 
 

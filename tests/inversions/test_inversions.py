@@ -154,7 +154,7 @@ def test_solvers_reconstruct_better_than_ddim_inversion(
 def trained() -> tuple[Any, Tensor, Conditions]:
     """The packaged model, and the latent and conditions of one picture."""
     backbone = Shapes(device="cpu", dtype="float32").load()
-    dataset = ShapesPIE(20, "validation", backbone.side)
+    dataset = ShapesPIE(20, "validation", backbone.size)
     case = dataset.load(dataset.ids[0])
     source = backbone.embed([case.source_prompt])
     conditions = Conditions(source, source, backbone.embed([""]))
@@ -353,7 +353,7 @@ def test_edit_friendly_latents_are_independent() -> None:
 def test_null_text_reconstructs_where_ddim_does_not() -> None:
     """On the packaged models, 50 steps at guidance 7.5: PSNR against the autoencoder's own."""
     backbone = Shapes(device="cpu", dtype="float32").load()
-    dataset = ShapesPIE(20, "test", backbone.side)
+    dataset = ShapesPIE(20, "test", backbone.size)
     cases = [dataset.load(case_id) for case_id in list(dataset.ids)[:2]]
     images = torch.stack([case.image for case in cases])
     clean = backbone.encode(images)

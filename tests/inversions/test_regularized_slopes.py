@@ -15,6 +15,17 @@ from zerocon.inversions.regularized import (
 )
 
 
+def test_a_picture_on_its_side_has_the_same_shifts() -> None:
+    """Both axes are shifted by them: beyond the shorter one, noise would meet itself."""
+    high, wide = torch.zeros(1, 64, 64, 16), torch.zeros(1, 64, 16, 64)
+    of_high, of_wide = (
+        draw_shifts(noise, Draws(0, ["a"]).generators("rolls")) for noise in (high, wide)
+    )
+    assert torch.equal(of_high, of_wide)
+    assert of_high.shape == (1, 64, 2)
+    assert of_high.amax((0, 1)).tolist() == [7, 3]
+
+
 @pytest.mark.parametrize("shape", [(2, 4, 16, 16), (1, 4, 64, 64), (2, 3, 18, 30), (1, 1, 8, 8)])
 def test_the_slopes_are_autograds(shape: tuple[int, ...]) -> None:
     generator = torch.Generator().manual_seed(0)

@@ -17,6 +17,7 @@ from tests.tiny import losses
 from zerocon.core.conditions import Condition, Conditions, Draws, Words
 from zerocon.core.forward import Evaluations
 from zerocon.core.levels import At, Guess, Level, Path, flow_level, flow_path
+from zerocon.core.size import Size
 from zerocon.core.taps import Site, Taps
 from zerocon.inversions.by_solver import (
     FireFlowInversion,
@@ -59,7 +60,7 @@ class TinyFlow:
     exact: bool = True
     name: str = "tiny flow"
     fingerprint: str = "tiny"
-    side: int = 4
+    size: Size = Size(4, 4)  # noqa: RUF009
     prompt_tokens: int = 77
     start_tokens: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))

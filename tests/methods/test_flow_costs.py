@@ -14,6 +14,7 @@ from tests.methods.flow_models import CurvedFlow
 from tests.tiny_transformers import tiny_sd3, tiny_sd3_parts
 from zerocon.config.settings import compose_settings
 from zerocon.core.conditions import Condition
+from zerocon.core.size import Size
 from zerocon.runs.counting import Rows, count_rows
 
 
@@ -21,7 +22,7 @@ from zerocon.runs.counting import Rows, count_rows
 class Stub(CurvedFlow):
     """A flow model for any text that counts evaluations as backbones do."""
 
-    side: ClassVar[int] = 4  # type: ignore[misc]
+    size: ClassVar[Size] = Size.square(4)  # type: ignore[misc]
 
     def encode(self, images: Tensor) -> Tensor:
         return images.mean(1, keepdim=True).expand(-1, 4, -1, -1).to(self.dtype)

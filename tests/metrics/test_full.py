@@ -13,6 +13,7 @@ from torch import Tensor
 from zerocon.config.bind import metrics_of
 from zerocon.config.compose import compose_config, plain
 from zerocon.core.cases import Case
+from zerocon.core.size import Size
 from zerocon.datasets.shapes import ShapesPIE
 from zerocon.metrics.base import Column, Metric, Pictures
 
@@ -35,7 +36,7 @@ def judges() -> list[Metric]:
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory: pytest.TempPathFactory) -> list[Case]:
     """Six cases of ShapesPIE with non-empty region and background."""
-    dataset = ShapesPIE(20, "test", side=64, root=tmp_path_factory.mktemp("pie") / "shapes")
+    dataset = ShapesPIE(20, "test", Size.square(64), root=tmp_path_factory.mktemp("pie") / "shapes")
     found = [dataset.load(case_id) for case_id in dataset.ids]
     both = [case for case in found if case.mask is not None and 0.01 < case.mask.mean() < 0.9]
     return both[:6]

@@ -9,6 +9,7 @@ from metric_pictures import batch, left_half, noise
 from safetensors.torch import save_file
 from torchmetrics.functional.image.lpips import _LPIPS
 
+from zerocon.core.size import Size
 from zerocon.metrics.base import ProtocolName
 from zerocon.metrics.lpips import (
     PerceptualDistance,
@@ -36,7 +37,7 @@ def test_agrees_with_the_package(model: LPIPS) -> None:
         model.spatial = False
     seen = [lpips_features(model, x) for x in (a, b)]
     torch.testing.assert_close(lpips_distance(model, *seen).float(), wanted)
-    torch.testing.assert_close(lpips_map(model, *seen, side=64), wanted_map)
+    torch.testing.assert_close(lpips_map(model, *seen, size=Size.square(64)), wanted_map)
 
 
 @pytest.mark.parametrize("net", ["squeeze", pytest.param("alex", marks=pytest.mark.slow)])

@@ -262,3 +262,25 @@ def test_in_a_browser_it_sorts_and_filters(tmp_path: Path) -> None:
         "broken",
         "undefined",
     ]
+
+
+def test_pictures_that_are_not_square_have_cells_of_their_shape() -> None:
+    def pictures(width: int, height: int) -> list[GalleryItem]:
+        picture = Image.new("RGB", (width, height), "red")
+        return [GalleryItem(item(0).record, picture, picture)]
+
+    def red(data: bytes) -> tuple[int, int, int, int]:
+        """Height and width of the pictures together, and of the sheet."""
+        sheet = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+        found = (sheet == (255, 0, 0)).all(2)
+        rows, columns = np.flatnonzero(found.any(1)), np.flatnonzero(found.any(0))
+        return len(rows), len(columns), sheet.shape[0], sheet.shape[1]
+
+    square = red(contact_sheet(pictures(512, 512), "a run"))
+    wide = red(contact_sheet(pictures(768, 384), "a run"))
+    high = red(contact_sheet(pictures(256, 512), "a run"))
+    small = red(contact_sheet(pictures(48, 24), "a run"))
+    assert (square[:2], wide[:2], high[:2]) == ((144, 288), (72, 288), (144, 144))
+    assert square[2] - wide[2] == 72  # no empty space below
+    assert square[3] - high[3] == 144  # nor beside
+    assert small[:2] == (72, 288)  # by whole factors

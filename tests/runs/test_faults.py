@@ -43,6 +43,7 @@ from zerocon.core.checks import ConfigError
 from zerocon.core.forward import Evaluations
 from zerocon.core.records import Record, RecordError
 from zerocon.core.shards import Shard
+from zerocon.core.size import Size
 from zerocon.ledger import code, records
 from zerocon.ledger.claims import Chunk, Claims, chunks_left
 from zerocon.ledger.records import RecordLog, read_records
@@ -357,7 +358,7 @@ def workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Real processes with toy editors."""
 
     def prepared(settings: RunSettings, count: int) -> tuple[Any, Any]:
-        return ToyEditor(settings.directory), processes.Ready(toy_origin(COUNT), 8)
+        return ToyEditor(settings.directory), processes.Ready(toy_origin(COUNT), Size.square(8))
 
     monkeypatch.setattr(processes, "get_context", lambda _: FORK)
     monkeypatch.setattr(processes, "prepared", prepared)
@@ -388,7 +389,7 @@ def test_each_gpu_has_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     def prepared(settings: RunSettings, count: int) -> tuple[Any, Any]:
         device = settings.config["backbone"]["device"]
         (tmp_path / f"{device} {os.getpid()}").touch()
-        return ToyEditor(settings.directory), processes.Ready(toy_origin(COUNT), 8)
+        return ToyEditor(settings.directory), processes.Ready(toy_origin(COUNT), Size.square(8))
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     monkeypatch.setattr(processes, "prepared", prepared)

@@ -25,6 +25,7 @@ from tests.runs.toy_runs import (
     worked_on,
 )
 from zerocon.config.settings import RunSettings
+from zerocon.core.size import Size
 from zerocon.ledger.claims import Claims
 from zerocon.runs import crews, processes, runner
 from zerocon.shapes.benchmark import write_benchmark
@@ -192,7 +193,7 @@ def by_workers(monkeypatch: pytest.MonkeyPatch, root: Path, prepared: Any) -> Ru
 
 
 def ready_worker(settings: RunSettings, count: int) -> tuple[Any, Any]:
-    return ToyEditor(settings.directory), processes.Ready(toy_origin(COUNT), 8)
+    return ToyEditor(settings.directory), processes.Ready(toy_origin(COUNT), Size.square(8))
 
 
 def test_workers_at_work_end_with_their_run(

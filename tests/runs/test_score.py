@@ -19,9 +19,10 @@ from zerocon.cli import main
 from zerocon.core.cases import CaseError
 from zerocon.core.checks import ConfigError
 from zerocon.core.records import Record
+from zerocon.core.size import Size
 from zerocon.datasets.pie_bench import PieBench
 from zerocon.ledger.records import read_records
-from zerocon.runs.outputs import Rules, edited_picture, find_outputs, last_square, recompressed
+from zerocon.runs.outputs import Rules, edited_picture, find_outputs, last_part, recompressed
 
 SIDE = 64
 IDS = ("000000000000", "111000000000", "922000000003")
@@ -32,6 +33,9 @@ PATHS = {
 }
 # No model has to be loaded for these.
 FEW = ["metrics.clip=null", "metrics.lpips=null", "metrics.structure=null", "metrics.truth=null"]
+
+
+SQUARE = Size.square(SIDE)
 
 
 def pixels(seed: int, side: int = SIDE) -> NDArray[np.uint8]:
@@ -63,7 +67,7 @@ def pie(tmp_path: Path) -> Path:
 
 
 def dataset(pie: Path) -> PieBench:
-    return PieBench(pie, SIDE)
+    return PieBench(pie, SQUARE)
 
 
 def put(file: Path, picture: Image.Image, kind: str = "PNG") -> None:
@@ -73,7 +77,7 @@ def put(file: Path, picture: Image.Image, kind: str = "PNG") -> None:
 
 def strip(*panels: Image.Image) -> Image.Image:
     side = panels[0].width
-    whole = Image.new("RGB", (side * len(panels), side))
+    whole = Image.new("RGB", (side * len(panels), panels[0].height))
     for place, panel in enumerate(panels):
         whole.paste(panel, (place * side, 0))
     return whole
@@ -240,17 +244,31 @@ def test_a_case_is_always_scored_in_the_same_batch(
 
 def test_one_rule_for_every_shape(tmp_path: Path) -> None:
     a, b = Image.new("RGB", (8, 8), "red"), Image.new("RGB", (8, 8), "blue")
-    row, note = last_square(strip(a, a, a, b), published=False)
+    row, note = last_part(strip(a, a, a, b), SQUARE, published=False)
     assert (row.getcolors(), note) == ([(64, (0, 0, 255))], "the last square of a 32x8 picture")
-    column, _ = last_square(strip(b, a).rotate(90, expand=True), published=False)
+    column, _ = last_part(strip(b, a).rotate(90, expand=True), SQUARE, published=False)
     assert column.getcolors() == [(64, (0, 0, 255))]  # turned, the first panel is the lowest
     wide = Image.new("RGB", (12, 8), "red")
     wide.paste("blue", (4, 0, 12, 8))
-    middle, note = last_square(wide, published=False)
+    middle, note = last_part(wide, SQUARE, published=False)
     assert note == "the middle of a 12x8 picture"
     assert middle.getpixel((0, 0)) == (255, 0, 0)
-    end, _ = last_square(wide, published=True)
+    end, _ = last_part(wide, SQUARE, published=True)
     assert end.getcolors() == [(64, (0, 0, 255))]
+
+
+def test_a_shape_that_is_not_square_is_cut_out_by_the_same_rule(tmp_path: Path) -> None:
+    wide = Size(8, 16)
+    a, b = Image.new("RGB", (16, 8), "red"), Image.new("RGB", (16, 8), "blue")
+    row, note = last_part(strip(a, b), wide, published=False)
+    assert note == "the last 16x8 pixels of a 32x8 picture"
+    assert row.getcolors() == [(128, (0, 0, 255))]
+    put(tmp_path / "a.png", Image.new("RGB", (32, 16), "red"))
+    same, notes = edited_picture("a.png", tmp_path, Rules(wide, published=True))
+    assert (same.size, notes) == ((16, 8), ("resized from 32x16 to 16x8 pixels",))
+    put(tmp_path / "b.png", Image.new("RGB", (16, 10), "red"))
+    middle, notes = edited_picture("b.png", tmp_path, Rules(wide))
+    assert (middle.size, notes) == ((16, 8), ("the middle of a 16x10 picture",))
 
 
 @pytest.mark.parametrize(("width", "height"), [(2048, 532), (1024, 600), (600, 512)])
@@ -259,18 +277,18 @@ def test_published_takes_the_last_512_pixels_whatever_the_height(
 ) -> None:
     picture = Image.effect_noise((width, height), 90).convert("RGB")
     put(tmp_path / "a.png", picture)
-    edited, notes = edited_picture("a.png", tmp_path, Rules(512, published=True))
+    edited, notes = edited_picture("a.png", tmp_path, Rules(Size.square(512), published=True))
     assert np.array_equal(np.asarray(edited), np.asarray(picture)[-512:, -512:])
     assert notes == (f"the last 512x512 pixels of a {width}x{height} picture, as published",)
 
 
 def test_published_crops_of_small_pictures_are_partly_black(tmp_path: Path) -> None:
     put(tmp_path / "a.png", Image.new("RGB", (1024, 256), "red"))
-    edited, (note,) = edited_picture("a.png", tmp_path, Rules(512, published=True))
+    edited, (note,) = edited_picture("a.png", tmp_path, Rules(Size.square(512), published=True))
     colors = {color: count for count, color in edited.getcolors() or ()}
     assert colors == {(255, 0, 0): 512 * 256, (0, 0, 0): 512 * 256}
     assert note.endswith("which are partly outside it and black")
-    _, notes = edited_picture("a.png", tmp_path, Rules(512))
+    _, notes = edited_picture("a.png", tmp_path, Rules(Size.square(512)))
     assert notes[0] == "the last square of a 1024x256 picture"
 
 
@@ -281,17 +299,17 @@ def test_a_pipe_among_the_pictures_does_not_hang(pie: Path, tmp_path: Path) -> N
     (outputs,) = find_outputs(tmp_path / "flat", dataset(pie))
     assert len(outputs.fingerprint()) == 16
     with pytest.raises(CaseError, match="this is a named pipe, not a picture"):
-        edited_picture(outputs.files[IDS[0]][0], outputs.root, Rules(SIDE))
+        edited_picture(outputs.files[IDS[0]][0], outputs.root, Rules(Size.square(SIDE)))
 
 
 def test_another_size_is_noted(tmp_path: Path) -> None:
     put(tmp_path / "a.png", photo(3, 128))
-    picture, notes = edited_picture("a.png", tmp_path, Rules(SIDE))
+    picture, notes = edited_picture("a.png", tmp_path, Rules(Size.square(SIDE)))
     assert notes == ("resized from 128 to 64 pixels",)
     blocks = pixels(3, 128).reshape(64, 2, 64, 2, 3).astype(float).mean((1, 3))
     # Each pixel is the mean of four; Pillow rounds once for the columns and once for the rows.
     assert np.abs(np.asarray(picture) - blocks).max() <= 1
-    same, notes = edited_picture("a.png", tmp_path, Rules(128))
+    same, notes = edited_picture("a.png", tmp_path, Rules(Size.square(128)))
     assert notes == ()
     assert np.array_equal(np.asarray(same), pixels(3, 128))
 
@@ -300,13 +318,13 @@ def test_legacy_jpeg_is_what_saving_as_jpeg_does(tmp_path: Path) -> None:
     """A PNG comes out as if it had been saved with Pillow's default; a JPEG is left alone."""
     put(tmp_path / "a.png", strip(smooth(1), smooth(2)))
     put(tmp_path / "a.jpg", strip(smooth(1), smooth(2)), "JPEG")
-    rules = Rules(SIDE, legacy_jpeg=True)
+    rules = Rules(Size.square(SIDE), legacy_jpeg=True)
     from_png, notes = edited_picture("a.png", tmp_path, rules)
     from_jpeg, other = edited_picture("a.jpg", tmp_path, rules)
     assert np.array_equal(np.asarray(from_png), np.asarray(from_jpeg))
     assert "recompressed as JPEG, as the published outputs were" in notes
     assert other == ("the last square of a 128x64 picture",)
-    exact = np.asarray(edited_picture("a.png", tmp_path, Rules(SIDE))[0])
+    exact = np.asarray(edited_picture("a.png", tmp_path, Rules(Size.square(SIDE)))[0])
     assert not np.array_equal(np.asarray(from_png), exact)
     assert np.abs(np.asarray(recompressed(smooth(2))).astype(int) - exact).mean() < 8
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
+
 import pytest
 import torch
 
+from zerocon.backbones.loading import Parts
 from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
 from zerocon.config.settings import compose_settings
 from zerocon.core.cases import Case
-from zerocon.runs.shown import maps_of, wanted, watching
+from zerocon.core.size import Size
+from zerocon.runs.shown import maps_of, similarity_of, wanted, watching
 from zerocon.runs.worker import edit
 
 CASES = [
@@ -44,6 +49,16 @@ def test_maps_show_where_words_are_attended_to(backbone: StableDiffusionBackbone
     for pixels in maps.values():
         assert (pixels.shape, pixels.dtype, pixels.max()) == ((32, 32), "uint8", 255)
     assert backbone.evaluations.forward == before + 2
+
+
+def test_maps_have_the_pictures_shape(parts: Parts) -> None:
+    cpu, size = torch.device("cpu"), Size(32, 48)
+    wide = StableDiffusionBackbone(copy.deepcopy(parts), "wide", cpu, torch.float32, "", size)
+    case = replace(CASES[0], image=torch.full((3, *size), 0.3))
+    maps = maps_of(wide, case, 1 - case.image, seed=0)
+    assert {pixels.shape for pixels in maps.values()} == {size}
+    same = similarity_of(wide, case, case.image, "self", seed=0)
+    assert same.shape == size
 
 
 @pytest.mark.parametrize(("maps", "names"), [(0, []), (2, ["a", "b"]), (9, ["a", "b", "c"])])

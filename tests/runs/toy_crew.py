@@ -11,6 +11,7 @@ from PIL import Image
 
 from zerocon.config.settings import RunSettings
 from zerocon.core.records import Record
+from zerocon.core.size import Size
 from zerocon.ledger.claims import Chunk
 from zerocon.ledger.origin import Origin
 from zerocon.ledger.records import save_image
@@ -26,7 +27,7 @@ class ToyCrew:
 
     def __init__(self, settings: RunSettings) -> None:
         self._settings = settings
-        self.dataset: Any = settings.dataset(side=64)
+        self.dataset: Any = settings.dataset(pixels=Size.square(64))
         named = {"name": "toy", "fingerprint": "toy"}
         self.origin = Origin(
             name=settings.name,

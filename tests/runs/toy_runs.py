@@ -130,7 +130,7 @@ def use_toys(monkeypatch: pytest.MonkeyPatch) -> None:
 def settings_at(root: Path, *more: str) -> RunSettings:
     root.mkdir(parents=True, exist_ok=True)
     settings = compose_settings([f"runner.root={root}", "runner.batch_size=4", *more])
-    object.__setattr__(settings, "dataset", lambda side: ToyDataset(ToyCrew.count))
+    object.__setattr__(settings, "dataset", lambda pixels: ToyDataset(ToyCrew.count))
     return settings
 
 

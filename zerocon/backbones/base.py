@@ -11,6 +11,7 @@ from torch import Tensor
 from zerocon.core.conditions import Condition
 from zerocon.core.forward import Evaluations
 from zerocon.core.levels import At, Guess, Level, Path
+from zerocon.core.size import Size
 from zerocon.core.taps import Taps
 
 # A sampler's levels: the model's own schedule, or uniform in flow time.
@@ -32,8 +33,8 @@ class Backbone(Protocol):
     start_tokens: int  # of these, the tokens before a prompt's first word
 
     @property
-    def side(self) -> int:
-        """Pixels on a side of the pictures that are edited."""
+    def size(self) -> Size:
+        """Height and width of the pictures that are edited."""
         ...
 
     def path(self, steps: int) -> Path:
@@ -49,7 +50,7 @@ class Backbone(Protocol):
         ...
 
     def encode(self, images: Tensor) -> Tensor:
-        """Encode pictures 0..1, [case, 3, side, side], to latents of about unit variance."""
+        """Encode pictures 0..1, [case, 3, y, x], to latents of about unit variance."""
         ...
 
     def decode(self, latents: Tensor) -> Tensor:

@@ -18,20 +18,19 @@ from transformers import (
     T5EncoderModel,
 )
 
-from zerocon.backbones.loading import ModelParts, frozen, load_parts
+from zerocon.backbones.loading import ModelParts, frozen, load_parts, vae_scale
 from zerocon.backbones.mmdit_sites import Layout
+from zerocon.backbones.sizes import check_size, size_of
 from zerocon.backbones.text_encoders import CPU, TextEncoders, frozen_t5
 from zerocon.backbones.transformer import (
-    Size,
     TransformerBackbone,
     TransformerSettings,
     check_scheduler,
-    check_size,
     token_numbers,
-    vae_scale,
 )
 from zerocon.core.checks import ConfigError, in_range, one_of
 from zerocon.core.conditions import Condition
+from zerocon.core.size import Size
 
 T5_TOKENS = 512  # FluxPipeline's, of FLUX.1-dev; FLUX.1-schnell was trained with 256
 USUAL_LATENT = 128  # FluxPipeline's: positions on a side of a latent
@@ -85,12 +84,12 @@ class FluxBackbone(TransformerBackbone):
     ) -> None:
         check_scheduler(parts.scheduler)
         per_latent = vae_scale(parts)
-        size = size or (USUAL_LATENT * per_latent, USUAL_LATENT * per_latent)
+        size = Size(*size) if size else Size.square(USUAL_LATENT * per_latent)
         step = per_latent * PATCH
         check_size(size, step)
         self.prompt_tokens, self.start_tokens = t5_tokens, 0
         layout = Layout(
-            grid=(size[0] // step, size[1] // step),
+            grid=(size.height // step, size.width // step),
             text_tokens=t5_tokens,
             patch=PATCH,
             text_first=True,
@@ -206,7 +205,7 @@ class Flux(TransformerSettings):
     def load(self) -> FluxBackbone:
         device, dtype = self._place()
         parts = load_parts(self.path, self.revision, self.config, FluxParts, self.variant)
-        size = self._size(USUAL_LATENT * vae_scale(parts))
+        size = size_of(self, USUAL_LATENT * vae_scale(parts))
         digest = self._digest(parts, self.t5_tokens, T5_TOKENS)
         return FluxBackbone(
             parts,

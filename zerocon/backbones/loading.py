@@ -238,3 +238,9 @@ def fingerprint_of(parts: ModelParts) -> str:
 
 def frozen(module: Any, device: torch.device, dtype: torch.dtype) -> Any:
     return nn.Module.to(module, device, dtype).requires_grad_(False).eval()
+
+
+def vae_scale(parts: ModelParts) -> int:
+    """Pixels on a side of a latent's position."""
+    vae: Any = vars(parts)["vae"]
+    return 2 ** (len(vae.config["block_out_channels"]) - 1)

@@ -18,20 +18,19 @@ from transformers import (
     T5EncoderModel,
 )
 
-from zerocon.backbones.loading import ModelParts, frozen, load_parts
+from zerocon.backbones.loading import ModelParts, frozen, load_parts, vae_scale
 from zerocon.backbones.mmdit_sites import Layout
+from zerocon.backbones.sizes import check_size, size_of
 from zerocon.backbones.text_encoders import CPU, TextEncoders, frozen_t5
 from zerocon.backbones.transformer import (
-    Size,
     TransformerBackbone,
     TransformerSettings,
     check_scheduler,
-    check_size,
     token_numbers,
-    vae_scale,
 )
 from zerocon.core.checks import ConfigError, in_range
 from zerocon.core.conditions import Condition
+from zerocon.core.size import Size
 
 T5_TOKENS = 256  # StableDiffusion3Pipeline's
 
@@ -108,7 +107,7 @@ class SD3Backbone(TransformerBackbone):
         check_scheduler(parts.scheduler)
         config, per_latent = parts.transformer.config, vae_scale(parts)
         usual = int(config["sample_size"]) * per_latent
-        size = size or (usual, usual)
+        size = Size(*size) if size else Size.square(usual)
         step = per_latent * int(config["patch_size"])
         check_size(size, step, int(config["pos_embed_max_size"]) * step)
         self.t5_tokens = t5_tokens
@@ -116,7 +115,7 @@ class SD3Backbone(TransformerBackbone):
         self.start_tokens = 1
         has_t5 = parts.text_encoder_3 is not None
         layout = Layout(
-            grid=(size[0] // step, size[1] // step),
+            grid=(size.height // step, size.width // step),
             text_tokens=self.prompt_tokens + (t5_tokens if has_t5 else 1),
             patch=int(config["patch_size"]),
             copies=1 if has_t5 else t5_tokens,
@@ -197,7 +196,7 @@ class SD3(TransformerSettings):
         device, dtype = self._place()
         kind = SD3Parts if self.t5 else SD3PartsWithoutT5
         parts = load_parts(self.path, self.revision, self.config, kind, self.variant)
-        size = self._size(int(parts.transformer.config["sample_size"]) * vae_scale(parts))
+        size = size_of(self, int(parts.transformer.config["sample_size"]) * vae_scale(parts))
         digest = self._digest(parts, self.t5_tokens, T5_TOKENS)
         return SD3Backbone(
             parts,

@@ -23,6 +23,7 @@ from zerocon.backbones.stable_diffusion import (
     as_set,
 )
 from zerocon.core.conditions import Condition
+from zerocon.core.size import Size
 
 
 @dataclass
@@ -50,18 +51,18 @@ class SDXLBackbone(StableDiffusionBackbone):
         device: torch.device,
         dtype: torch.dtype,
         fingerprint: str,
-        side: int | None = None,
+        size: Size | None = None,
         *,
         empty_as_zeros: bool = True,
     ) -> None:
-        super().__init__(parts, name, device, dtype, fingerprint, side)
+        super().__init__(parts, name, device, dtype, fingerprint, size)
         self.empty_as_zeros = empty_as_zeros
         self.readers = (
             (parts.tokenizer, self.text_encoder),
             (parts.tokenizer_2, frozen(parts.text_encoder_2, device, dtype)),
         )
-        # Original size, crop's corner, target size.
-        sizes = (self.side, self.side, 0, 0, self.side, self.side)
+        # Original size, crop's corner, target size; each height first, as in the model's training.
+        sizes = (*self.size, 0, 0, *self.size)
         self._sizes = torch.tensor(sizes, device=device, dtype=dtype)
 
     @torch.no_grad()
@@ -107,7 +108,7 @@ class SDXL(StableDiffusion):
             device,
             dtype,
             digest if self.empty_as_zeros else f"{digest}-empty-prompt",
-            self.side,
+            self._size(parts),
             empty_as_zeros=self.empty_as_zeros,
         )
         return as_set(made, self.compile)

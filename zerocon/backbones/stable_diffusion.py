@@ -19,14 +19,17 @@ from zerocon.backbones.loading import (
     pick_device,
     pick_dtype,
     saving_memory,
+    vae_scale,
 )
+from zerocon.backbones.sizes import check_settings, check_size, size_of
 from zerocon.backbones.unet_sites import install
 from zerocon.core.cases import World
-from zerocon.core.checks import ConfigError, in_range, one_of
+from zerocon.core.checks import ConfigError, one_of
 from zerocon.core.conditions import Condition
 from zerocon.core.forward import Evaluations
 from zerocon.core.levels import At, Guess, Level, vp_level, vp_level_at, vp_path
 from zerocon.core.levels import Path as LevelPath
+from zerocon.core.size import Size
 from zerocon.core.timesteps import SPACINGS, Spacing
 
 
@@ -40,7 +43,7 @@ class StableDiffusionBackbone:
         device: torch.device,
         dtype: torch.dtype,
         fingerprint: str,
-        side: int | None = None,
+        size: Size | None = None,
     ) -> None:
         self.name, self.device, self.dtype, self.fingerprint = name, device, dtype, fingerprint
         # Some autoencoders overflow in half precision, and their config says so.
@@ -58,15 +61,14 @@ class StableDiffusionBackbone:
         self._config: dict[str, Any] = dict(parts.scheduler.config)
         self._alphas: Tensor = parts.scheduler.alphas_cumprod.double().cpu()
         self._final_alpha = float(parts.scheduler.final_alpha_cumprod)
-        per_latent = 2 ** (len(self.vae.config["block_out_channels"]) - 1)
-        self.side = side or int(self.unet.config["sample_size"]) * per_latent
-        self.latent_side = self.side // per_latent
-        self.taps = install(self.unet, (self.latent_side, self.latent_side))
+        per_latent = vae_scale(parts)
+        usual = int(self.unet.config["sample_size"]) * per_latent
+        self.size = Size(*size) if size else Size.square(usual)
+        # The U-Net halves the latent's sides between its levels, so they must be divisible.
+        check_size(self.size, per_latent * 2 ** (len(self.unet.config["block_out_channels"]) - 1))
+        grid = self.size.height // per_latent, self.size.width // per_latent
+        self.taps = install(self.unet, grid)
         self._network: Network = self._predicted
-        # The U-Net halves the latent's side between its levels, so it must be divisible.
-        step = per_latent * 2 ** (len(self.unet.config["block_out_channels"]) - 1)
-        if self.side % step:
-            raise ConfigError(f"backbone.side is {self.side}; it must be a multiple of {step}")
         one_of("prediction_type", self._config["prediction_type"], ("epsilon", "v_prediction"))
         one_of("timestep_spacing", self._spacing, SPACINGS)
 
@@ -173,7 +175,9 @@ class StableDiffusion:
     config: str | None = None  # of a single file: a folder with the model's configs and tokenizer
     device: str = "auto"
     dtype: str = "auto"
-    side: int | None = None  # pixels; null: the size the model was trained at
+    side: int | None = None  # pixels; or height and width; null: what the model was trained at
+    height: int | None = None
+    width: int | None = None
     compile: Compile = False
     variant: str | None = None  # fp16: the folder's files with half-precision weights
     vae_slicing: bool = False  # encode and decode a batch's pictures one by one: less memory
@@ -186,8 +190,10 @@ class StableDiffusion:
                 "backbone.path is empty; give a folder, a .safetensors file or a hub id"
             )
         check_compile(self.compile)
-        if self.side is not None:
-            in_range("backbone.side", self.side, 8)
+        check_settings(self)
+
+    def _size(self, parts: Parts) -> Size:
+        return size_of(self, int(parts.unet.config["sample_size"]) * vae_scale(parts))
 
     def _digest(self, parts: Parts) -> str:
         """Set up the autoencoder; return the digest of what computes."""
@@ -200,5 +206,6 @@ class StableDiffusion:
         dtype = pick_dtype(self.dtype, device)
         parts = load_parts(self.path, self.revision, self.config, variant=self.variant)
         digest = self._digest(parts)
-        made = StableDiffusionBackbone(parts, self.path, device, dtype, digest, self.side)
+        size = self._size(parts)
+        made = StableDiffusionBackbone(parts, self.path, device, dtype, digest, size)
         return as_set(made, self.compile)

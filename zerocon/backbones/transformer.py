@@ -14,7 +14,6 @@ from torch import Tensor
 from zerocon.backbones.base import BackboneError
 from zerocon.backbones.loading import (
     DTYPES,
-    ModelParts,
     fingerprint_of,
     frozen,
     pick_device,
@@ -22,13 +21,13 @@ from zerocon.backbones.loading import (
     saving_memory,
 )
 from zerocon.backbones.mmdit_sites import Layout, install, joint_attentions
+from zerocon.backbones.sizes import check_settings
 from zerocon.core.cases import World
-from zerocon.core.checks import ConfigError, in_range, one_of
+from zerocon.core.checks import ConfigError, one_of
 from zerocon.core.conditions import Condition
 from zerocon.core.forward import Evaluations
 from zerocon.core.levels import At, Guess, Level, Path, at_least_single, flow_level
-
-Size = tuple[int, int]  # height and width
+from zerocon.core.size import Size
 
 
 class TransformerBackbone(ABC):
@@ -48,7 +47,7 @@ class TransformerBackbone(ABC):
         layout: Layout,
     ) -> None:
         self.name, self.device, self.dtype, self.fingerprint = name, device, dtype, fingerprint
-        self.height, self.width = size
+        self.size = Size(*size)
         self.layout = layout
         # Some autoencoders overflow half precision, and say so.
         careful = dtype == torch.float16 and bool(parts.vae.config.get("force_upcast"))
@@ -58,11 +57,6 @@ class TransformerBackbone(ABC):
         self.trained_times = int(parts.scheduler.config["num_train_timesteps"])
         self.evaluations = Evaluations()
         self.taps = install(self.transformer, layout)
-
-    @property
-    def side(self) -> int:
-        """Pixels on a side of the pictures that are edited."""
-        return max(self.height, self.width)
 
     def path(self, steps: int) -> Path:
         """As the model's own scheduler has it."""
@@ -91,12 +85,11 @@ class TransformerBackbone(ABC):
 
     def _check_images(self, images: Tensor) -> None:
         """The sites' grids are those of one size: another would split text and image wrongly."""
-        height, width = images.shape[-2:]
-        if (height, width) != (self.height, self.width):
+        size = Size.of_tensor(images)
+        if size != self.size:
             raise BackboneError(
-                f"the pictures have {height} x {width} pixels, but the backbone is set to "
-                f"{self.height} x {self.width}; datasets give squares, for which "
-                "backbone.side is the setting"
+                f"the pictures have {size.height} x {size.width} pixels, but the backbone is "
+                f"set to {self.size.height} x {self.size.width} (height x width)"
             )
 
     @torch.no_grad()
@@ -162,13 +155,7 @@ class TransformerSettings:
             raise ConfigError(
                 "backbone.path is empty; give a folder, a .safetensors file or a hub id"
             )
-        for name in ("side", "height", "width"):
-            if getattr(self, name) is not None:
-                in_range(f"backbone.{name}", getattr(self, name), 8)
-        self._size(0)
-
-    def _size(self, usual: int) -> Size:
-        return chosen_size(self.side, self.height, self.width, usual)
+        check_settings(self)
 
     @property
     def _text(self) -> dict[str, Any]:
@@ -206,41 +193,10 @@ def shift_of(vae: Any) -> float:
     return float(vae.config.get("shift_factor") or 0.0)
 
 
-def vae_scale(parts: ModelParts) -> int:
-    """Pixels on a side of a latent's position."""
-    vae: Any = vars(parts)["vae"]
-    return 2 ** (len(vae.config["block_out_channels"]) - 1)
-
-
 def check_scheduler(scheduler: Any) -> None:
     """Refuse what would not walk from noise to picture by Euler's rule."""
     for setting in ("invert_sigmas", "stochastic_sampling"):
         if scheduler.config.get(setting):
             raise ConfigError(
                 f"the backbone's scheduler has {setting}, which no sampler here knows"
-            )
-
-
-def chosen_size(side: int | None, height: int | None, width: int | None, usual: int) -> Size:
-    if side is not None and (height or width):
-        raise ConfigError("give backbone.side, or backbone.height and backbone.width, not both")
-    if (height is None) != (width is None):
-        raise ConfigError("backbone.height and backbone.width go together; one of them is null")
-    if height is not None and width is not None:
-        return height, width
-    return side or usual, side or usual
-
-
-def check_size(size: Size, step: int, longest: int | None = None) -> None:
-    """Both sides are whole numbers of image tokens, at most `longest` pixels."""
-    for value in size:
-        if value % step:
-            raise ConfigError(
-                f"the backbone's height and width are {size[0]} and {size[1]}; "
-                f"each must be a multiple of {step}"
-            )
-        if longest is not None and value > longest:
-            raise ConfigError(
-                f"the backbone's height and width are {size[0]} and {size[1]}; "
-                f"this model takes at most {longest}"
             )

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zerocon.commands.options import add_composing
 from zerocon.core.text import printable, printable_lines
+
+if TYPE_CHECKING:
+    from zerocon.core.size import Size
 
 
 def add(commands: Any) -> None:
@@ -17,7 +20,7 @@ def add(commands: Any) -> None:
     check.add_argument(
         "overrides", nargs="+", help="as for run.py: dataset=pie_bench dataset.root=…"
     )
-    check.add_argument("--side", type=int, help="pixels; default: the dataset's native size")
+    add_size(check)
     add_composing(check)
     check.set_defaults(handler=_check)
 
@@ -29,8 +32,8 @@ def _check(options: argparse.Namespace) -> None:
     from zerocon.datasets.check import Report, check_cases
 
     only(options.overrides, ("dataset",))
-    make = build(plain(compose_config(options.overrides)), "dataset", later=("side",))
-    dataset = make(side=options.side or native_side(make))
+    make = build(plain(compose_config(options.overrides)), "dataset", later=("pixels",))
+    dataset = make(pixels=asked_size(options, make))
     report = Report()
     for line in check_cases(dataset, report):
         print(printable(line), flush=True)
@@ -38,9 +41,29 @@ def _check(options: argparse.Namespace) -> None:
     sys.exit(1 if report.broken else 0)
 
 
-def native_side(make: Any) -> int:
-    """The native side of the dataset's pictures, from its class."""
-    return int(getattr(make.func, "native_side", 512))
+def add_size(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--side", type=int, help="pixels; default: the dataset's native size")
+    parser.add_argument("--height", type=int, help="pixels, with --width instead of --side")
+    parser.add_argument("--width", type=int, help="pixels, with --height instead of --side")
+
+
+def asked_size(options: argparse.Namespace, make: Any) -> Size:
+    """The size of pictures that the options ask for, or else the dataset's native one."""
+    from zerocon.core.checks import in_range
+    from zerocon.core.size import chosen_size
+
+    sides = options.side, options.height, options.width
+    for name, value in zip(("--side", "--height", "--width"), sides, strict=True):
+        if value is not None:
+            in_range(name, value, 1)
+    return chosen_size(*sides, native_size(make), "--")
+
+
+def native_size(make: Any) -> Size:
+    """The native size of the dataset's pictures, from its class."""
+    from zerocon.core.size import Size
+
+    return Size.square(int(getattr(make.func, "native_side", 512)))
 
 
 def only(overrides: list[str], groups: tuple[str, ...]) -> None:

@@ -30,6 +30,7 @@ def add(commands: Any) -> None:
 
 def _demo(options: argparse.Namespace) -> None:
     from zerocon.core.checks import in_range
+    from zerocon.core.size import Size
 
     in_range("--port", options.port, 1, 65535)
     from zerocon.runs.progress import loading
@@ -41,7 +42,7 @@ def _demo(options: argparse.Namespace) -> None:
     from zerocon.demo.samples import samples
 
     studio = Studio(Given.read(options.overrides), options.plugins)
-    known = samples(64) if studio.world == "shapes" else []
+    known = samples(Size.square(64)) if studio.world == "shapes" else []
     page = Page(studio, method_files(options.config_dirs), known)
     page.fields(studio.given.method)  # composed while the model loads, not while someone waits
     blocks = built(page)

@@ -92,11 +92,11 @@ def _case(backbone: Backbone, direction: Direction, options: argparse.Namespace)
 
     image, prompts = options.image, (options.source, options.target)
     if image is not None:
-        pixels, notes = read_image(Path(image.name), image.parent, backbone.side)
+        pixels, notes = read_image(Path(image.name), image.parent, backbone.size)
         return Case("command line", pixels, *prompts, notes=notes)
     if isinstance(direction, DescribesSources):
         raise ConfigError("direction=caption needs the picture: give it as --image FILE")
-    return Case("command line", torch.zeros(3, backbone.side, backbone.side), *prompts)
+    return Case("command line", torch.zeros(3, *backbone.size), *prompts)
 
 
 def print_report(found: Inspected, console: Console | None = None) -> None:

@@ -68,9 +68,9 @@ def _edit(options: argparse.Namespace) -> None:
     with Display(lambda: LOADING):
         backbone = settings.backbone.load()
     blend = tuple(options.blend) if options.blend else None
-    for said in remarks(given, backbone.side, getattr(settings.backbone, "world", None)):
+    for said in remarks(given, backbone.size, getattr(settings.backbone, "world", None)):
         print(f"Note: {said}.", file=sys.stderr)
-    case = request(given, backbone.side, options.source, options.target, blend, area)
+    case = request(given, backbone.size, options.source, options.target, blend, area)
     check_blend(settings, backbone, case)
     console().print(edit_headline(settings, backbone, threads, out), soft_wrap=True, markup=False)
     picture = _edited(settings, backbone, case)

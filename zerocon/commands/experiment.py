@@ -142,9 +142,9 @@ def _in_hours(runs: Sequence[RunSettings]) -> str:
 
 def _case_count(settings: RunSettings) -> int:
     """The dataset's cases. Their number does not depend on the pictures' size."""
-    from zerocon.commands.dataset import native_side
+    from zerocon.commands.dataset import native_size
 
-    return len(settings.dataset(side=native_side(settings.dataset)).ids)
+    return len(settings.dataset(pixels=native_size(settings.dataset)).ids)
 
 
 def _counted(runs: Mapping[str, RunSettings]) -> str:

@@ -295,7 +295,7 @@ def _reported(config: dict[str, Any], console: Console) -> int:
     from zerocon.runs.results import report
 
     runner, run = runner_settings(config), RunDirectory(directory_of(config))
-    make = build(config, "dataset", later=("side",))
+    make = build(config, "dataset", later=("pixels",))
     unchecked = check_finished(run, config, make, runner.on_code_change)
     code = code_digests(config)
     return report(run, console, per_type=runner.per_type, unchecked=unchecked, code=code)[1]

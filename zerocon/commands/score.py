@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from zerocon.commands.dataset import native_side, only
+from zerocon.commands.dataset import add_size, asked_size, only
 from zerocon.commands.options import add_composing
 from zerocon.core.naming import content_of, digest
 from zerocon.core.quiet import quiet_models
@@ -41,7 +41,7 @@ def add(commands: Any) -> None:
         help="whether the method was given the masks; tables separate such runs; default: unknown",
     )
     score.add_argument("--method", action="append", default=[], help="only this one (repeatable)")
-    score.add_argument("--side", type=int, help="pixels; default: the dataset's native size")
+    add_size(score)
     score.add_argument("--per-type", action="store_true", help="add a table for each edit type")
     score.add_argument(
         "overrides",
@@ -60,18 +60,18 @@ def _score(options: argparse.Namespace) -> None:
 
     overrides = _overrides(options)
     config = plain(compose_config(overrides))
-    make = build(config, "dataset", later=("side",))
+    make = build(config, "dataset", later=("pixels",))
     mixture = worlds_mixed_in(
         {key: config[key] for key in ("dataset", "metrics", "mixed_worlds") if key in config}
     )
-    side = options.side or native_side(make)
-    dataset = make(side=side)
+    size = asked_size(options, make)
+    dataset = make(pixels=size)
     metrics = metrics_of(config)
     # Imported late: wrong options are reported before the slow imports.
     from zerocon.runs.outputs import Rules, find_outputs
     from zerocon.runs.score import Scoring, score_outputs
 
-    rules = Rules(side, options.protocol == "published", options.legacy_jpeg)
+    rules = Rules(size, options.protocol == "published", options.legacy_jpeg)
     found = find_outputs(options.outputs, dataset, options.method)
     quiet_models()
     judges = metrics()
@@ -111,7 +111,9 @@ def _overrides(options: argparse.Namespace) -> list[str]:
 
 def _config(config: dict[str, Any], name: str, fingerprint: str, rules: Any) -> dict[str, Any]:
     """The config to store in the run's directory: relevant settings, and what was scored."""
-    method = {"name": name, "outputs": fingerprint, "side": rules.side}
+    height, width = rules.size
+    size = {"side": height} if rules.size.is_square else {"height": height, "width": width}
+    method = {"name": name, "outputs": fingerprint, **size}
     return {
         "name": name,
         "dataset": config["dataset"],

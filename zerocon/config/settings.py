@@ -97,7 +97,7 @@ class RunSettings:
     name: str
     seed: int
     backbone: BackboneSettings
-    dataset: Callable[..., Dataset]  # still needs `side`, which the backbone determines
+    dataset: Callable[..., Dataset]  # still needs `pixels`, which the backbone determines
     direction: Direction
     inversion: Inversion
     method: Method
@@ -143,7 +143,7 @@ def settings_of(config: dict[str, Any], worlds: Worlds = "run") -> RunSettings:
     needs, or nothing (`any`).
     """
     check_top(config)
-    dataset = build(config, "dataset", later=("side",))
+    dataset = build(config, "dataset", later=("pixels",))
     mixture = "" if worlds == "any" else worlds_mixed_in(config, scored=worlds == "run")
     runner, directory = runner_settings(config), directory_of(config)
     inversion: Inversion = build(config, "inversion")()
@@ -170,7 +170,7 @@ def worlds_mixed_in(config: Mapping[str, Any], *, scored: bool = True) -> str:
     """Describe mixed worlds, if the config allows them. `scored`: whether metrics are used."""
     choices = Choices(
         backbone=build(config, "backbone") if "backbone" in config else None,
-        dataset=build(config, "dataset", later=("side",)) if scored else None,
+        dataset=build(config, "dataset", later=("pixels",)) if scored else None,
         direction=build(config, "direction")() if "direction" in config else None,
         metrics=metric_makers(config) if scored else {},
     )

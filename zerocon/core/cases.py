@@ -40,18 +40,18 @@ class DatasetMissingError(DatasetError):
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One edit request. Its pictures are square, RGB, 0..1, and of equal size."""
+    """One edit request. Its pictures are RGB, 0..1, and of equal size."""
 
     id: str
-    image: Tensor  # [3, side, side]
+    image: Tensor  # [3, y, x]
     source_prompt: str
     target_prompt: str
     instruction: str = ""
     edit_type: str = ""  # the dataset's id; PIE-Bench: "0" .. "9"
     edit_name: str = ""  # its name, such as "change object"
     blend_words: tuple[str, str] | None = None  # (in the source prompt, in the target prompt)
-    mask: Tensor | None = None  # [1, side, side], 1 = region to edit, 0 = background
-    ground_truth: Tensor | None = None  # [3, side, side]
+    mask: Tensor | None = None  # [1, y, x], 1 = region to edit, 0 = background
+    ground_truth: Tensor | None = None  # [3, y, x]
     source_scene: dict[str, Any] | None = None  # only in the shapes world: Scene.to_json()
     target_scene: dict[str, Any] | None = None
     # Whether a picture, uint8 [64, 64, 3], shows the edit; None if the dataset can't decide.

@@ -16,6 +16,8 @@ NOT_IN_NAME = (
 DETERMINISTIC, COMPILE = "runner.deterministic", "backbone.compile"
 # Settings that came later, with what was done before: part of the name only if they differ.
 LATER = {"method.every": 1, "inversion.every": 1}
+LATER_OF_UNETS = ("backbone.height", "backbone.width")  # null before; flow models always had them
+UNETS = ("zerocon.StableDiffusion", "zerocon.SDXL")
 # Settings with a short form -> the settings that a run stores.
 SHORT_NAMES = {
     "loss.xa_weight": "loss.xa.weight",
@@ -39,6 +41,8 @@ def content_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config without settings that do not affect numbers."""
     content = {key: value for key, value in config.items() if key not in NOT_IN_NAME}
     as_before = [name for name, value in LATER.items() if _value(config, name) == value]
+    if class_name(str(_value(config, "backbone._target_"))) in UNETS:
+        as_before += [name for name in LATER_OF_UNETS if _value(config, name) is None]
     for dotted in (*NOT_IN_NAME, *as_before):
         group, _, field = dotted.partition(".")
         if field and isinstance(content.get(group), Mapping):

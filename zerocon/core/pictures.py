@@ -12,7 +12,7 @@ from zerocon.core.cases import Case
 
 
 def to_uint8(images: Tensor) -> NDArray[np.uint8]:
-    """Convert 0..1, [n, 3, side, side], to bytes, [n, side, side, 3]."""
+    """Convert 0..1, [n, 3, y, x], to bytes, [n, y, x, 3]."""
     return images.float().mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 

@@ -14,7 +14,7 @@ whole; a second attention over image tokens only is `joint.3.dual.self`, and blo
 stream are `single.3.…`. Sites are chosen by patterns, separated by commas:
 
     up.*.self            every decoder self-attention
-    cross@1/4            cross-attentions at a quarter of the latent's side
+    cross@1/4            cross-attentions at a quarter of the latent's height and width
     self#10..15          by number among all sites of their kind, in execution order
     up.*.self,!up.0.*    a `!` excludes sites from the preceding choice
 """

@@ -16,14 +16,22 @@ from pathlib import Path
 from random import Random
 from typing import Any, ClassVar, TypedDict, Unpack, cast
 
+from PIL import Image
 from torch import Tensor
 
 from zerocon.core.cases import Case, CaseError, DatasetError, DatasetMissingError, World
 from zerocon.core.checks import shown
 from zerocon.core.files import open_regular
 from zerocon.core.hashing import FileHasher, digest_of, file_digest
+from zerocon.core.size import Size
 from zerocon.datasets.identity import file_part
-from zerocon.datasets.images import decode_picture, inside, picture_tensor, read_image
+from zerocon.datasets.images import (
+    centre_square,
+    decode_picture,
+    inside,
+    open_picture,
+    picture_tensor,
+)
 
 Row = Mapping[str, Any]
 
@@ -128,23 +136,25 @@ class FileDataset:
     name: str = ""
     world: World = "photographs"
     native_side: int = 512  # pixels, unless the backbone needs another size
+    squares: bool = False  # pictures are their centre squares, as the masks are of these
     type_names: ClassVar[tuple[str, ...] | None] = ()  # the known edit types; None: any text
 
     def __init__(
         self,
         root: str | Path,
-        side: int,
+        pixels: Size,
         where: Path,
         listing: Listing,
         settings: Sequence[object] = (),
         **chosen: Unpack[Choice],
     ) -> None:
-        """`where` is the file or folder named in messages.
+        """`pixels`: height and width of the pictures that are loaded. `where` is the file or
+        folder named in messages.
 
         `settings` are the reader's own settings that affect the cases.
         """
         self.check_settings(chosen)
-        self.root, self.side, self.where, self._listing = Path(root), side, where, listing
+        self.root, self.pixels, self.where, self._listing = Path(root), pixels, where, listing
         self._settings = list(settings)
         self._ids = Filters(**chosen).choose({i: self._type_of(i) for i in listing}, where)
 
@@ -235,15 +245,18 @@ class FileDataset:
 
     def _picture(self, place: str | Path, notes: list[str]) -> Tensor:
         """The picture at a path below the root; conversions are added to the notes."""
-        image, more = read_image(place, self.root, self.side)
+        picture, more = open_picture(place, self.root)
         notes.extend(more)
-        return image
+        return self._sized(picture)
 
     def _decoded(self, data: bytes | None, name: str, notes: list[str]) -> Tensor:
         """The picture in a table's cell; messages call it `name`."""
         picture, more = decode_picture(data or b"", name)
         notes.extend(more)
-        return picture_tensor(picture, self.side)
+        return self._sized(picture)
+
+    def _sized(self, picture: Image.Image) -> Tensor:
+        return picture_tensor(centre_square(picture) if self.squares else picture, self.pixels)
 
     def _edit_type(self, entry: Row) -> str:
         """The entry's edit type as written, valid or not; "" if there is none."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from zerocon.core.cases import Case, CaseError
 from zerocon.core.checks import shown
+from zerocon.core.size import Size
 from zerocon.datasets.base import (
     Broken,
     Choice,
@@ -58,14 +59,14 @@ class CelebAMaskHQ(FileDataset):
     def __init__(
         self,
         root: str | Path,
-        side: int,
+        pixels: Size,
         *,
         prompts: str = "prompts.csv",
         **chosen: Unpack[Choice],
     ) -> None:
         rows = read_rows(prompts, Path(root), NEEDED, OPTIONAL, HINT)
         entries = listed(_with_ids(rows))
-        super().__init__(root, side, Path(root) / prompts, entries, **chosen)
+        super().__init__(root, pixels, Path(root) / prompts, entries, **chosen)
 
     @classmethod
     def check_settings(cls, settings: Mapping[str, Any]) -> None:
@@ -109,7 +110,7 @@ class CelebAMaskHQ(FileDataset):
         if len({mask.shape for mask in masks}) > 1:
             raise CaseError(f"mask: the parts of face {number} differ in size")
         union = np.maximum.reduce(masks)
-        return resize_mask(union, self.side)
+        return resize_mask(union, self.pixels)
 
 
 def _with_ids(rows: Sequence[Row | Broken]) -> list[tuple[object, object]]:

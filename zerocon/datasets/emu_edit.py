@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Unpack
 
 from zerocon.core.cases import Case
+from zerocon.core.size import Size
 from zerocon.datasets.base import Choice, FileDataset, Row, gather, listed, optional_text, text
 from zerocon.datasets.parquet import PictureTable, of_split, parquet_files
 
@@ -28,7 +29,7 @@ class EmuEdit(FileDataset):
     def __init__(
         self,
         root: str | Path,
-        side: int,
+        pixels: Size,
         *,
         split: str = "validation",
         **chosen: Unpack[Choice],
@@ -37,7 +38,7 @@ class EmuEdit(FileDataset):
         files = of_split(parquet_files(root, HINT), root, split)
         self._table = PictureTable(files, NEEDED, (), ("image",))
         rows = [(f"{row['task']}-{row['idx']}", row) for row in self._table.rows]
-        super().__init__(root, side, root, listed(rows), **chosen)
+        super().__init__(root, pixels, root, listed(rows), **chosen)
 
     def _edit_type(self, entry: Row) -> str:
         return str(entry["task"] or "")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from zerocon.core.cases import Case, DatasetError, DatasetMissingError, World
+from zerocon.core.size import Size
 from zerocon.datasets.base import Choice, FileDataset, Row, listed
 from zerocon.datasets.images import SUFFIXES
 
@@ -24,7 +25,7 @@ class Folder(FileDataset):
     def __init__(
         self,
         root: str | Path,
-        side: int,
+        pixels: Size,
         source: str,
         target: str,
         *,
@@ -35,7 +36,7 @@ class Folder(FileDataset):
         root = Path(root)
         self.source, self.target, self.world = source.strip(), target.strip(), world
         entries, settings = _entries(_pictures(root)), [self.source, self.target]
-        super().__init__(root, side, root, listed(entries), settings, **chosen)
+        super().__init__(root, pixels, root, listed(entries), settings, **chosen)
 
     @classmethod
     def check_settings(cls, settings: Mapping[str, Any]) -> None:

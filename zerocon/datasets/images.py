@@ -1,7 +1,7 @@
 """Read untrusted pictures and masks; errors name the picture and the problem.
 
-A picture becomes RGB, 0..1, square (centre crop) and `side` pixels wide. Conversions are
-returned as notes, which become part of the case's record.
+A picture becomes RGB, 0..1, and of the wanted size: its centre with that aspect ratio, resized.
+Conversions are returned as notes, which become part of the case's record.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch import Tensor
 from zerocon.core.cases import CaseError
 from zerocon.core.checks import shown
 from zerocon.core.files import kind_of, open_regular
+from zerocon.core.size import Size
 
 T = TypeVar("T")
 
@@ -36,10 +37,10 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 
 
-def read_image(path: str | Path, root: Path, side: int) -> tuple[Tensor, tuple[str, ...]]:
-    """Read the picture at `path` inside `root`: ([3, side, side] in 0..1, notes)."""
+def read_image(path: str | Path, root: Path, pixels: Size) -> tuple[Tensor, tuple[str, ...]]:
+    """Read the picture at `path` inside `root`: ([3, y, x] in 0..1, notes)."""
     picture, notes = open_picture(path, root)
-    return picture_tensor(picture, side), notes
+    return picture_tensor(picture, pixels), notes
 
 
 def open_picture(path: str | Path, root: Path) -> tuple[Image.Image, tuple[str, ...]]:
@@ -55,10 +56,10 @@ def decode_picture(data: bytes, name: str) -> tuple[Image.Image, tuple[str, ...]
     return _opened(io.BytesIO(data), name, _rgb)
 
 
-def picture_tensor(picture: Image.Image, side: int) -> Tensor:
-    """The resized centre square, [3, side, side] in 0..1."""
-    pixels = np.array(resized(_cropped(picture), side))
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous().float() / 255
+def picture_tensor(picture: Image.Image, pixels: Size) -> Tensor:
+    """The resized centre with the aspect ratio of `pixels`, [3, y, x] in 0..1."""
+    levels = np.array(resized(_cropped(picture, pixels), pixels))
+    return torch.from_numpy(levels).permute(2, 0, 1).contiguous().float() / 255
 
 
 def open_mask(path: str | Path, root: Path) -> Image.Image:
@@ -76,15 +77,15 @@ def light_mask(mask: Image.Image) -> NDArray[np.uint8]:
     return (np.asarray(mask.convert("L")) >= 128).astype(np.uint8)
 
 
-def mask_tensor(mask: NDArray[np.uint8], side: int, picture: Image.Image) -> Tensor:
-    """A mask of the picture's shape, cropped and resized like the picture, [1, side, side]."""
+def mask_tensor(mask: NDArray[np.uint8], pixels: Size, picture: Image.Image) -> Tensor:
+    """A mask of the picture's shape, cropped and resized like the picture, [1, y, x]."""
     height, width = mask.shape
     if abs(width * picture.height - height * picture.width) > max(height, width):
         raise CaseError(
             f"mask: {width}x{height} pixels do not have the same shape as the picture's "
             f"{picture.width}x{picture.height}"
         )
-    return resize_mask(mask, side)
+    return resize_mask(mask, pixels)
 
 
 def brief(name: str | Path) -> str:
@@ -113,10 +114,10 @@ def real_place(path: str | Path, root: Path) -> str:
     return file
 
 
-def resize_mask(mask: NDArray[np.uint8], side: int) -> Tensor:
+def resize_mask(mask: NDArray[np.uint8], pixels: Size) -> Tensor:
     """Crop and resize a mask like its picture: area average, thresholded at one half."""
-    cropped = _cropped(Image.fromarray(mask.astype(np.float32)))
-    shares = np.array(cropped.resize((side, side), Image.Resampling.BOX))
+    cropped = _cropped(Image.fromarray(mask.astype(np.float32)), pixels)
+    shares = np.array(cropped.resize((pixels.width, pixels.height), Image.Resampling.BOX))
     return torch.from_numpy((shares >= 0.5).astype(np.float32))[None]
 
 
@@ -293,17 +294,21 @@ def _converted(image: Image.Image, notes: list[str]) -> Image.Image:
     return Image.alpha_composite(white, layer).convert("RGB")
 
 
-def _cropped(image: Image.Image) -> Image.Image:
-    """Crop to the centre square."""
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    return image.crop((left, top, left + side, top + side))
+def centre_square(picture: Image.Image) -> Image.Image:
+    return _cropped(picture, Size.square(1))
 
 
-def resized(image: Image.Image, side: int) -> Image.Image:
-    """Resize a square picture: by averaging for whole factors, else Lanczos."""
-    if image.width == side:
+def _cropped(image: Image.Image, pixels: Size) -> Image.Image:
+    """Crop to the largest centre with the aspect ratio of `pixels`."""
+    part = pixels.within(Size.of(image))
+    left, top = (image.width - part.width) // 2, (image.height - part.height) // 2
+    return image.crop((left, top, left + part.width, top + part.height))
+
+
+def resized(image: Image.Image, pixels: Size) -> Image.Image:
+    """Resize a picture of that aspect ratio: by averaging for whole factors, else Lanczos."""
+    size = pixels.width, pixels.height
+    if image.size == size:
         return image
-    whole = image.width % side == 0
-    kind = Image.Resampling.BOX if whole else Image.Resampling.LANCZOS
-    return image.resize((side, side), kind)
+    whole = image.width % pixels.width == 0 and image.height % pixels.height == 0
+    return image.resize(size, Image.Resampling.BOX if whole else Image.Resampling.LANCZOS)

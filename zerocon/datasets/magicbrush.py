@@ -14,6 +14,7 @@ from torch import Tensor
 
 from zerocon.core.cases import Case, CaseError
 from zerocon.core.checks import shown
+from zerocon.core.size import Size
 from zerocon.datasets.base import Choice, FileDataset, Row, gather, listed, read_json, text
 from zerocon.datasets.images import (
     decode_mask,
@@ -49,7 +50,7 @@ class MagicBrush(FileDataset):
     def __init__(
         self,
         root: str | Path,
-        side: int,
+        pixels: Size,
         *,
         split: str = "dev",
         **chosen: Unpack[Choice],
@@ -59,7 +60,7 @@ class MagicBrush(FileDataset):
         self._table = PictureTable(files, NEEDED, (), PICTURES)
         self._captions = _captions(root)
         rows = [(f"{row['img_id']}-{row['turn_index']}", row) for row in self._table.rows]
-        super().__init__(root, side, root, listed(rows), **chosen)
+        super().__init__(root, pixels, root, listed(rows), **chosen)
 
     def _edit_type(self, entry: Row) -> str:
         return str(entry["turn_index"])
@@ -108,12 +109,12 @@ class MagicBrush(FileDataset):
         data = self._table.picture(entry, "source_img")
         source, more = decode_picture(data or b"", "source_img")
         notes.extend(more)
-        image = picture_tensor(source, self.side)
+        image = picture_tensor(source, self.pixels)
         painted = self._table.picture(entry, "mask_img")
         if painted is None:
             return image, None
         region = _region(decode_mask(painted, "mask_img"), source, notes)
-        return image, mask_tensor(region, self.side, source)
+        return image, mask_tensor(region, self.pixels, source)
 
     def _cell(self, entry: Row, column: str, notes: list[str]) -> Tensor | None:
         data = self._table.picture(entry, column)

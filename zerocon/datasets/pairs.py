@@ -8,6 +8,7 @@ from typing import Any, Unpack, cast
 
 from zerocon.core.cases import Case, CaseError, DatasetError, DatasetMissingError, World
 from zerocon.core.checks import shown
+from zerocon.core.size import Size
 from zerocon.datasets.base import (
     Broken,
     Choice,
@@ -54,7 +55,7 @@ class Pairs(FileDataset):
     def __init__(
         self,
         root: str | Path,
-        side: int,
+        pixels: Size,
         *,
         file: str = "pairs.csv",
         world: World = "photographs",
@@ -63,7 +64,7 @@ class Pairs(FileDataset):
         self.world = world
         rows = read_rows(file, Path(root), NEEDED, OPTIONAL, HINT)
         entries = [(_id(row, place), row) for place, row in enumerate(rows)]
-        super().__init__(root, side, Path(root) / file, listed(entries), **chosen)
+        super().__init__(root, pixels, Path(root) / file, listed(entries), **chosen)
 
     @classmethod
     def check_settings(cls, settings: Mapping[str, Any]) -> None:
@@ -100,15 +101,15 @@ class Pairs(FileDataset):
     def _pictures(self, entry: Row, notes: list[str]) -> dict[str, Any]:
         picture, more = open_picture(text(entry, "image"), self.root)
         notes.extend(more)
-        found: dict[str, Any] = {"image": picture_tensor(picture, self.side)}
+        found: dict[str, Any] = {"image": picture_tensor(picture, self.pixels)}
         if optional_text(entry, "mask"):
             mask = light_mask(open_mask(text(entry, "mask"), self.root))
-            found["mask"] = mask_tensor(mask, self.side, picture)
+            found["mask"] = mask_tensor(mask, self.pixels, picture)
         return found
 
     def _ground_truth(self, entry: Row) -> Any:
         path = optional_text(entry, "ground_truth")
-        return read_image(path, self.root, self.side)[0] if path else None
+        return read_image(path, self.root, self.pixels)[0] if path else None
 
 
 def _id(row: Row | Broken, place: int) -> object:

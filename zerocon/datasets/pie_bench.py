@@ -11,6 +11,7 @@ from torch import Tensor
 
 from zerocon.core.cases import Case, CaseError, DatasetError, World
 from zerocon.core.checks import shown
+from zerocon.core.size import Size
 from zerocon.datasets.base import (
     Choice,
     FileDataset,
@@ -68,12 +69,13 @@ class PieBench(FileDataset):
     """
 
     name = "pie_bench"
+    squares = True
     type_names = TYPE_IDS
 
     def __init__(
         self,
         root: str | Path,
-        side: int,
+        pixels: Size,
         *,
         noisy_border: bool = True,
         protocol: Protocol = "masked",
@@ -82,7 +84,7 @@ class PieBench(FileDataset):
         self.reading = Reading(noisy_border, protocol == "published")
         listing = listed(read_mapping(Path(root), MAPPING_FILE))
         where = Path(root) / MAPPING_FILE
-        super().__init__(root, side, where, listing, [self.reading.said()], **chosen)
+        super().__init__(root, pixels, where, listing, [self.reading.said()], **chosen)
         if _has_scenes(listing):
             self.world = "shapes"  # ShapesPIE, written in this format
 
@@ -124,7 +126,7 @@ class PieBench(FileDataset):
     def _mask(self, entry: Row, notes: list[str]) -> Tensor | None:
         if entry.get("mask") is None:
             return None
-        return pie_mask(entry["mask"], self.side, self.reading, notes)
+        return pie_mask(entry["mask"], self.pixels, self.reading, notes)
 
 
 def _has_scenes(listing: Listing) -> bool:
@@ -156,13 +158,13 @@ def known_type(name: str) -> str:
     return name
 
 
-def pie_mask(runs: Any, side: int, reading: Reading, notes: list[str]) -> Tensor:
-    """[1, side, side] from run lengths over 512 x 512 pixels."""
+def pie_mask(runs: Any, pixels: Size, reading: Reading, notes: list[str]) -> Tensor:
+    """[1, y, x] from run lengths over 512 x 512 pixels."""
     mask = decode_rle(runs, MASK_SIDE, MASK_SIDE, cut=reading.published)
     beyond = runs_beyond(runs, MASK_SIDE**2)
     if beyond:
         notes.append(f"{beyond} of the mask's runs end beyond the picture: cut off, as published")
-    return resize_mask(with_border(mask) if reading.noisy_border else mask, side)
+    return resize_mask(with_border(mask) if reading.noisy_border else mask, pixels)
 
 
 def source_prompt(entry: Row, field: str, reading: Reading, notes: list[str]) -> str:

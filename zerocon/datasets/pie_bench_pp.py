@@ -12,6 +12,7 @@ from torch import Tensor
 
 from zerocon.core.cases import Case, CaseError, DatasetError
 from zerocon.core.checks import shown
+from zerocon.core.size import Size
 from zerocon.datasets.base import Choice, FileDataset, Row, gather, listed
 from zerocon.datasets.parquet import PictureTable, parquet_files
 from zerocon.datasets.pie_bench import (
@@ -40,12 +41,13 @@ class PieBenchPP(FileDataset):
     """
 
     name = "pie_bench_pp"
+    squares = True
     type_names = TYPE_IDS
 
     def __init__(
         self,
         root: str | Path,
-        side: int,
+        pixels: Size,
         *,
         noisy_border: bool = True,
         protocol: Protocol = "masked",
@@ -57,7 +59,7 @@ class PieBenchPP(FileDataset):
         listing = listed([(row["id"], row) for row in self._table.rows])
         if not listing:
             raise DatasetError(f"the Parquet files in {root} have no rows")
-        super().__init__(root, side, root, listing, [self.reading.said()], **chosen)
+        super().__init__(root, pixels, root, listing, [self.reading.said()], **chosen)
 
     def source_path(self, case_id: str) -> str | None:
         """PIE-Bench's path, where pictures are named by id."""
@@ -85,7 +87,7 @@ class PieBenchPP(FileDataset):
 
     def _mask(self, entry: Row, notes: list[str]) -> Tensor | None:
         runs = entry.get("mask")
-        return None if runs is None else pie_mask(_numbers(runs), self.side, self.reading, notes)
+        return None if runs is None else pie_mask(_numbers(runs), self.pixels, self.reading, notes)
 
 
 def _folder(entry: Row, root: Path) -> str:

@@ -13,8 +13,8 @@ from torch import Tensor
 from zerocon.core.cases import Case, CaseError, DatasetError, World
 from zerocon.core.checks import shown
 from zerocon.core.memory import cache_folder
+from zerocon.core.size import Size
 from zerocon.datasets.base import Choice, Row, gather, text
-from zerocon.datasets.images import read_image
 from zerocon.datasets.pie_bench import PieBench, relative
 from zerocon.shapes.benchmark import COUNTS, SPLITS, write_benchmark
 from zerocon.shapes.reader import edit_success
@@ -37,7 +37,7 @@ class ShapesPIE(PieBench):
         self,
         size: int,
         split: str,
-        side: int,
+        pixels: Size,
         *,
         root: str | Path | None = None,
         **chosen: Unpack[Choice],
@@ -45,7 +45,7 @@ class ShapesPIE(PieBench):
         self.check_settings({"size": size, "split": split, **chosen})
         folder = default_root(size, split) if root is None else Path(root)
         _write(folder, size, split)
-        super().__init__(folder, side, noisy_border=False, **chosen)
+        super().__init__(folder, pixels, noisy_border=False, **chosen)
         self.name = f"shapes_pie_{size}"
 
     @classmethod
@@ -78,7 +78,7 @@ class ShapesPIE(PieBench):
         return dataclasses.replace(fields.pop("case"), edit_done=done, **fields)
 
     def _ground_truth(self, entry: Row) -> Tensor:
-        return read_image(_truth(entry), self.root, self.side)[0]
+        return self._picture(_truth(entry), [])
 
 
 def _truth(entry: Row) -> Path:

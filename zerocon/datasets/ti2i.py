@@ -11,6 +11,7 @@ from torch import Tensor
 
 from zerocon.core.cases import Case, CaseError, DatasetError, DatasetMissingError
 from zerocon.core.checks import shown
+from zerocon.core.size import Size
 from zerocon.datasets.base import (
     Broken,
     Choice,
@@ -64,7 +65,7 @@ class TI2I(FileDataset):
     def __init__(
         self,
         root: str | Path,
-        side: int,
+        pixels: Size,
         *,
         file: str | None = None,
         protocol: Protocol = "masked",
@@ -72,11 +73,11 @@ class TI2I(FileDataset):
     ) -> None:
         root = Path(root)
         name = _the_file(root) if file is None else file
-        self._mapping = name.endswith(".json")
+        self.squares = self._mapping = name.endswith(".json")
         self.reading = Reading(noisy_border=True, published=protocol == "published")
         entries = read_mapping(root, name) if self._mapping else _from_yaml(root, name)
         settings = [self.reading.said(), self._mapping]
-        super().__init__(root, side, root / name, listed(entries), settings, **chosen)
+        super().__init__(root, pixels, root / name, listed(entries), settings, **chosen)
 
     def source_path(self, case_id: str) -> str | None:
         entry = self.entry(case_id)
@@ -130,7 +131,7 @@ class TI2I(FileDataset):
         """The mask; an empty list means there is none."""
         if not entry.get("mask"):
             return None
-        return pie_mask(entry["mask"], self.side, self.reading, notes)
+        return pie_mask(entry["mask"], self.pixels, self.reading, notes)
 
 
 def _the_file(root: Path) -> str:

@@ -111,13 +111,13 @@ class Studio:
 
     def _warm(self) -> None:
         """Edit once for nothing, as a first edit imports and prepares much."""
-        side = self.backbone().side
-        gray = Image.new("RGB", (side, side), "gray")
+        size = self.backbone().size
+        gray = Image.new("RGB", (size.width, size.height), "gray")
         try:
             with COMPOSING:
                 overrides = [*self.given.of(self.given.method), "method.steps=1"]
                 settings = settings_of_edit("a picture", overrides)
-            case = request(gray, side, "a picture", "another picture")
+            case = request(gray, size, "a picture", "another picture")
             edit = Edit(settings, self.backbone(), case, prepare(settings, self.backbone(), [case]))
             edit.picture(edit.sample())
         except Exception as error:  # noqa: BLE001 - the first edit says what is wrong
@@ -166,7 +166,7 @@ class Studio:
         with COMPOSING:
             overrides = ["method=zerocon", *self.given.overrides, "direction=caption"]
             direction: Any = compose_settings(_last_choice(overrides), worlds="edit").direction
-        case = request(opened(picture), self.backbone().side, "", "a picture")
+        case = request(opened(picture), self.backbone().size, "", "a picture")
         return direction.captions([case])[0]
 
     def _made(self, job: Job) -> Made:
@@ -179,9 +179,9 @@ class Studio:
                 settings = settings_of_edit(asked.source, asked.overrides)
             job.far = lambda: one_edit(settings, costs, backbone)
             given = opened(asked.picture)
-            case = request(given, backbone.side, asked.source, asked.target, asked.blend)
+            case = request(given, backbone.size, asked.source, asked.target, asked.blend)
             check_blend(settings, backbone, case)
-            notes = remarks(given, backbone.side, self.world)
+            notes = remarks(given, backbone.size, self.world)
             started = time.perf_counter()
             with costs.batch(backbone, 1), watching(settings, on=True) as watcher:
                 edit = Edit(settings, backbone, case, prepare(settings, backbone, [case]))

@@ -9,6 +9,7 @@ from PIL import Image
 
 from zerocon.core.cases import Case
 from zerocon.core.pictures import case_pictures
+from zerocon.core.size import Size
 from zerocon.datasets.pie_bench import PICTURES
 from zerocon.datasets.shapes import ShapesPIE
 
@@ -29,9 +30,9 @@ class Sample:
         return self.case.edit_name or self.case.id
 
 
-def samples(side: int) -> list[Sample]:
+def samples(size: Size) -> list[Sample]:
     """None of these was chosen for its result: they are the first of their types."""
-    dataset = ShapesPIE(SIZE, SPLIT, side)
+    dataset = ShapesPIE(SIZE, SPLIT, size)
     found: dict[str, Sample] = {}
     for case_id in dataset.ids:
         case = dataset.load(case_id)

@@ -145,8 +145,11 @@ def _unpooled(slope: Tensor, like: Tensor) -> Tensor:
 
 
 def draw_shifts(noise: Tensor, generators: list[torch.Generator]) -> Tensor:
-    """Draw shifts from each case's generator, in the published order, [case, channel, level]."""
-    sides = [noise.shape[2]]
+    """Draw shifts from each case's generator, in the published order, [case, channel, level].
+
+    They are below half of the shorter side, as both axes are shifted by them.
+    """
+    sides = [min(noise.shape[2:])]
     while sides[-1] > COARSEST:
         sides.append(sides[-1] // 2)
     rows = [

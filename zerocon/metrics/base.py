@@ -42,12 +42,12 @@ class Column:
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """One batch to score. All pictures are [case, 3, side, side] in 0..1."""
+    """One batch to score. All pictures are [case, 3, y, x] in 0..1."""
 
     cases: Sequence[Case]
     source: Tensor
     edited: Tensor
-    mask: Tensor  # [case, 1, side, side], 1 = edited region; nan for cases without one
+    mask: Tensor  # [case, 1, y, x], 1 = edited region; nan for cases without one
     ground_truth: Tensor  # nan for cases without one
     _known: dict[tuple[int, str], tuple[object, Any]] = field(
         default_factory=dict[tuple[int, str], tuple[object, Any]], init=False, repr=False
@@ -79,16 +79,16 @@ class Pictures:
 
     @property
     def background(self) -> Tensor:
-        """1 where nothing should change, [case, 1, side, side]; all 0 without a mask."""
+        """1 where nothing should change, [case, 1, y, x]; all 0 without a mask."""
         return (1 - self.mask).nan_to_num(0.0)
 
     @property
     def region(self) -> Tensor:
-        """1 where the edit belongs, [case, 1, side, side]; all 0 without a mask."""
+        """1 where the edit belongs, [case, 1, y, x]; all 0 without a mask."""
         return self.mask.nan_to_num(0.0)
 
     def weight(self, area: Area) -> Tensor:
-        """1 inside `area`, [case, 1, side, side]; all 0 for cases without a mask."""
+        """1 inside `area`, [case, 1, y, x]; all 0 for cases without a mask."""
         if area == "whole":
             return torch.ones_like(self.mask)
         return self.background if area == "background" else self.region
@@ -166,7 +166,7 @@ def judged(column: Column, judge: Judge) -> Column:
 def check_range(name: str, values: Tensor, *, may_lack: bool = False) -> None:
     """Raise for values outside 0..1; `may_lack` allows nan for what a case does not have."""
     if values.ndim != 4:
-        raise ValueError(f"{name} must be [case, channel, side, side], not {list(values.shape)}")
+        raise ValueError(f"{name} must be [case, channel, y, x], not {list(values.shape)}")
     if not values.numel():
         return
     known = values.nan_to_num(0.0, math.inf, -math.inf) if may_lack else values

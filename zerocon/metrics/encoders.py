@@ -267,7 +267,8 @@ def last_layer(vit: ViTModel, pixels: Tensor) -> Seen:
 
 
 def resized(pictures: Tensor, side: int, *, antialias: bool = True) -> Tensor:
-    if pictures.shape[-1] == side:
+    """The whole pictures as squares of the ViT's size, whatever their aspect ratio."""
+    if pictures.shape[-2:] == (side, side):
         return pictures
     return F.interpolate(pictures, (side, side), mode="bilinear", antialias=antialias)
 

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from zerocon.core.cases import World
 from zerocon.core.checks import ConfigError
+from zerocon.core.size import Size
 from zerocon.core.weights import (
     check,
     file_fingerprint,
@@ -72,11 +73,11 @@ def lpips_distance(model: LPIPS, a: list[Tensor], b: list[Tensor]) -> Tensor:
 
 
 @torch.no_grad()
-def lpips_map(model: LPIPS, a: list[Tensor], b: list[Tensor], side: int) -> Tensor:
-    """The distance between features at each pixel, [case, 1, side, side]."""
-    total = torch.zeros(len(a[0]), 1, side, side, device=a[0].device)
+def lpips_map(model: LPIPS, a: list[Tensor], b: list[Tensor], size: Size) -> Tensor:
+    """The distance between features at each pixel, [case, 1, y, x]."""
+    total = torch.zeros(len(a[0]), 1, *size, device=a[0].device)
     for layer in _differences(model, a, b):
-        total += F.interpolate(layer, (side, side), mode="bilinear")
+        total += F.interpolate(layer, size, mode="bilinear")
     return total
 
 
@@ -189,7 +190,7 @@ class PerceptualDistance:
         kept = torch.where(weight > 0, pictures.edited, pictures.source)
         source = shared_features(self.model, pictures, "source")
         edited = lpips_features(self.model, kept)
-        return weighted_mean(lpips_map(self.model, source, edited, kept.shape[-1]), weight)
+        return weighted_mean(lpips_map(self.model, source, edited, Size.of_tensor(kept)), weight)
 
 
 def shared_features(

@@ -59,9 +59,7 @@ class ShapesClip:
         """Features of the pictures in 256 levels, [picture, 128]."""
         check_range("the pictures for CLIP", pictures)
         pictures = (pictures.float() * 255).round() / 255
-        if pictures.shape[-1] != self.side:
-            size = (self.side, self.side)
-            pictures = F.interpolate(pictures, size, mode="bilinear", antialias=True)
+        pictures = _centre_square(pictures, self.side)
         return self.model.to(pictures.device).encode_image(2 * pictures - 1)
 
     @torch.no_grad()
@@ -72,6 +70,18 @@ class ShapesClip:
 
     def too_long(self, sentence: str) -> bool:
         return len(self.tokenizer(sentence).input_ids) > self.context
+
+
+def _centre_square(pictures: Tensor, side: int) -> Tensor:
+    """The shorter side resized, and the centre cut out, as for the published CLIPs."""
+    height, width = pictures.shape[-2:]
+    shorter = min(height, width)
+    if shorter != side:
+        size = (height * side // shorter, width * side // shorter)
+        pictures = F.interpolate(pictures, size, mode="bilinear", antialias=True)
+        height, width = size
+    top, left = (height - side) // 2, (width - side) // 2
+    return pictures[..., top : top + side, left : left + side]
 
 
 def padded_tokens(

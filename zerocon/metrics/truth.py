@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zerocon.core.cases import Case, World
+from zerocon.core.size import Size
 from zerocon.metrics.base import Column, Pictures, ProtocolName, chosen, judged
 from zerocon.metrics.encoders import as_uint8
 from zerocon.metrics.lpips import (
@@ -74,7 +75,14 @@ class GroundTruth:
 
 
 def edits_done(pictures: Pictures) -> Tensor:
-    """1.0 or 0.0 for each case; nan if the dataset can't decide, [case]."""
+    """1.0 or 0.0 for each case; nan if the dataset can't decide, [case].
+
+    Scenes are squares: of another picture it can't be decided.
+    """
+    if not Size.of_tensor(pictures.edited).is_square:
+        return torch.full((len(pictures.cases),), torch.nan, dtype=torch.float64).to(
+            pictures.edited.device
+        )
     shown = F.interpolate(pictures.edited.float(), (READER_SIDE, READER_SIDE), mode="area")
     levels = as_uint8(shown).permute(0, 2, 3, 1).cpu()
     done = [_edit_done(case, level) for case, level in zip(pictures.cases, levels, strict=True)]

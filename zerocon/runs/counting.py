@@ -58,12 +58,12 @@ def count_each(named: Mapping[str, RunSettings]) -> dict[str, Rows]:
 
 def count_rows(settings: RunSettings, backbone: Backbone) -> Rows:
     """Edit one gray picture and count."""
-    image = torch.full((3, backbone.side, backbone.side), 0.5)
+    image = torch.full((3, *backbone.size), 0.5)
     case = Case("a", image, "a red circle", "a blue circle", blend_words=("red", "blue"))
     source, target, negative = (
         backbone.embed([text]) for text in (case.source_prompt, case.target_prompt, "")
     )
-    whole = torch.ones(1, 1, backbone.side, backbone.side, device=backbone.device)
+    whole = torch.ones(1, 1, *backbone.size, device=backbone.device)
     conditions = Conditions(source, target, negative, [words_of(backbone, case)], whole)
     draws = Draws(settings.seed, [case.id])
     clean = backbone.encode(image[None])

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from zerocon.core.cases import Dataset, DatasetError, DatasetMissingError
+from zerocon.core.size import Size
 from zerocon.ledger.identity import (
     PACKAGE,
     Identity,
@@ -19,7 +20,7 @@ from zerocon.ledger.identity import (
 from zerocon.ledger.origin import git_state
 from zerocon.ledger.run_directory import RunDirectory
 
-SIDE = 64  # a dataset's content is the same at any size
+LISTED_AT = Size.square(64)  # a dataset's content is the same at any size
 REMEDY = (
     "Remove the directory, or give the run another `name`; `zerocon table {directory}` shows "
     "the numbers of then."
@@ -33,7 +34,7 @@ UNRECORDED = "it was made before a run's inputs were recorded"
 
 def inputs_of(config: Mapping[str, Any], make: Callable[..., Dataset]) -> Identity:
     """What the numbers of this config depend on; DatasetError if its dataset can't be read."""
-    return identity_of(config, make(side=SIDE))
+    return identity_of(config, make(pixels=LISTED_AT))
 
 
 def check_finished(

@@ -9,10 +9,11 @@ A case's picture may be in one of these places below the folder given:
 - where a CSV file with the columns `case` and `path` (and perhaps `method`) says.
 
 The rules for pictures of another shape or size are fixed, and a record notes what was done.
-Of a row (or column) of squares the last one is the edited picture; any other picture is cropped
-to its middle. The published evaluation takes the last 512x512 pixels of every picture that is
-not square, whatever its height: so does the published protocol at 512 pixels, and at another
-size it takes the last square. A picture of another size is resized as the sources are.
+Of a row (or column) of squares, or of other pictures with the wanted aspect ratio, the last one
+is the edited picture; any other picture is cropped to its middle. The published evaluation takes
+the last 512x512 pixels of every picture that is not square, whatever its height: so does the
+published protocol at 512x512 pixels, and at another size it takes the last part of that aspect
+ratio. A picture of another size is resized as the sources are.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from PIL import Image
 from zerocon.core.cases import CaseError
 from zerocon.core.checks import ConfigError
 from zerocon.core.hashing import FileHasher, file_digest
+from zerocon.core.size import Size
 from zerocon.datasets.base import FileDataset
 from zerocon.datasets.csv_lists import CsvError, read_csv
 from zerocon.datasets.images import SUFFIXES, inside, open_picture, resized
@@ -61,7 +63,7 @@ class Outputs:
 class Rules:
     """How pictures are read: `published` and `legacy_jpeg` as the published evaluation does."""
 
-    side: int
+    size: Size
     published: bool = False
     legacy_jpeg: bool = False
 
@@ -157,21 +159,29 @@ def _from_csv(file: Path) -> list[Outputs]:
 
 
 def edited_picture(path: str, root: Path, rules: Rules) -> tuple[Image.Image, tuple[str, ...]]:
-    """The edited picture in a file, `rules.side` pixels wide, and notes of what was done to it."""
+    """The edited picture in a file, of the size `rules.size`, and notes of what was done to it."""
     picture, notes = open_picture(path, root)
     said = list(notes)
     if rules.legacy_jpeg and not _is_jpeg(path, root):
         picture = recompressed(picture)
         said.append("recompressed as JPEG, as the published outputs were")
-    if picture.width != picture.height:
-        exact = rules.published and rules.side == PUBLISHED_SIDE
+    size, whole = rules.size, Size.of(picture)
+    if size.within(whole) != whole:
+        exact = rules.published and size == Size.square(PUBLISHED_SIDE)
         picture, note = (
-            published_crop(picture) if exact else last_square(picture, published=rules.published)
+            published_crop(picture)
+            if exact
+            else last_part(picture, size, published=rules.published)
         )
         said.append(note)
-    if picture.width != rules.side:
-        said.append(f"resized from {picture.width} to {rules.side} pixels")
-    return resized(picture, rules.side), tuple(said)
+    if Size.of(picture) != size:
+        before, after = (_in_words(s) for s in (Size.of(picture), size))
+        said.append(f"resized from {before} to {after} pixels")
+    return resized(picture, size), tuple(said)
+
+
+def _in_words(size: Size) -> str:
+    return str(size.width) if size.is_square else f"{size.width}x{size.height}"
 
 
 def published_crop(picture: Image.Image) -> tuple[Image.Image, str]:
@@ -184,16 +194,18 @@ def published_crop(picture: Image.Image) -> tuple[Image.Image, str]:
     return picture.crop((left, top, width, height)), note
 
 
-def last_square(picture: Image.Image, *, published: bool) -> tuple[Image.Image, str]:
-    """The last square of a strip of squares; the middle of anything else (published: the end)."""
+def last_part(picture: Image.Image, size: Size, *, published: bool) -> tuple[Image.Image, str]:
+    """The last of a strip of pictures with the aspect ratio of `size`; the middle of anything else
+    (published: the end)."""
     width, height = picture.size
-    side = min(width, height)
-    if max(width, height) % side == 0 or published:
-        square = picture.crop((width - side, height - side, width, height))
-        return square, f"the last square of a {width}x{height} picture"
-    left, top = (width - side) // 2, (height - side) // 2
-    square = picture.crop((left, top, left + side, top + side))
-    return square, f"the middle of a {width}x{height} picture"
+    part = size.within(Size.of(picture))
+    if (width % part.width == 0 and height % part.height == 0) or published:
+        last = picture.crop((width - part.width, height - part.height, width, height))
+        which = "square" if size.is_square else f"{part.width}x{part.height} pixels"
+        return last, f"the last {which} of a {width}x{height} picture"
+    left, top = (width - part.width) // 2, (height - part.height) // 2
+    middle = picture.crop((left, top, left + part.width, top + part.height))
+    return middle, f"the middle of a {width}x{height} picture"
 
 
 def recompressed(picture: Image.Image) -> Image.Image:

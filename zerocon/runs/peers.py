@@ -149,7 +149,7 @@ def measure(
         settings = compose_settings([*contest.overrides, *size, *overrides], worlds="edit")
         backbone: Any = settings.backbone.load()
         device, dtype = backbone.device, backbone.dtype
-        dataset = settings.dataset(side=backbone.side)
+        dataset = settings.dataset(pixels=backbone.size)
         cases = [dataset.load(case_id) for case_id in dataset.ids]
         network = getattr(backbone, "unet", None) or backbone.transformer
         theirs = PIPELINES[contest.pipeline](settings, device, dtype)

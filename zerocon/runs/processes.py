@@ -21,6 +21,7 @@ from typing import Any, cast
 from zerocon.config.settings import RunSettings, settings_of
 from zerocon.core.checks import ConfigError
 from zerocon.core.quiet import quiet, quiet_models
+from zerocon.core.size import Size
 from zerocon.ledger.origin import Origin
 from zerocon.runs.progress import Working
 from zerocon.runs.threads import threads_of, workers_of
@@ -39,7 +40,7 @@ class Ready:
     """A worker's first message: its models are loaded, and which they are."""
 
     origin: Origin
-    side: int
+    size: Size  # of the pictures
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class ProcessCrew:
             self.close()
             raise
         self.origin = first.origin
-        self.dataset = settings.dataset(side=first.side)
+        self.dataset = settings.dataset(pixels=first.size)
 
     def run(self, chunks: Chunks, record: Recorder) -> None:
         queue = WorkQueue(chunks, record)
@@ -283,7 +284,7 @@ def prepared(settings: RunSettings, threads: int) -> tuple[Any, Ready]:
     use(threads)
     loaded = load(settings)
     origin = origin_of(settings, loaded.backbone, loaded.dataset, loaded.metrics)
-    return Editor(settings, loaded), Ready(origin, loaded.backbone.side)
+    return Editor(settings, loaded), Ready(origin, loaded.backbone.size)
 
 
 def placed(config: dict[str, Any], number: int) -> dict[str, Any]:

@@ -65,7 +65,7 @@ class RayCrew:
         except BaseException:
             self.close()
             raise
-        self.origin, self.dataset = ready.origin, settings.dataset(side=ready.side)
+        self.origin, self.dataset = ready.origin, settings.dataset(pixels=ready.size)
 
     def run(self, chunks: Chunks, record: Recorder) -> None:
         queue = WorkQueue(chunks, record)

@@ -109,7 +109,7 @@ def _edited_again(
 def compared(
     case: str, before: Levels, after: Levels, metrics: Mapping[str, tuple[float, float]]
 ) -> Again:
-    """Two pictures, [side, side, 3]."""
+    """Two pictures, [y, x, 3]."""
     distance = np.abs(before.astype(np.int64) - after.astype(np.int64))
     squared = float(np.square(distance / 255).mean())
     return Again(

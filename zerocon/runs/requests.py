@@ -12,6 +12,7 @@ from zerocon.config.settings import stored_config
 from zerocon.core.cases import CaseError, Dataset
 from zerocon.core.checks import ConfigError
 from zerocon.core.pictures import case_pictures
+from zerocon.core.size import Size
 from zerocon.ledger.identity import identity_of
 from zerocon.ledger.run_directory import RunDirectory
 
@@ -36,8 +37,9 @@ def _dataset(run: RunDirectory, overrides: Sequence[str]) -> Dataset:
     edited = [record for record in run.records() if record.image is not None]
     if "dataset" not in config or not run.begun or not edited:
         raise ConfigError(f"{run} does not tell which dataset's pictures it edited")
-    side = run.picture(edited[0]).width
-    dataset: Dataset = build(config, "dataset", later=("side",))(side=side)
+    with run.picture(edited[0]) as picture:
+        pixels = Size.of(picture)
+    dataset: Dataset = build(config, "dataset", later=("pixels",))(pixels=pixels)
     now = identity_of(config, dataset).dataset_fingerprint
     if run.inputs is None or now != run.inputs.dataset_fingerprint:
         raise ConfigError(f"{dataset.name} is not what it was when {run} was made")

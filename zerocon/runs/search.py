@@ -72,7 +72,7 @@ def run_search(experiment: Experiment, more: Sequence[str] = (), most: int | Non
 def _check_inputs(asked: _Asked) -> None:
     """Refuse to compare trials of different inputs: those of the search's beginning are kept."""
     file = asked.folder / INPUTS
-    now = inputs_of(asked.config, build(asked.config, "dataset", later=("side",)))
+    now = inputs_of(asked.config, build(asked.config, "dataset", later=("pixels",)))
     if not file.exists() and not (asked.folder / JOURNAL).exists():
         write_atomic(file, now.to_json())
     before = Identity.from_json(file.read_bytes()) if file.exists() else None

@@ -22,6 +22,7 @@ from zerocon.core.cases import Case
 from zerocon.core.conditions import Draws
 from zerocon.core.forward import run_for_taps, told
 from zerocon.core.prompts import places_of, words_of
+from zerocon.core.size import Size
 from zerocon.core.taps import What, record
 from zerocon.core.word_maps import marks, word_map
 from zerocon.losses.base import Losses
@@ -110,7 +111,7 @@ def maps_of(backbone: Backbone, case: Case, edited: Tensor, seed: int) -> dict[s
             continue
         seen = _attention(backbone, picture, prompt, draws)
         for word in texts:
-            found[f"map {which}: {word}"] = _pixels(seen, places[word], edited.shape[-1])
+            found[f"map {which}: {word}"] = _pixels(seen, places[word], Size.of_tensor(edited))
     return found
 
 
@@ -131,7 +132,7 @@ def similarity_of(backbone: Backbone, case: Case, edited: Tensor, sites: str, se
         source.sites, source.of("target"), edit.of("target"), strict=True
     ):
         near = torch.cosine_similarity(theirs.float(), ours.float(), dim=-1)[0]
-        total += _resized(near.unflatten(0, site.grid), edited.shape[-1])
+        total += _resized(near.unflatten(0, site.grid), Size.of_tensor(edited))
     return total / len(source.sites)
 
 
@@ -152,16 +153,16 @@ def _recorded(
     return seen
 
 
-def _pixels(seen: Any, places: Sequence[int], side: int) -> Any:
+def _pixels(seen: Any, places: Sequence[int], size: Size) -> Any:
     """The mean attention over all sites, each at the picture's size; its maximum is white."""
-    total = np.zeros((side, side), np.float32)
+    total = np.zeros(size, np.float32)
     for site, probs in zip(seen.sites, seen.of("target"), strict=True):
         small = word_map([probs], marks([places]).to(probs.device), site.grid)[0, 0]
-        total += _resized(small, side)
+        total += _resized(small, size)
     scaled = 255 * total / max(float(total.max()), 1e-12)
     return scaled.round().clip(0, 255).astype(np.uint8)
 
 
-def _resized(values: Tensor, side: int) -> Any:
+def _resized(values: Tensor, size: Size) -> Any:
     image = Image.fromarray(values.float().cpu().numpy())
-    return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))
+    return np.asarray(image.resize((size.width, size.height), Image.Resampling.BILINEAR))

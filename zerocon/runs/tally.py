@@ -12,6 +12,7 @@ from zerocon.core.cases import DatasetError
 from zerocon.core.naming import digest
 from zerocon.core.records import Record
 from zerocon.core.shards import Shard
+from zerocon.core.size import Size
 from zerocon.core.text import counted
 from zerocon.core.threads import Choice
 from zerocon.ledger.run_directory import RunDirectory
@@ -21,7 +22,7 @@ from zerocon.runs.progress import WORDS, Far, far
 from zerocon.runs.threads import threads_of, workers_of
 from zerocon.runs.work_queue import Crew
 
-LISTED_AT = 64  # pixels; a list of cases does not depend on it
+LISTED_AT = Size.square(64)  # a list of cases does not depend on it
 FIRST_METRICS = 3  # of a case, in its line of `-v`
 
 
@@ -63,7 +64,7 @@ def left_of(runs: Sequence[RunSettings]) -> list[Left]:
         which = digest(run.config["dataset"])
         if which not in listed:
             try:
-                listed[which] = run.dataset(side=LISTED_AT).ids
+                listed[which] = run.dataset(pixels=LISTED_AT).ids
             except DatasetError:
                 listed[which] = ()
         ids = Shard.read(run.runner.shard).of(listed[which])

@@ -18,6 +18,7 @@ from zerocon.core.cases import Case, CaseError, Dataset
 from zerocon.core.checks import in_range
 from zerocon.core.pictures import from_uint8
 from zerocon.core.records import Record
+from zerocon.core.size import Size
 from zerocon.ledger.identity import changes, identity_of
 from zerocon.ledger.origin import Origin
 from zerocon.ledger.run_directory import RunDirectory
@@ -95,7 +96,8 @@ def verify(
     whole = [r for r in records if r.image is not None and r.case not in broken]
     if not whole:
         return found
-    judges = _judges(run, overrides, run.picture(whole[0]).width, device)
+    with run.picture(whole[0]) as picture:
+        judges = _judges(run, overrides, Size.of(picture), device)
     found.problems += changed_since(run, judges)
     tolerance = Tolerance(relative, digits_of(origin))
     for batch in batched(whole, batch_size):
@@ -110,7 +112,7 @@ def digits_of(origin: Origin) -> dict[str, int]:
 def stored_picture(
     run: RunDirectory, record: Record
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """[side, side, 3]"""
+    """[y, x, 3]"""
     with run.picture(record) as picture:
         return np.asarray(picture.convert("RGB"))
 
@@ -144,9 +146,9 @@ def changed_since(run: RunDirectory, judges: Judges) -> list[Problem]:
     return problems + [Problem("", said) for said in changes(run.inputs, inputs)]
 
 
-def _judges(run: RunDirectory, overrides: Sequence[str], side: int, device: str) -> Judges:
+def _judges(run: RunDirectory, overrides: Sequence[str], pixels: Size, device: str) -> Judges:
     config = stored_config(run.path, overrides)
-    dataset = build(config, "dataset", later=("side",))(side=side)
+    dataset = build(config, "dataset", later=("pixels",))(pixels=pixels)
     return Judges(config, dataset, metrics_of(config)(), torch.device(device))
 
 

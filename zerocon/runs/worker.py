@@ -83,7 +83,7 @@ class Edited:
 
     case: Case
     record: Mapping[str, Any]
-    picture: NDArray[np.uint8] | None = None  # [side, side, 3]
+    picture: NDArray[np.uint8] | None = None  # [y, x, 3]
     maps: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict[str, NDArray[np.uint8]])
     curves: Mapping[str, Sequence[float]] = field(default_factory=dict[str, Sequence[float]])
 
@@ -92,7 +92,7 @@ def load(settings: RunSettings) -> Loaded:
     if settings.runner.deterministic:
         only_deterministic()
     backbone = backbone_of(settings)
-    dataset = settings.dataset(side=backbone.side)
+    dataset = settings.dataset(pixels=backbone.size)
     if isinstance(backbone, Prepares):
         backbone.expect(len(dataset.ids))
     return Loaded(backbone, dataset, metrics_of(settings))
@@ -148,7 +148,7 @@ def edit(
     memory: Memory = NO_MEMORY,
     costs: Costs | None = None,
 ) -> Tensor:
-    """The edited pictures of a batch, [case, 3, side, side]."""
+    """The edited pictures of a batch, [case, 3, y, x]."""
     costs = costs or Costs()
     batch = prepare(settings, backbone, cases, memory)
     with costs.of("inversion", backbone):

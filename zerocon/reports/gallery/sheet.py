@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 
 from PIL import Image, ImageDraw, ImageFont
 
+from zerocon.core.size import Size
 from zerocon.reports.gallery.items import GalleryItem, changed_words, enlarged, shown
 
-SIDE = 144  # of a picture; smaller pictures are enlarged by whole factors
+SIDE = 144  # the longer one of a picture; smaller pictures are enlarged by whole factors
 GAP = 6
 BLOCK_GAP = 26  # between neighbouring cases
 LINE = 17
@@ -31,17 +32,18 @@ Line = list[tuple[str, str]]  # pieces of text with their colours
 class Layout:
     names: Sequence[str]  # of the pictures in a row
     across: int  # cases side by side
-    side: int
+    side: int  # no picture is wider or higher
+    cell: Size  # which all pictures fit into
     lines: Sequence[Sequence[Line]] = ()  # of each case's texts
 
     @property
     def block_width(self) -> int:
-        return len(self.names) * (self.side + GAP) - GAP
+        return len(self.names) * (self.cell.width + GAP) - GAP
 
     def row_height(self, row: int) -> int:
         """A row of cases is as high as its longest texts need."""
         texts = self.lines[row * self.across : (row + 1) * self.across]
-        return self.side + max(map(len, texts), default=0) * LINE + 2 * GAP + 6
+        return self.cell.height + max(map(len, texts), default=0) * LINE + 2 * GAP + 6
 
     def corner(self, index: int) -> tuple[int, int]:
         row, column = divmod(index, self.across)
@@ -71,7 +73,20 @@ def _layout(pictures: Sequence[dict[str, Image.Image]]) -> Layout:
     smallest = min(sides, default=SIDE)
     side = smallest * max(1, round(SIDE / smallest)) if smallest < SIDE else SIDE
     across = 1 if len(pictures) <= 6 else 2 if len(pictures) <= 60 else 3
-    return Layout(names, across, side)
+    fitted = [_fitted(Size.of(p), side) for row in pictures for p in row.values()]
+    cell = Size(
+        max((size.height for size in fitted), default=side),
+        max((size.width for size in fitted), default=side),
+    )
+    return Layout(names, across, side, cell)
+
+
+def _fitted(size: Size, side: int) -> Size:
+    """What `enlarged` makes of a picture, or a pixel more."""
+    longest = max(size)
+    if side >= longest:
+        return Size(*(side // longest * edge for edge in size))
+    return Size(*(-(-edge * side // longest) for edge in size))
 
 
 def _paper(layout: Layout, count: int, title: str) -> Image.Image:
@@ -85,7 +100,7 @@ def _paper(layout: Layout, count: int, title: str) -> Image.Image:
     draw.text((left, 14), _clipped(draw, title, font, width - 2 * left), fill=INK, font=font)
     for column in range(min(layout.across, max(count, 1))):
         for place, name in enumerate(layout.names):
-            x = layout.corner(column)[0] + place * (layout.side + GAP)
+            x = layout.corner(column)[0] + place * (layout.cell.width + GAP)
             draw.text((x, top - LINE - 3), name, fill=PALE, font=_font(TEXT))
     return sheet
 
@@ -96,13 +111,13 @@ def _draw_case(
     left, top = layout.corner(index)
     draw = ImageDraw.Draw(sheet)
     for place, name in enumerate(layout.names):
-        x = left + place * (layout.side + GAP)
+        x = left + place * (layout.cell.width + GAP)
         if name in pictures:
             sheet.paste(enlarged(pictures[name], layout.side), (x, top))
         else:
-            box = (x, top, x + layout.side - 1, top + layout.side - 1)
+            box = (x, top, x + layout.cell.width - 1, top + layout.cell.height - 1)
             draw.rectangle(box, outline="#d5d5da")
-    below = top + layout.side + GAP - 2
+    below = top + layout.cell.height + GAP - 2
     for number, line in enumerate(layout.lines[index]):
         _write(draw, (left, below + number * LINE), line, layout.block_width)
 
