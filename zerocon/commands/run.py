@@ -150,10 +150,11 @@ def _checked(asked: Asked) -> list[tuple[Sequence[str], dict[str, Any]]] | None:
 
 def _in_words(config: Mapping[str, Any]) -> str:
     """`run: ZeroCon on Shapes`: the run's name, its method and its backbone."""
-    method, backbone = (
-        str(config[group].get("_target_")).rsplit(".", 1)[-1] for group in ("method", "backbone")
-    )
-    return f"{config['name']}: {method} on {backbone}"
+    from zerocon.config.bind import node_of
+
+    nodes = (node_of(config, group) for group in ("method", "backbone"))
+    method, backbone = (str(node.get("_target_")).rsplit(".", 1)[-1] for node in nodes)
+    return f"{config.get('name')}: {method} on {backbone}"
 
 
 def _report_finished(overrides: Sequence[str], config: dict[str, Any]) -> int:
