@@ -280,6 +280,7 @@ def test_agrees_with_the_authors_rule(double: StableDiffusionBackbone, name: str
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_a_base_step_may_be_guided(double: StableDiffusionBackbone) -> None:
     """Both forms' base steps, with the noise maps of the unguided source."""
     for form in ("implicit", "explicit"):

@@ -49,11 +49,12 @@ def test_a_row_costs_what_torch_counts() -> None:
     assert [row, encoded, decoded] == pytest.approx([UNET_ROW, ENCODE, DECODE], rel=0.01)
 
 
-@pytest.mark.parametrize("name", slow_but_for(["pnp, ddim", "zerocon, ddim"], NAMES))
+@pytest.mark.parametrize("name", slow_but_for(["sdedit"], NAMES))
 def test_the_pages_table_is_what_its_command_prints(name: str) -> None:
     assert hours_table.line(name) == LINES[NAMES.index(name)]
 
 
+@pytest.mark.slow
 def test_the_pages_table_has_every_method_of_the_u_net() -> None:
     assert list(hours_table.RUNS) == NAMES
     listed = {type(_on_sd15(run).method) for run in hours_table.RUNS.values()}

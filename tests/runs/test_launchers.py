@@ -187,6 +187,7 @@ def started_by_the_agent(sweep: dict[str, Any], monkeypatch: pytest.MonkeyPatch)
     return commands[0]
 
 
+@pytest.mark.slow
 def test_the_wandb_sweep_starts_the_right_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

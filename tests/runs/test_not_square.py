@@ -124,6 +124,7 @@ METHODS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method[0])
 def test_a_case_is_edited_alone_as_in_a_batch(model: list[str], method: list[str]) -> None:
     """With attention maps, local blends, masks and patches on grids that are not square."""

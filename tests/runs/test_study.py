@@ -100,6 +100,7 @@ def test_the_same_command_continues(tmp_path: Path, runs: MadeUp) -> None:
     assert len(runs.begun) == 2 * before
 
 
+@pytest.mark.slow
 def test_the_report_of_a_study(
     tmp_path: Path, runs: MadeUp, capsys: pytest.CaptureFixture[str]
 ) -> None:
