@@ -231,7 +231,7 @@ def remarks(picture: Image.Image, size: Size, world: str | None) -> list[str]:
         part = size.within(whole)
         centre = "its centre square is " if size.is_square else "its centre is "
         crop = "it is " if part == whole else centre
-        done = "enlarged" if part < size else "scaled down"
+        done = "enlarged" if part.height < size.height else "scaled down"
         same = "cut out" if part == size else f"{done} to that"
         said.append(f"the picture has {whole} pixels, the model works on {size}: {crop}{same}")
     small = (picture_tensor(picture, Size.square(64)) * 255).round().byte().permute(1, 2, 0).numpy()
