@@ -3,6 +3,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+# Without compiled bytecode each start would compile PyTorch and its companions anew: 25 s, not 10.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: setup run test test-all lint docs types clean
 
 setup: $(STAMP)

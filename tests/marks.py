@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 
 
-def slow_but_for(quick: Iterable[str], names: Iterable[str]) -> list[Any]:
-    """All names; those that are not quick belong to the slow tests."""
-    kept = set(quick)
-    return [n if n in kept else pytest.param(n, marks=pytest.mark.slow) for n in names]
+def slow_but_for(quick: Iterable[Any], values: Iterable[Any]) -> list[Any]:
+    """All values; those that are not quick belong to the slow tests."""
+    kept = list(quick)
+    return [v if v in kept else pytest.param(v, marks=pytest.mark.slow) for v in values]
+
+
+def every(count: int, lines: Iterable[tuple[Any, ...]]) -> list[Any]:
+    """All lines of parameters; but for every so many-th, they belong to the slow tests."""
+    return [
+        line if number % count == 0 else pytest.param(*line, marks=pytest.mark.slow)
+        for number, line in enumerate(lines)
+    ]

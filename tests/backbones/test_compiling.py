@@ -168,6 +168,7 @@ def test_a_pass_with_replaced_activations_is_not_compiled(
     assert len(caplog.records) == 1  # said once
 
 
+@pytest.mark.slow
 def test_what_the_compiler_cannot_do_runs_uncompiled_and_says_why(
     backbone: StableDiffusionBackbone, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -10,6 +10,7 @@ import torch
 from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
+from tests.marks import slow_but_for
 from tests.tiny import eps, tiny_parts
 from zerocon.backbones.base import BackboneError
 from zerocon.backbones.loading import fingerprint_of
@@ -211,7 +212,7 @@ ATTENTION = sorted(
 )
 
 
-@pytest.mark.parametrize("name", ATTENTION)
+@pytest.mark.parametrize("name", slow_but_for(("zerocon", "pnp", "p2p", "masactrl"), ATTENTION))
 def test_every_method_runs(backbone: SDXLBackbone, name: str) -> None:
     own = [f"method={name}", "method.steps=2", *TINY.get(name, [])]
     config = plain(compose_config(["backbone=sdxl", *own]))

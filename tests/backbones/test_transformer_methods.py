@@ -56,6 +56,7 @@ def named(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 METHODS = sorted(file.stem for file in (CONF / "method").glob("*.yaml"))
+QUICK = ("word_swap", "pnp", "zerocon", "flowedit", "consistedit", "masactrl masked")
 MASKED = ["method=masactrl", "method.steps=2", "method.masked=true", "method.first_step=0"]
 
 
@@ -76,7 +77,7 @@ def inversions_of(config: dict[str, Any], every: bool) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", [*METHODS, "masactrl masked"])
+@pytest.mark.parametrize("name", slow_but_for(QUICK, [*METHODS, "masactrl masked"]))
 def test_every_method_runs_on_pictures_that_are_not_square(
     named: Named, name: str, every: bool
 ) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.marks import every
 from zerocon.cli import guarded
 
 ROOT = Path(__file__).parents[2]
@@ -46,13 +47,7 @@ def test_there_are_many_bad_overrides() -> None:
     assert len({line for line, _ in LINES}) == len(LINES)
 
 
-EVERY_OTHER = [
-    pytest.param(*line, marks=pytest.mark.slow) if number % 2 else line
-    for number, line in enumerate(LINES)
-]
-
-
-@pytest.mark.parametrize(("line", "word"), EVERY_OTHER)
+@pytest.mark.parametrize(("line", "word"), every(3, LINES))
 def test_a_bad_override_ends_with_a_message(
     line: str, word: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -70,7 +65,7 @@ def test_a_bad_override_ends_with_a_message(
     assert not re.search(r"Traceback|Exception|\bself\b(?!#)", err)
 
 
-@pytest.mark.parametrize(("line", "word"), AS_PROCESSES)
+@pytest.mark.parametrize(("line", "word"), every(2, AS_PROCESSES))
 def test_a_bad_override_ends_the_process_with_a_message(line: str, word: str) -> None:
     command = [sys.executable, "run.py", *shlex.split(line)]
     done = subprocess.run(

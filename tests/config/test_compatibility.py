@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tests.marks import slow_but_for
 from tests.pairs import STEPS, OneCase, valid_inversions
 from zerocon.backbones.shapes import Shapes
 from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
@@ -124,6 +125,9 @@ def test_every_method_has_a_compatible_inversion() -> None:
     assert all(width_of(grid) <= 80 for grid in combination_grids(pairs(rows), terminal=True))
 
 
+QUICK = ("word_swap", "pnp", "zerocon", "flowedit", "h_edit")
+
+
 @pytest.fixture(scope="module")
 def one(backbone: StableDiffusionBackbone) -> OneCase:
     prompts = ("a big red circle on a gray background", "a big red house on a gray background")
@@ -132,7 +136,7 @@ def one(backbone: StableDiffusionBackbone) -> OneCase:
 
 
 @pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", slow_but_for(QUICK, METHODS))
 def test_every_valid_pair_runs(one: OneCase, name: str, every: bool) -> None:
     """With each kind of trajectory; the slow tests, with each inversion."""
     config = plain(compose_config([f"method={name}", f"method.steps={STEPS}"]))

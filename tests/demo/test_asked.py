@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from tests.marks import slow_but_for
 from tests.shell import words_of
 from zerocon.api import settings_of_edit
 from zerocon.cli import main, parsed
@@ -43,7 +44,7 @@ def ask(page: Page, method: str, *overrides: str, source: str = SOURCE) -> Asked
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("method", ["zerocon", "p2p"])
+@pytest.mark.parametrize("method", slow_but_for(["zerocon"], ["zerocon", "p2p"]))
 def test_all_three_make_the_same_picture(
     method: str, page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

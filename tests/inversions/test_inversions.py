@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.marks import slow_but_for
 from zerocon.backbones.shapes import Shapes
 from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
 from zerocon.core.checks import ConfigError
@@ -89,22 +90,23 @@ def walked(
     return clean, trajectory, method(backbone, trajectory, conditions, draws)
 
 
+INVERSIONS = [
+    DDIMInversion(refinements=1),
+    RegularizedInversion(iterations=1, rolls=1),
+    NullTextInversion(guidance=3.0, iterations=2),
+    FireFlowInversion(guidance=2.0),
+    DirectInversion(),
+    NegativePromptInversion(proximal=0.75),
+    EditFriendlyInversion(),
+    RFSolverInversion(),
+    UniInversion(),
+    FixedPointInversion(),
+    RFInversion(),
+]
+
+
 @pytest.mark.parametrize(
-    "inversion",
-    [
-        DDIMInversion(refinements=1),
-        DirectInversion(),
-        RegularizedInversion(iterations=1, rolls=1),
-        NullTextInversion(guidance=3.0, iterations=2),
-        NegativePromptInversion(proximal=0.75),
-        EditFriendlyInversion(),
-        RFSolverInversion(),
-        FireFlowInversion(guidance=2.0),
-        UniInversion(),
-        FixedPointInversion(),
-        RFInversion(),
-    ],
-    ids=lambda i: type(i).__name__,
+    "inversion", slow_but_for(INVERSIONS[:4], INVERSIONS), ids=lambda i: type(i).__name__
 )
 def test_cases_of_a_batch_are_independent(
     backbone: StableDiffusionBackbone, inversion: Inversion
@@ -130,7 +132,7 @@ def test_refinements_reduce_the_reconstruction_error(backbone: StableDiffusionBa
 @pytest.mark.parametrize(
     ("inversion", "share"),
     [
-        (FireFlowInversion(), 0.03),
+        pytest.param(FireFlowInversion(), 0.03, marks=pytest.mark.slow),
         pytest.param(RFSolverInversion(), 0.02, marks=pytest.mark.slow),
         pytest.param(UniInversion(), 0.3, marks=pytest.mark.slow),
         pytest.param(FixedPointInversion(), 0.3, marks=pytest.mark.slow),

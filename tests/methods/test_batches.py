@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tests.marks import slow_but_for
 from tests.methods.edits import given
 from tests.tiny import losses
 from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
@@ -51,7 +52,10 @@ INVERSIONS = {
 }
 
 
-@pytest.mark.parametrize("method", METHODS, ids=lambda m: type(m).__name__)
+QUICK = METHODS[0], METHODS[1], METHODS[4], METHODS[7], METHODS[11]
+
+
+@pytest.mark.parametrize("method", slow_but_for(QUICK, METHODS), ids=lambda m: type(m).__name__)
 def test_cases_of_a_batch_are_independent(
     backbone: StableDiffusionBackbone, method: Method
 ) -> None:

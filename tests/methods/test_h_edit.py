@@ -302,6 +302,7 @@ def test_without_a_difference_the_picture_is_reconstructed(
     torch.testing.assert_close(begun.run(same), begun.trajectory.clean, rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_the_last_correction_of_a_step_counts_for_blending(
     double: StableDiffusionBackbone,
 ) -> None:

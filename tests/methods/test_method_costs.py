@@ -130,7 +130,7 @@ class Waiting(TorchDispatchMode):
 ON_THE_HOST = {"cds": 2, "dds": 2, "h_edit": 1, "p2p": 1}
 
 
-@pytest.mark.parametrize("name", slow_but_for(("zerocon", "pnp", "p2p", "flowedit"), METHODS))
+@pytest.mark.parametrize("name", slow_but_for(("zerocon", "pnp"), METHODS))
 def test_no_step_waits_for_the_device(backbone: StableDiffusionBackbone, name: str) -> None:
     """With more steps a method must not wait more often."""
     waited: list[int] = []
@@ -153,7 +153,7 @@ INVERSIONS = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", INVERSIONS)
+@pytest.mark.parametrize("name", slow_but_for(("ddim", "regularized"), INVERSIONS))
 def test_no_step_of_an_inversion_waits_for_the_device(
     backbone: StableDiffusionBackbone, name: str
 ) -> None:

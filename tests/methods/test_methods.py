@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.marks import slow_but_for
 from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
 from zerocon.core.conditions import Conditions, Draws
 from zerocon.inversions.ddim import DDIMInversion
@@ -38,7 +39,9 @@ def run(backbone: StableDiffusionBackbone, method: Method, rows: list[int]) -> T
         return method(backbone, trajectory, conditions, draws)
 
 
-@pytest.mark.parametrize("method", METHODS, ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize(
+    "method", slow_but_for(METHODS[:1], METHODS), ids=lambda m: type(m).__name__
+)
 def test_cases_of_a_batch_are_independent(
     backbone: StableDiffusionBackbone, method: Method
 ) -> None:

@@ -29,7 +29,7 @@ from zerocon.core.prompts import words_of
 
 SOURCE, TARGET = "a big red circle on a gray background", "a big red star on a gray background"
 META, SINGLE = torch.device("meta"), torch.float32
-QUICK = ("pnp", "sd15", "zerocon")
+QUICK = ("pnp", "sd15")
 METHODS = sorted(file.stem for file in (CONF / "method").glob("*.yaml"))
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.marks import every
 from tests.parity.joint import KINDS, Control, Edits, Layer, Stream, agree, differ, edits
 from zerocon.backbones.loading import Parts
 from zerocon.inversions.by_solver import UniInversion
@@ -115,7 +116,7 @@ def rule(both: Edits, w: float, full_steps: int) -> Tensor:
     return net.scale(ts[-1]) * edit
 
 
-@pytest.mark.parametrize(("w", "alpha"), [(1.0, 0.34), (3.0, 0.0)])
+@pytest.mark.parametrize(("w", "alpha"), every(2, [(3.0, 0.34), (1.0, 0.34), (3.0, 0.0)]))
 def test_consistedit(both: Edits, w: float, alpha: float) -> None:
     sites, mask_sites, _ = SITES[both.kind]
     method = ConsistEdit(STEPS, w, alpha, sites, mask_sites=mask_sites, threshold=THRESHOLD)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.marks import slow_but_for
 from tests.parity.joint import KINDS, Control, Edits, Layer, Stream, agree, differ, edits
 from zerocon.backbones.loading import Parts
 from zerocon.inversions.by_solver import EulerInversion
@@ -94,7 +95,7 @@ def rule(both: Edits, w: float, up: float, *, fresh: bool = False, late: bool = 
     return net.scale(ts[-1]) * (inside * z) + (1 - inside) * both.clean
 
 
-@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize("fresh", slow_but_for([False], [False, True]))
 @pytest.mark.parametrize(("w", "up"), [(1.0, 1.0), (5.5, 1.5)])
 def test_kv_edit(both: Edits, w: float, up: float, *, fresh: bool) -> None:
     if fresh and both.kind == "unet":

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.marks import slow_but_for
 from tests.parity.joint import KINDS, Control, Edits, Layer, Stream, agree, differ, edits
 from zerocon.backbones.loading import Parts
 from zerocon.inversions.by_solver import FireFlowInversion, RFSolverInversion, UniInversion
@@ -104,7 +105,7 @@ class Rule:
 
 
 @pytest.mark.parametrize("inject", [1, pytest.param(3, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("solver", ["rf_solver", "fireflow"])
+@pytest.mark.parametrize("solver", slow_but_for(["fireflow"], ["rf_solver", "fireflow"]))
 def test_values_of_inversion(both: Edits, solver: str, inject: int) -> None:
     inversion = {"rf_solver": RFSolverInversion(), "fireflow": FireFlowInversion()}[solver]
     ours = both.ours(ValueInjection(3, W, inject / 3, LATE[both.kind][0]), inversion)

@@ -57,6 +57,7 @@ def test_a_ratio_is_by_the_picture_and_of_the_medians() -> None:
     assert faced.spread == (0.25, 1.0)
 
 
+@pytest.mark.slow
 def test_peers_are_measured_in_one_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "peers.json"
     asked = ["--steps", "2", "--batches", "1", "--repeats", "1", "--out", str(file)]
@@ -82,6 +83,7 @@ def profiled(cases: int) -> Profile:
     return profile(compose_settings([*overrides, f"dataset.limit={cases}", "backbone.device=cpu"]))
 
 
+@pytest.mark.slow
 def test_the_frameworks_own_share_is_small_and_linear_in_cases() -> None:
     """In processor time: other programs do not change it by much."""
     few, many = profiled(4), profiled(12)

@@ -88,6 +88,7 @@ def loaded(overrides: list[str]) -> Callable[[], Any]:
     return lambda: worker.load(settings).backbone
 
 
+@pytest.mark.slow
 def test_only_equal_models_are_taken_over(tmp_path: Path, loads: list[str]) -> None:
     with kept_between_runs():
         first = loaded(["method.steps=1"])()

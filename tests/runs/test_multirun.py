@@ -57,6 +57,7 @@ def test_four_runs_of_which_two_break(tmp_path: Path) -> None:
         assert "nowhere" in run.summary["error"]
 
 
+@pytest.mark.slow
 def test_a_broken_runs_finished_cases_are_uploaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -86,6 +86,7 @@ def test_a_mask_of_the_pictures_shape(model: list[str], tmp_path: Path) -> None:
     assert Image.open(tmp_path / "photo-edited.png").size == (48, 32)
 
 
+@pytest.mark.slow
 def test_a_run_over_a_folder_and_what_is_read_from_it(
     model: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
