@@ -26,10 +26,11 @@ FILES = [
 ]  # fmt: skip
 # Choices that are a class at other settings than its own: the difference is what they are for.
 VARIANTS = {
-    ("method", "pix2pix_zero"), ("method", "reconstruct"),
+    ("method", "pix2pix_zero"), ("method", "reconstruct"), ("method", "zerocon_plus"),
     ("method", "fireflow"), ("method", "kv_sharing"),
     ("inversion", "h_edit"), ("inversion", "ftedit"),
     ("loss", "cds"), ("loss", "cut"), ("loss", "pix2pix_zero"), ("loss", "zecon"),
+    ("loss", "zerocon_plus"),
     ("metrics", "published"), ("metrics", "full"),
     ("backbone", "sd14"), ("backbone", "sd15"), ("backbone", "sd21"), ("backbone", "sd21_base"),
     ("backbone", "sdxl"), ("backbone", "flux_schnell"), ("metrics", "sd"),

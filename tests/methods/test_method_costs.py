@@ -65,6 +65,7 @@ EXPECTED = {
     "uniedit": Spent(2, 4, 0, 0),
     "word_swap": Spent(4, 8, 0, 0),
     "zerocon": Spent(9, 16, 4, 128),
+    "zerocon_plus": Spent(9, 16, 4, 128),
 }
 
 
