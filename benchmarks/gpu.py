@@ -126,7 +126,8 @@ class Bench:
     def backbone(self, *, new: bool = False) -> StableDiffusionBackbone:
         if new or "backbone" not in self.kept:
             parts = self.parts(self.dtype)
-            args = "random", self.device, DTYPES[self.dtype], "random", self.pixels
+            side = self.pixels, self.pixels
+            args = "random", self.device, DTYPES[self.dtype], "random", side
             self.kept["backbone"] = StableDiffusionBackbone(parts, *args)
         return self.kept["backbone"]
 
@@ -650,7 +651,7 @@ def sdxl_memory(bench: Bench) -> Result:
     small = build(TINY, bench.device, torch.bfloat16)
     parts: Any = Parts(small.vae, unet, small.text_encoder, small.tokenizer, small.scheduler)
     parts = _xl(parts)
-    backbone: Any = SDXLBackbone(parts, "xl", bench.device, torch.bfloat16, "xl", 1024)
+    backbone: Any = SDXLBackbone(parts, "xl", bench.device, torch.bfloat16, "xl", (1024, 1024))
     texts = [_xl_text(bench.device, seed) for seed in range(3)]
     z = torch.randn(1, 4, 128, 128, device=bench.device, dtype=torch.bfloat16)
     given = z, Conditions(*texts), Draws(0, ["a"])
