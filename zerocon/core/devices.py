@@ -10,7 +10,8 @@ def sent(tensor: Tensor, like: Tensor) -> Tensor:
     """The tensor on `like`'s device. A GPU is not waited for: it copies when it gets there."""
     if like.device.type != "cuda":
         return tensor.to(like.device)
-    return tensor.pin_memory().to(like.device, non_blocking=True)
+    pinned = tensor.contiguous().pin_memory()  # an expanded tensor can't be pinned
+    return pinned.to(like.device, non_blocking=True)
 
 
 def placed(tensor: Tensor, device: torch.device) -> Tensor:
