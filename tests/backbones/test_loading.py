@@ -16,6 +16,7 @@ from test_sdxl import tiny_xl_parts
 from transformers import CLIPTextModel
 
 from tests.damage import KINDS, as_pickle, damage
+from tests.marks import every
 from tests.tiny import tiny_parts
 from tests.tiny_transformers import tiny_flux_parts, tiny_sd3_parts
 from zerocon.backbones.base import BackboneError
@@ -48,7 +49,9 @@ def test_a_folder_is_loaded_as_it_was_saved(folder: Path, parts: Parts) -> None:
 
 
 @pytest.mark.parametrize("stored", [torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("make", [tiny_parts, tiny_xl_parts, tiny_sd3_parts, tiny_flux_parts])
+@pytest.mark.parametrize(
+    "make", every(2, [tiny_parts, tiny_xl_parts, tiny_sd3_parts, tiny_flux_parts])
+)
 def test_half_precision_is_loaded_as_it_is_stored(
     make: Callable[[Path], ModelParts], stored: torch.dtype, tmp_path: Path
 ) -> None:
@@ -107,7 +110,7 @@ def test_a_pickle_as_a_single_file_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("part", ["unet", "text_encoder"])
-@pytest.mark.parametrize("kind", [*KINDS, "nothing"])
+@pytest.mark.parametrize("kind", every(2, [*KINDS, "nothing"]))
 def test_sharded_files(folder: Path, parts: Parts, part: str, kind: str) -> None:
     (folder / part / FILES[part][0]).unlink()
     getattr(parts, part).save_pretrained(folder / part, max_shard_size="30KB")
@@ -134,7 +137,7 @@ IN_ONE_FILE = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", every(2, KINDS))
 @pytest.mark.parametrize("part", IN_ONE_FILE)
 def test_a_damaged_single_file_is_refused(
     saved: Path, single: dict[str, torch.Tensor], tmp_path: Path, part: str, kind: str
@@ -199,7 +202,7 @@ def test_stable_diffusion_2s_text_encoder_is_in_open_clips_layout(
         load_parts(str(tmp_path / "sd2.safetensors"), config=str(saved))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", every(2, KINDS))
 def test_the_second_text_encoder_of_xl(tmp_path: Path, kind: str) -> None:
     parts = tiny_xl_parts(tmp_path / "tiny")
     for name in XLParts.classes:

@@ -62,6 +62,7 @@ def test_the_plain_pipeline_draws_what_it_is_asked(pipeline: Any) -> None:
     assert sum(right) >= 7
 
 
+@pytest.mark.slow
 def test_it_draws_what_it_is_asked(backbone: SD3Backbone) -> None:
     z = torch.cat([noise(seed) for seed in range(3)])
     pictures = generate(backbone, [PROMPT] * 3, z, steps=14)

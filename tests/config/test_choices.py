@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.marks import every
 from zerocon.config.bind import TARGET, UNSTATED, Declared
 from zerocon.config.compose import GROUPS, compose_config, kind_of, plain
 from zerocon.config.places import CONF
@@ -61,7 +62,7 @@ def nodes(group: str, name: str) -> list[tuple[str, dict[str, Any]]]:
     return [(f"metrics.{key}", value) for key, value in node.items() if isinstance(value, dict)]
 
 
-@pytest.mark.parametrize(("group", "name"), FILES)
+@pytest.mark.parametrize(("group", "name"), every(3, FILES))
 def test_conf_has_every_setting_with_the_classs_default(group: str, name: str) -> None:
     """The class is the only source of defaults; conf/ shows them."""
     for path, node in nodes(group, name):

@@ -112,6 +112,7 @@ def test_the_tables_agree_with_composing() -> None:
     assert any(line.startswith("word_swap with inversion=direct") for line in refusals(rows))
 
 
+@pytest.mark.slow
 def test_every_method_has_a_compatible_inversion() -> None:
     rows = every_method()
     assert [row.method for row in rows] == METHODS

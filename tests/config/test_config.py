@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
+from tests.marks import every
 from zerocon.cli import guarded
 from zerocon.config import compose
 from zerocon.config.compose import sweep
@@ -41,7 +42,7 @@ NEEDED = {
 }
 
 
-@pytest.mark.parametrize("choice", CHOICES)
+@pytest.mark.parametrize("choice", every(3, CHOICES))
 def test_every_yaml_composes_and_binds_to_its_class(choice: str) -> None:
     compose_settings([choice, *NEEDED.get(choice, [])], worlds="any")
 

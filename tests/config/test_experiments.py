@@ -30,6 +30,7 @@ def test_every_run_of_an_experiment_has_its_own_settings(name: str) -> None:
     assert experiment.question.strip().endswith("?")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", slow_but_for(QUICK, LISTED))
 def test_every_experiment_runs_tiny(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

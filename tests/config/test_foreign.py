@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.marks import every
 from zerocon.cli import guarded
 from zerocon.config.compose import compose_config, plain
 from zerocon.config.experiments import read_experiment
@@ -101,7 +102,7 @@ def test_a_downloaded_run_executes_no_code(
         assert not flag.exists()
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", every(3, PLACES))
 def test_a_stored_config_can_not_name_unregistered_classes(
     run: Path, flag: Path, place: str
 ) -> None:
@@ -230,7 +231,7 @@ FOREIGN = [
 ]
 
 
-@pytest.mark.parametrize("override", FOREIGN)
+@pytest.mark.parametrize("override", every(4, FOREIGN))
 def test_an_experiment_executes_no_code(
     tmp_path: Path, flag: Path, override: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.marks import every
 from zerocon.config.experiments import names, read_experiment
 from zerocon.config.search_space import Range, Search
 from zerocon.config.settings import compose_settings
@@ -64,7 +65,8 @@ STUDIES = {name: study for name in names() if (study := read_experiment(name).st
 
 
 @pytest.mark.parametrize(
-    ("name", "method"), [(name, method) for name, s in STUDIES.items() for method in s.methods]
+    ("name", "method"),
+    every(4, [(name, method) for name, s in STUDIES.items() for method in s.methods]),
 )
 def test_a_committed_studys_spaces_hold_settings_that_compose(name: str, method: str) -> None:
     study, tuned = STUDIES[name], STUDIES[name].methods[method]

@@ -226,6 +226,7 @@ def _hash_all(store: Path, files: list[Path], begun: Any) -> None:
             digests(file)
 
 
+@pytest.mark.slow
 def test_the_store_is_correct_after_many_writers_were_killed(tmp_path: Path) -> None:
     """All digests in the store are those of the files."""
     files = [written(tmp_path / f"{i:03d}", os.urandom(100)) for i in range(150)]

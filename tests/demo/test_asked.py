@@ -44,6 +44,7 @@ def ask(page: Page, method: str, *overrides: str, source: str = SOURCE) -> Asked
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", slow_but_for(["zerocon"], ["zerocon", "p2p"]))
 def test_all_three_make_the_same_picture(
     method: str, page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -106,7 +106,7 @@ INVERSIONS = [
 
 
 @pytest.mark.parametrize(
-    "inversion", slow_but_for(INVERSIONS[:4], INVERSIONS), ids=lambda i: type(i).__name__
+    "inversion", slow_but_for(INVERSIONS[:2], INVERSIONS), ids=lambda i: type(i).__name__
 )
 def test_cases_of_a_batch_are_independent(
     backbone: StableDiffusionBackbone, inversion: Inversion

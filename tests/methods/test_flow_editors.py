@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.marks import every
 from tests.methods.flow_models import Model, diffusion_model, flow_model, precise
 from zerocon.backbones.loading import Parts
 from zerocon.core.conditions import Condition, Conditions, Draws
@@ -98,7 +99,7 @@ def flowedit(model: Model, ts: list[float], n_max: int, n_min: int, n_avg: int) 
     return model.scale(ts[-1]) * p if n_min else z
 
 
-@pytest.mark.parametrize(("n_min", "n_avg"), [(0, 1), (0, 2), (2, 1)])
+@pytest.mark.parametrize(("n_min", "n_avg"), every(2, [(0, 1), (0, 2), (2, 1)]))
 def test_flowedit(model: Model, n_min: int, n_avg: int) -> None:
     ours = FlowEdit(
         steps=6,
@@ -116,7 +117,7 @@ def test_flowedit_on_times_evenly_in_flow_time(model: Model) -> None:
     same(edited(model, ours), flowedit(model, model.even(6), 6, 0, 1))
 
 
-@pytest.mark.parametrize("w", [7.5, 13.5])
+@pytest.mark.parametrize("w", every(2, [7.5, 13.5]))
 @torch.no_grad()
 def test_flowalign(model: Model, w: float) -> None:
     x, c = picture(model), conditions_of(model)
@@ -275,11 +276,14 @@ def fixed_point(model: Model) -> Tensor:
 
 @pytest.mark.parametrize(
     ("inversion", "rule"),
-    [
-        (RFSolverInversion(), rf_solver),
-        (FireFlowInversion(), fireflow),
-        (FixedPointInversion(guidance=1.5), fixed_point),
-    ],
+    every(
+        2,
+        [
+            (RFSolverInversion(), rf_solver),
+            (FireFlowInversion(), fireflow),
+            (FixedPointInversion(guidance=1.5), fixed_point),
+        ],
+    ),
     ids=["rf_solver", "fireflow", "fixed_point"],
 )
 def test_inversions_by_solver(

@@ -264,6 +264,7 @@ FORMS: dict[str, tuple[HEdit, Inversion, dict[str, Any]]] = {
 LONG = {*FORMS} - {"explicit"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in FORMS]
 )

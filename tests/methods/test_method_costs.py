@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.marks import slow_but_for
+from tests.marks import every, slow_but_for
 from tests.methods.edits import Given, given
 from tests.tiny import losses
 from zerocon.backbones import unet_sites
@@ -103,7 +103,7 @@ def spent(
     return found
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", every(3, METHODS))
 def test_rows_passes_and_probabilities(
     backbone: StableDiffusionBackbone, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

@@ -95,6 +95,7 @@ def test_the_ground_truth(cases: list[Case], judges: list[Metric]) -> None:
     assert found["clip_direction"].mean() > 0.3
 
 
+@pytest.mark.slow
 def test_a_black_picture(cases: list[Case], judges: list[Metric]) -> None:
     """Its squared distance to the source is the source's own square."""
     source = images(cases)
@@ -159,6 +160,7 @@ def alive() -> int:
     return sum(found.numel() * found.element_size() for found in tensors)
 
 
+@pytest.mark.slow
 def test_a_batch_leaves_no_tensors_in_memory(cases: list[Case], judges: list[Metric]) -> None:
     """So memory is constant in the number of cases."""
     few = cases[:2]

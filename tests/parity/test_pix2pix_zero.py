@@ -144,6 +144,7 @@ def test_the_regularised_inversion_is_the_published_one(
     assert (unregularised - theirs).abs().max() > 0.01
 
 
+@pytest.mark.slow
 def test_ours_costs_less_than_two_thirds_of_theirs(
     sharp_parts: Parts, backbone: StableDiffusionBackbone
 ) -> None:

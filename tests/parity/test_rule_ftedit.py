@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.marks import every
 from tests.parity.joint import KINDS, Control, Edits, Layer, Stream, agree, differ, edits
 from zerocon.backbones.loading import Parts
 from zerocon.core.conditions import Words
@@ -115,7 +116,7 @@ def rule(both: Edits, value_steps: int) -> Tensor:
     return edit
 
 
-@pytest.mark.parametrize("values", [0.34, 0.0])
+@pytest.mark.parametrize("values", every(2, [0.34, 0.0]))
 def test_ftedit(both: Edits, values: float) -> None:
     text_sites, value_sites = SITES[both.kind]
     method = FTEdit(STEPS, W, 1.0, text_sites, values, value_sites)

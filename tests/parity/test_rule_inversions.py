@@ -49,6 +49,7 @@ def null_text(sheet: Sheet) -> Tensor:
     return z
 
 
+@pytest.mark.slow
 def test_null_text(edits: Both) -> None:
     """Four iterations at most: each passes the network forward and back."""
     inversion = NullTextInversion(guidance=W, iterations=ITERATIONS)
@@ -71,6 +72,7 @@ def negative_prompt(sheet: Sheet, quantile: float | None, shrink: bool) -> Tenso
     return z
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize(("proximal", "shrink"), [(None, False), (0.5, False), (0.7, True)])
 def test_negative_prompt(edits: Both, proximal: float | None, shrink: bool) -> None:

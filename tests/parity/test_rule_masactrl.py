@@ -90,6 +90,7 @@ def test_mutual_self_attention(edits: Both, masked: bool) -> None:
     differ(ours, edits.edit(MasaCtrl(STEPS, W, first_step=STEPS), DDIMInversion()))
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("moves", ["source", "both"])
 def test_direct_inversion(edits: Both, moves: Literal["source", "both"]) -> None:

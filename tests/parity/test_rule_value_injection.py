@@ -113,6 +113,7 @@ def test_values_of_inversion(both: Edits, solver: str, inject: int) -> None:
     differ(ours, both.ours(ValueInjection(3, W, 0.0, LATE[both.kind][0]), inversion))
 
 
+@pytest.mark.slow
 def test_keys_as_well(both: Edits) -> None:
     method = ValueInjection(2, W, 0.5, LATE[both.kind][0], keys=True)
     ours = both.ours(method, RFSolverInversion())

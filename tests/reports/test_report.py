@@ -273,6 +273,7 @@ def test_pictures_fill_the_available_size() -> None:
     assert album({}, 1e6).pictures == {}
 
 
+@pytest.mark.slow
 def test_a_picture_that_is_gone_is_left_out(sweep: list[Run], tmp_path: Path) -> None:
     (sweep[0].directory / "images" / "1.png").unlink()
     (sweep[1].directory / "images" / "1.png").write_bytes(b"no picture")
@@ -372,6 +373,7 @@ def _title(page: str, folder: Path) -> str:
     return title[1]
 
 
+@pytest.mark.slow
 def test_plots_are_also_written_as_files(sweep: list[Run], tmp_path: Path) -> None:
     write_report(tmp_path / "r.html", sweep, plots_folder=tmp_path / "plots")
     files = {file.name for file in (tmp_path / "plots").iterdir()}

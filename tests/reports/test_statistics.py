@@ -20,6 +20,7 @@ from zerocon.reports.statistics import (
 REPETITIONS = 1000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cases", [40, 100])
 def test_the_interval_covers_a_known_effect_as_often_as_it_says(cases: int) -> None:
     """Both runs share a case's difficulty; the second is 0.3 better, not equally in all cases."""

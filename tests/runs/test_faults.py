@@ -139,6 +139,7 @@ def edit(settings: RunSettings) -> None:
     crew.close()
 
 
+@pytest.mark.slow
 def test_killed_at_any_write_it_ends_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.marks import every
+
 # Runs a command in a process that can't import torch, which ends it there.
 WITHOUT_TORCH = """
 import sys
@@ -26,17 +28,20 @@ RUN = ["dataset.subset=1", "method.steps=2"]
 
 @pytest.mark.parametrize(
     ("arguments", "first"),
-    [
-        (["run", *RUN], "run: ZeroCon on Shapes"),
-        (["run", "-m", "method=pnp,sdedit", "name=two"], "two: PnP on Shapes"),
-        (["edit", "circle.png", "--target", "a blue circle"], "edit of circle.png"),
-        (["bench", "--count", "sdedit"], "bench"),
-        (["experiment", "pnp_ablation"], "pnp_ablation"),
-        (["experiment", "pnp_tuning"], "pnp_tuning"),
-        (["experiment", "fair_comparison"], "fair_comparison"),
-        (["shapes", "check", "--captions", "1"], "the packaged models"),
-        (["demo"], "demo"),
-    ],
+    every(
+        4,
+        [
+            (["run", *RUN], "run: ZeroCon on Shapes"),
+            (["run", "-m", "method=pnp,sdedit", "name=two"], "two: PnP on Shapes"),
+            (["edit", "circle.png", "--target", "a blue circle"], "edit of circle.png"),
+            (["bench", "--count", "sdedit"], "bench"),
+            (["experiment", "pnp_ablation"], "pnp_ablation"),
+            (["experiment", "pnp_tuning"], "pnp_tuning"),
+            (["experiment", "fair_comparison"], "fair_comparison"),
+            (["shapes", "check", "--captions", "1"], "the packaged models"),
+            (["demo"], "demo"),
+        ],
+    ),
     ids=lambda value: " ".join(value[:3]) if isinstance(value, list) else "",
 )
 def test_the_first_line_does_not_wait_for_torch(

@@ -49,6 +49,7 @@ def test_a_row_costs_what_torch_counts() -> None:
     assert [row, encoded, decoded] == pytest.approx([UNET_ROW, ENCODE, DECODE], rel=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", slow_but_for(["sdedit"], NAMES))
 def test_the_pages_table_is_what_its_command_prints(name: str) -> None:
     assert hours_table.line(name) == LINES[NAMES.index(name)]

@@ -177,6 +177,7 @@ def changeable(world: World) -> list[Path]:
     return files
 
 
+@pytest.mark.slow
 @hypothesis_settings(
     max_examples=40,
     deadline=None,

@@ -53,6 +53,7 @@ def records(root: Path) -> dict[Any, Any]:
     }
 
 
+@pytest.mark.slow
 def test_a_sweep_loads_its_models_once(tmp_path: Path, loads: list[str]) -> None:
     small = [*SMALL, "runner.gallery_cases=1", "runner.threads=1"]
     swept = ["-m", f"runner.root={tmp_path / 'sweep'}", *small, "method.steps=1,2"]

@@ -122,6 +122,7 @@ def test_a_set_of_runs_has_a_total(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "choice",
     slow_but_for(["method=zerocon", "method=pnp", "method=sdedit", "method=word_swap"], [

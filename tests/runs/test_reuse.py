@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.marks import every
 from zerocon.config.settings import RunSettings, compose_settings
 from zerocon.ledger import code
 from zerocon.ledger.records import read_records
@@ -54,7 +55,7 @@ def test_other_settings_do_not_reuse_records(tmp_path: Path, edits: list[int]) -
     assert sum(edits) == 4
 
 
-@pytest.mark.parametrize("what", ["code", "backbone", "judges"])
+@pytest.mark.parametrize("what", every(3, ["code", "backbone", "judges"]))
 def test_records_of_other_code_or_models_are_not_reused(
     tmp_path: Path, edits: list[int], monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.marks import every
 from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
 from zerocon.config.settings import RunSettings, compose_settings
 from zerocon.core.checks import ConfigError
@@ -146,11 +147,17 @@ def state_of(directory: Path) -> list[tuple[Path, int]]:
 
 @pytest.mark.parametrize(
     ("spoil", "says"),
-    [
-        (lambda file: file.write_bytes(b"no record\n"), r"records\.jsonl, line 1: "),
-        (lambda file: file.write_bytes(b'{"schema": 2}\n'), "line 1: schema is 2; this version"),
-        (lambda file: (file.unlink(), file.mkdir()), r"records\.jsonl"),
-    ],
+    every(
+        3,
+        [
+            (lambda file: file.write_bytes(b"no record\n"), r"records\.jsonl, line 1: "),
+            (
+                lambda file: file.write_bytes(b'{"schema": 2}\n'),
+                "line 1: schema is 2; this version",
+            ),
+            (lambda file: (file.unlink(), file.mkdir()), r"records\.jsonl"),
+        ],
+    ),
 )
 def test_damaged_records_end_the_run_with_a_message(
     settings: RunSettings, spoil: Any, says: str
@@ -234,6 +241,7 @@ def test_runs_side_by_side(tmp_path: Path, pie: Path, capsys: pytest.CaptureFixt
     assert "psnr_bg" in printed
 
 
+@pytest.mark.slow
 def test_wandb_mirrors_the_whole_run_also_a_continued_one(tmp_path: Path, pie: Path) -> None:
     settings = small(tmp_path, pie, "tracker=wandb", "dataset.limit=2")
     outcome = runner.execute(settings)
@@ -249,6 +257,7 @@ def test_wandb_mirrors_the_whole_run_also_a_continued_one(tmp_path: Path, pie: P
         assert len(json.loads(tables[0].read_text())["data"]) == 2
 
 
+@pytest.mark.slow
 def test_the_command_edits_pictures(tmp_path: Path) -> None:
     """All of it, as a user starts it: every metric, the galleries, the exit status."""
     command = [

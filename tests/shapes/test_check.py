@@ -39,6 +39,7 @@ def test_captions() -> None:
     assert caption_exact(load_captioner(), 60) >= 0.95
 
 
+@pytest.mark.slow
 def test_the_reader_on_clean_pictures() -> None:
     assert check.reader_exact(60) == 1.0
 

@@ -55,6 +55,7 @@ def run(mode: str, root: Path, **more: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_offline_everything_is_in_the_directory(tmp_path: Path) -> None:
     done = run("offline", tmp_path)
     assert (done.stdout, done.stderr) == ("the run ended\n", "")
@@ -81,6 +82,7 @@ def test_offline_everything_is_in_the_directory(tmp_path: Path) -> None:
     assert kept.count(b"\x89PNG") >= 2
 
 
+@pytest.mark.slow
 def test_an_unreachable_server_harms_nothing(tmp_path: Path) -> None:
     key = "0" * 40
     done = run("online", tmp_path, WANDB_BASE_URL="http://127.0.0.1:9", WANDB_API_KEY=key)

@@ -29,7 +29,8 @@ from zerocon.reports.summary import Column
 
 _FRONT = "#555555"
 _AROUND = 0.06  # empty share of the range on each side
-_ROWS = 4  # most rows of the legend
+_WIDTH = 8.5  # of the figure, in inches
+_ROWS = 4  # of the legend, where its columns have room
 _SHORT = {stored: short.rpartition(".")[2] for short, stored in SHORT_NAMES.items()}
 
 
@@ -60,7 +61,7 @@ def draw(path: Path, curves: Sequence[Curve], x: Column, y: Column, front: Float
 
 def frontier_figure(curves: Sequence[Curve], x: Column, y: Column, front: Floats) -> Figure:
     with rc_context(SVG):  # names may contain dollar signs
-        figure = Figure(figsize=(8.5, 6.0), dpi=DPI, layout="constrained")
+        figure = Figure(figsize=(_WIDTH, 6.0), dpi=DPI, layout="constrained")
         axes = plain_axes(figure)
         everything = np.concatenate([curve.points for curve in curves])
         errors = np.concatenate(
@@ -72,10 +73,8 @@ def frontier_figure(curves: Sequence[Curve], x: Column, y: Column, front: Floats
             _curve(axes, curve, style(position), low, high)
         axes.set_xlabel(axis_label(x))
         axes.set_ylabel(axis_label(y))
-        count = len(axes.get_legend_handles_labels()[1])
-        figure.legend(
-            frameon=False, fontsize=9, loc="outside upper center", ncols=max(2, -(-count // _ROWS))
-        )
+        columns = _legend_columns(axes.get_legend_handles_labels()[1])
+        figure.legend(frameon=False, fontsize=9, loc="outside upper center", ncols=columns)
         labels = [
             label
             for position, curve in enumerate(curves)
@@ -85,6 +84,13 @@ def frontier_figure(curves: Sequence[Curve], x: Column, y: Column, front: Floats
         lines.append(np.clip(front, low, high))
         place_labels(axes, labels, lines)
     return figure
+
+
+def _legend_columns(labels: Sequence[str]) -> int:
+    """Few rows, but no column beyond the figure's edge."""
+    # Inches: a line with its marker and gaps, then the text.
+    widest = 0.7 + 0.075 * max(map(len, labels), default=0)
+    return max(1, min(max(2, -(-len(labels) // _ROWS)), int(_WIDTH / widest)))
 
 
 def _limits(
