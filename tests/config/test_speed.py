@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.marks import every
 from tests.methods.edits import given
 from tests.tiny import losses
 from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
@@ -18,21 +17,23 @@ from zerocon.inversions.ddim import DDIMInversion
 from zerocon.methods.zerocon import ZeroCon
 
 ROWS = {  # rows of four steps: inversion, forward, backward
-    ("zerocon", "exact"): (4, 16, 4),
-    ("zerocon", "balanced"): (4, 12, 4),
-    ("zerocon", "fast"): (2, 12, 2),
-    ("pix2pix_zero", "exact"): (4, 24, 8),
-    ("pix2pix_zero", "balanced"): (4, 16, 8),
-    ("pix2pix_zero", "fast"): (2, 16, 4),
+    ("zerocon",): (4, 16, 4),
+    ("zerocon", "method.reevaluate=false"): (4, 12, 4),
+    ("zerocon", "method.reevaluate=false", "method.every=2", "inversion.every=2"): (2, 12, 2),
+    ("pix2pix_zero",): (4, 24, 8),
+    ("pix2pix_zero", "method.reevaluate=false"): (4, 16, 8),
+    ("pix2pix_zero", "method.reevaluate=false", "method.every=2", "inversion.every=2"): (2, 16, 4),
 }
+STEPS = {"exact": 50, "balanced": 25, "fast": 16}
 
 
-@pytest.mark.parametrize(("method", "speed"), every(2, ROWS))
+@pytest.mark.parametrize("choice", [pytest.param(c, id=" ".join(c)) for c in ROWS])
 def test_what_an_approximation_saves(
-    backbone: StableDiffusionBackbone, method: str, speed: str
+    backbone: StableDiffusionBackbone, choice: tuple[str, ...]
 ) -> None:
+    method, *more = choice
     settings = compose_settings(
-        [f"method={method}", "backbone=sd15", "method.steps=4", f"speed={speed}"], worlds="any"
+        [f"method={method}", "backbone=sd15", "method.steps=4", *more], worlds="any"
     )
     before = backbone.evaluations.forward
     edit = given(backbone, settings.method, [0], settings.inversion)
@@ -40,14 +41,22 @@ def test_what_an_approximation_saves(
     edit.run(settings.method)
     counted = backbone.evaluations
     rows = inverted - before, counted.forward - inverted, counted.backward - back
-    assert rows == ROWS[method, speed]
+    assert rows == ROWS[choice]
+
+
+@pytest.mark.parametrize("method", ["zerocon", "zerocon_plus", "pix2pix_zero"])
+def test_a_speed_chooses_the_steps(method: str) -> None:
+    for speed, steps in STEPS.items():
+        composed = compose_settings([f"method={method}", f"speed={speed}"], worlds="any")
+        assert composed.config["method"]["steps"] == steps
 
 
 def test_a_speed_without_effect_is_refused() -> None:
     with pytest.raises(ConfigError, match="speed has no effect"):
         compose_settings(["method=sdedit", "speed=fast"])
+    with pytest.raises(ConfigError, match="speed has no effect"):
+        compose_settings(["speed=fast", "method.steps=20"])
     compose_settings(["method=sdedit", "speed=exact"])
-    assert compose_settings(["method=word_swap", "speed=fast"]).config["inversion"]["every"] == 2
 
 
 def test_exact_runs_keep_their_name() -> None:

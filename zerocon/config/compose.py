@@ -129,8 +129,8 @@ def _check_speed(cfg: DictConfig) -> None:
     others = {k: v for k, v in cast("dict[str, Any]", written).items() if k != "speed"}
     if "${speed." not in str(others):
         raise ConfigError(
-            "speed has no effect: this method and this inversion have no approximation (methods "
-            "zerocon and pix2pix_zero and inversion=ddim have); leave it out"
+            "speed has no effect: it chooses the steps of zeroCon and pix2pix-zero, where "
+            "method.steps is not set itself; leave one of the two out"
         )
 
 
