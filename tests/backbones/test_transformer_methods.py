@@ -56,7 +56,7 @@ def named(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 METHODS = sorted(file.stem for file in (CONF / "method").glob("*.yaml"))
-QUICK = ("word_swap", "pnp", "zerocon", "flowedit", "consistedit", "masactrl masked")
+QUICK = ("word_swap", "zerocon", "masactrl masked")
 MASKED = ["method=masactrl", "method.steps=2", "method.masked=true", "method.first_step=0"]
 
 

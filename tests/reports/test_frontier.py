@@ -21,6 +21,7 @@ from zerocon.reports.frontier.curves import (
     pareto,
     volumes,
 )
+from zerocon.reports.frontier.plot import Curve, frontier_figure
 from zerocon.reports.frontier.table import frontier
 from zerocon.reports.runs import Run, find_runs
 from zerocon.reports.store import Store
@@ -129,6 +130,27 @@ def test_names_with_dollar_signs_are_drawn(tmp_path: Path) -> None:
     write_sweep(tmp_path / "runs", "Plain", "$\\frac$", ahead=0)
     frontier([tmp_path / "runs"], plot=tmp_path / "front.png", form="csv", resamples=100)
     assert (tmp_path / "front.png").exists()
+
+
+def test_the_legend_of_many_curves_stays_inside_the_figure() -> None:
+    none = np.zeros(1)
+    curves = [
+        Curve(
+            f"a_method_{k}",
+            "method.a_long_setting",
+            ["1"],
+            np.full(1, k),
+            np.full(1, k),
+            none,
+            none,
+        )
+        for k in range(21)
+    ]
+    figure = frontier_figure(curves, LPIPS, SUCCESS, np.array([[1.0, 0.5]]))
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    assert figure.bbox.x0 <= legend.get_window_extent().x0
+    assert legend.get_window_extent().x1 <= figure.bbox.x1
 
 
 def test_the_better_method_has_the_front_and_the_larger_volume(tmp_path: Path) -> None:
