@@ -27,7 +27,7 @@ $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "zerocon is installed into $(VENV): $(SIZE)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --python $(BIN)/python $(TORCH) --constraints constraints.txt --editable '.[dev]'
+	$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python $(TORCH) --constraints constraints.txt --editable '.[dev]'
 	touch $(STAMP)
 
 # Edits the 20 cases of the small benchmark, prints the table, writes the gallery.

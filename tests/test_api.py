@@ -216,6 +216,7 @@ def test_costs_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert printed.split("zerocon")[1].split()[:6] == ["2", "8", "2", "12", "10", "0.03"]
 
 
+@pytest.mark.slow
 def test_a_mask_bounds_the_edit(tmp_path: Path) -> None:
     picture = Image.open(Path(__file__).parents[1] / "docs" / "circle.png").convert("RGB")
     mask = Image.new("L", picture.size)

@@ -146,7 +146,7 @@ def test_the_default_run() -> None:
     [
         (["method.stepz=10"], r"no setting 'method.stepz'; did you mean method.steps"),
         (["metod=ddim"], r"no setting 'metod'; did you mean method\?"),
-        (["stepz=3"], r"did you mean inversion.steps or method.steps"),
+        (["stepz=3"], r"did you mean speed.steps or inversion.steps or method.steps"),
         (["method=zeroconn"], r"no method=zeroconn; did you mean zerocon or zerocon_plus\? There"),
         (["method=sdedit", "method.strenght=0.5"], r"did you mean method.strength"),
         (["+method.strength=0.5"], r"no setting 'method.strength'"),

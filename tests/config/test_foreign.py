@@ -244,6 +244,7 @@ def test_an_experiment_executes_no_code(
     assert not flag.exists()
 
 
+@pytest.mark.slow
 def test_a_sweep_or_a_search_executes_no_code(tmp_path: Path, flag: Path) -> None:
     rest: dict[str, Any] = {"question": "why?", "expected": "x", "cost": "x"}
     space = {"inversion._target_": {"choices": ["os.system", "os.popen"]}}

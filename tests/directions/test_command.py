@@ -44,6 +44,7 @@ def test_directions_without_sentences_compare_the_prompts(
     torch.testing.assert_close(found.after.tokens, backbone.embed([TARGET]).tokens[0])
 
 
+@pytest.mark.slow
 def test_the_command_shows_and_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "delta.safetensors"
     main(["direction", "--out", str(out), *PAIR, "direction=sentences", "direction.count=4"])

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tests.marks import every
 from tests.methods.edits import Given, given
 from tests.methods.published import controlled, ddpm_mean, global_align, in_double
 from zerocon.backbones.loading import Parts
@@ -291,7 +292,9 @@ def test_a_base_step_may_be_guided(double: StableDiffusionBackbone) -> None:
         torch.testing.assert_close(begun.run(method), theirs, rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("method", [PUBLISHED, PLAIN, with_fields(PUBLISHED, form="explicit")])
+@pytest.mark.parametrize(
+    "method", every(3, [PUBLISHED, PLAIN, with_fields(PUBLISHED, form="explicit")])
+)
 def test_without_a_difference_the_picture_is_reconstructed(
     double: StableDiffusionBackbone, method: HEdit
 ) -> None:

@@ -217,6 +217,7 @@ SETTINGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", slow_but_for(("as published",), SETTINGS))
 @torch.no_grad()
 def test_agrees_with_the_authors_rule(double: StableDiffusionBackbone, name: str) -> None:

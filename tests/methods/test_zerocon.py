@@ -99,6 +99,7 @@ def test_cases_of_a_batch_are_independent(precise: StableDiffusionBackbone, name
     torch.testing.assert_close(three[1:2], run(precise, method, [1]), rtol=0, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_any_batch_size_gives_the_same_in_single_precision(
     backbone: StableDiffusionBackbone,
 ) -> None:

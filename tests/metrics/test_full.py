@@ -10,6 +10,7 @@ import torch
 from metric_pictures import noise
 from torch import Tensor
 
+from tests.marks import every
 from zerocon.config.bind import metrics_of
 from zerocon.config.compose import compose_config, plain
 from zerocon.core.cases import Case
@@ -69,7 +70,7 @@ def test_the_short_sets_come_first_in_the_full_one(judges: list[Metric]) -> None
     ]
 
 
-@pytest.mark.parametrize("protocol", ["masked", "published"])
+@pytest.mark.parametrize("protocol", every(2, ["masked", "published"]))
 def test_identical_pictures(cases: list[Case], protocol: str) -> None:
     found = score(metrics(protocol), cases, images(cases))
     # The published SSIM is in single precision: of flat, dark pictures it keeps three digits.
@@ -121,7 +122,7 @@ def test_a_shifted_picture(judges: list[Metric]) -> None:
     assert all(found[n].isnan().all() for n in ("mse_edited", "lpips_edited", "clip_edited"))
 
 
-@pytest.mark.parametrize("protocol", ["masked", "published"])
+@pytest.mark.parametrize("protocol", every(2, ["masked", "published"]))
 def test_a_change_inside_the_mask_only(cases: list[Case], protocol: str) -> None:
     mask = torch.stack([c.mask for c in cases if c.mask is not None])
     changed = torch.where(mask > 0, noise(6), images(cases))

@@ -98,6 +98,7 @@ def conditions_of(backbone: StableDiffusionBackbone) -> Conditions:
     return Conditions(source, moved, negative)
 
 
+@pytest.mark.slow
 def test_the_edit_is_the_published_one(
     sharp_parts: Parts, backbone: StableDiffusionBackbone
 ) -> None:

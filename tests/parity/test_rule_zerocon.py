@@ -144,6 +144,7 @@ def test_zerocon(edits: Both, xa: float, cut: float, drawn: int | None) -> None:
     differ(ours, edits.edit(DDIM(STEPS, W), DDIMInversion()))
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_contrastive_loss_of_the_background(edits: Both) -> None:
     """`red` changes to `blue`; `green star` (spelled in four tokens) to something else."""

@@ -18,6 +18,7 @@ QUICK = ["metrics.clip=null", "metrics.lpips=null", "metrics.structure=null", "m
 CASES, STEPS = 2, 2
 
 
+@pytest.mark.slow
 def test_a_sweep_inverts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ZEROCON_CACHE", str(tmp_path / "cache"))
     write_benchmark(tmp_path / "pie", 20, "test")

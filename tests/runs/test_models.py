@@ -70,6 +70,7 @@ def test_a_sweep_loads_its_models_once(tmp_path: Path, loads: list[str]) -> None
     assert rows == [4, 8]  # of two cases, guided: each run's own
 
 
+@pytest.mark.slow
 def test_an_experiment_loads_its_models_once(
     tmp_path: Path, loads: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -79,6 +79,7 @@ def test_records_of_a_run_that_lost_a_picture_are_not_reused(
     assert sum(edits) == 4
 
 
+@pytest.mark.slow
 def test_a_run_interrupted_while_copying_records_continues(
     tmp_path: Path, edits: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

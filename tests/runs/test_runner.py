@@ -218,6 +218,7 @@ def test_too_long_prompts_are_named(tmp_path: Path, pie: Path) -> None:
     assert any("target prompt is longer" in note for note in record.notes)
 
 
+@pytest.mark.slow
 def test_another_model_is_not_mixed_into_a_run(settings: RunSettings) -> None:
     directory = runner.execute(settings).directory
     lines = (directory / "records.jsonl").read_text().splitlines(keepends=True)
@@ -229,6 +230,7 @@ def test_another_model_is_not_mixed_into_a_run(settings: RunSettings) -> None:
         runner.execute(settings)
 
 
+@pytest.mark.slow
 def test_runs_side_by_side(tmp_path: Path, pie: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs = [
         runner.execute(small(tmp_path, pie, f"method={m}", f"name={m}")).directory
