@@ -5,6 +5,7 @@ The compiler's back end is replaced by one that runs the captured graph as it is
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -81,17 +82,45 @@ def noise(backbone: StableDiffusionBackbone, count: int, share: float) -> Tensor
 
 
 @pytest.mark.slow
-def test_a_plain_pass_is_one_graph_for_any_number_of_rows_and_any_time(
+def test_a_plain_pass_is_one_graph_for_each_number_of_rows_at_any_time(
     backbone: StableDiffusionBackbone, graphs: Graphs
 ) -> None:
-    asked = [(2, 0.5), (3, 0.5), (5, 0.1)]
+    asked = [(2, 0.5), (2, 0.1), (4, 0.5), (2, 0.3)]
     before = [noise(backbone, *one) for one in asked]
-    compiled = backbone.compile(graphs)
+    compiled = backbone.compile(graphs, patience=0)
     after = [noise(backbone, *one) for one in asked]
     assert compiled.why_not is None
-    assert len(graphs.seen) == 1
+    assert len(graphs.seen) == 2
     for ours, theirs in zip(after, before, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_last_batch_of_fewer_rows_is_not_compiled(
+    backbone: StableDiffusionBackbone, graphs: Graphs
+) -> None:
+    before = noise(backbone, 3, 0.5)
+    compiled = backbone.compile(graphs, patience=0)
+    noise(backbone, 4, 0.5)
+    assert torch.equal(noise(backbone, 3, 0.5), before)
+    assert len(graphs.seen) == 1
+    assert "3 rows are fewer than its graph's, 4" in str(compiled.why_not)
+
+
+@pytest.mark.slow
+def test_passes_are_compiled_once_they_have_come_a_few_times(
+    backbone: StableDiffusionBackbone, graphs: Graphs
+) -> None:
+    backbone.compile(graphs, patience=2)
+    for _ in range(2):
+        noise(backbone, 2, 0.5)
+        noise(backbone, 4, 0.5)
+    assert not graphs.seen
+    noise(backbone, 2, 0.5)
+    assert len(graphs.seen) == 1
+    with backbone.uncompiled():
+        noise(backbone, 4, 0.5)
+    assert len(graphs.seen) == 1
 
 
 def captured(backbone: StableDiffusionBackbone, count: int) -> list[Tensor]:
@@ -99,7 +128,7 @@ def captured(backbone: StableDiffusionBackbone, count: int) -> list[Tensor]:
     rows = {role: (z[i::2], text[i::2]) for i, role in enumerate(("source", "target"))}
     with (
         torch.no_grad(),
-        record(backbone.taps, "cross", "probs") as maps,
+        record(backbone.taps, "cross", "probs", roles=("source",)) as maps,
         record(backbone.taps, "up.*.self", "output") as outputs,
     ):
         found = predict(backbone, backbone.level(0.5), rows)
@@ -107,14 +136,14 @@ def captured(backbone: StableDiffusionBackbone, count: int) -> list[Tensor]:
 
 
 @pytest.mark.slow
-def test_a_pass_gives_its_recordings_from_one_graph(
+def test_a_pass_gives_its_recordings_from_one_graph_for_each_number_of_rows(
     backbone: StableDiffusionBackbone, graphs: Graphs
 ) -> None:
     before = [captured(backbone, count) for count in (1, 2)]
-    compiled = backbone.compile(graphs)
+    compiled = backbone.compile(graphs, patience=0)
     after = [captured(backbone, count) for count in (1, 2)]
     assert compiled.why_not is None
-    assert len(graphs.seen) == 1
+    assert len(graphs.seen) == 2
     for ours, theirs in zip(after, before, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
 
@@ -136,7 +165,7 @@ def test_a_guided_pass_has_its_gradient_and_leaves_out_what_is_behind_the_last_s
     backbone: StableDiffusionBackbone, graphs: Graphs
 ) -> None:
     before = slope(backbone, 2)
-    compiled = backbone.compile(graphs)
+    compiled = backbone.compile(graphs, patience=0)
     torch.testing.assert_close(slope(backbone, 2), before, rtol=1e-5, atol=1e-7)
     assert compiled.why_not is None
     noise(backbone, 2, 0.5)
@@ -160,7 +189,7 @@ def test_a_pass_with_replaced_activations_is_not_compiled(
             return predict(backbone, backbone.level(0.5), rows)["b"].noise
 
     before = shared_values()
-    compiled = backbone.compile(graphs)
+    compiled = backbone.compile(graphs, patience=0)
     assert torch.equal(shared_values(), before)
     assert not graphs.seen
     assert "replace activations" in str(compiled.why_not)
@@ -176,10 +205,25 @@ def test_what_the_compiler_cannot_do_runs_uncompiled_and_says_why(
         raise RuntimeError("no such instruction")
 
     before = noise(backbone, 2, 0.5)
-    compiled = backbone.compile(broken)
+    compiled = backbone.compile(broken, patience=0)
     assert torch.equal(noise(backbone, 2, 0.5), before)
     assert "no such instruction" in str(compiled.why_not)
     assert "no such instruction" in caplog.text
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="the compiler needs g++")
+@pytest.mark.timeout(900)
+def test_the_compiler_itself_changes_nothing_but_last_digits(
+    backbone: StableDiffusionBackbone,
+) -> None:
+    before = noise(backbone, 2, 0.5), slope(backbone, 2)
+    compiled = backbone.compile(patience=0)
+    after = noise(backbone, 2, 0.5), slope(backbone, 2)
+    assert compiled.why_not is None
+    for ours, theirs in zip(after, before, strict=True):
+        assert not torch.equal(ours, theirs)  # so it is another program
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ RANGES: dict[str, Range | None] = {
          "threshold", "values"), SHARE
     ),
     **dict.fromkeys(
-        ("auto_correlation", "blend_noise", "gradient_size", "kl", "last_rms", "learning_rate",
+        ("auto_correlation", "blend_noise", "gradient_scale", "gradient_size", "kl", "last_rms", "learning_rate",
          "reconstruction", "scale", "tolerance", "weight"), UP
     ),
     **dict.fromkeys(("averages", "iterations", "rolls", "steps"), TIMES),

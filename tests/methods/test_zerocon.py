@@ -156,6 +156,7 @@ def test_every_setting_of_the_losses_has_an_effect(
         {"update": "per_branch"},
         {"gradient": "normalised"},
         {"gradient": "clipped", "gradient_size": 1e-4},
+        {"gradient_scale": 2.0},
         {"gradient_steps": 2},
         {"reevaluate": False},
     ],

@@ -4,7 +4,9 @@ A compiled graph can't call the Python code of a tap. Its passes return what the
 as further results instead, and the taps get them afterwards, in the order in which the sites run.
 A pass that ends at its last recording does not return the network's prediction, so that the
 compiler leaves out all layers behind. There is one graph for each set of recorded activations,
-with and without a gradient, and it takes any number of rows from two on.
+with and without a gradient, and each number of rows: graphs for any number are slower, and take
+longer to compile. Passes of a kind that has come a few times only are not compiled, nor are those of
+fewer rows than others of their kind: they are of a run's last batch, which would be over first.
 
 Taps that replace activations run Python code in the middle of the network. Such passes are not
 compiled, nor are those of a network that the compiler can't handle; `why_not` says why.
@@ -13,7 +15,9 @@ compiled, nor are those of a network that the compiler can't handle; `why_not` s
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import torch
@@ -28,8 +32,19 @@ IN_ORDER: tuple[What, ...] = get_args(What)
 # Compiling takes minutes, once a run. From how many cases on it pays has not been measured.
 AUTO_CASES = 200
 GRAPHS = 64  # at most, of one network; Dynamo's own limit is 8
+PATIENCE = 10  # passes of a kind before it is compiled: some come once a batch only
 
 Compile = bool | Literal["auto"]  # `backbone.compile`
+
+# On a processor: two files of C++ for all of a graph, not one for each loop, as each takes the compiler
+# seconds to start; and weights in the layout that its products want.
+OPTIONS: Mapping[str, dict[str, Any]] = {
+    "cpu": {"cpp_wrapper": True, "cpp_wrapper_build_separate": True, "freezing": True}
+}
+
+Rows = tuple[int, int]  # the first, and the one behind the last
+Asked = tuple[tuple[Site, What, Rows], ...]  # what the taps record, in the order of the network
+Kind = tuple[frozenset[str], bool, bool]  # addresses that are recorded; to the end; with a gradient
 
 log = logging.getLogger(__name__)
 
@@ -48,37 +63,72 @@ def _address(site: Site, what: What) -> str:
     return f"{site.name}/{what}"
 
 
-class Collected:
-    """What a compiled pass keeps: the activations at certain addresses."""
+def _options(device: torch.device) -> dict[str, Any] | None:
+    """Those that this version of PyTorch has."""
+    import torch._inductor.config
 
-    def __init__(self, addresses: frozenset[str]) -> None:
-        self.addresses = addresses
+    inductor: Any = torch._inductor  # noqa: SLF001
+    found = {
+        name: value
+        for name, value in OPTIONS.get(device.type, {}).items()
+        if hasattr(inductor.config, name)
+    }
+    return found or None
+
+
+class Collected:
+    """What a compiled pass keeps: the activations at certain addresses, of certain rows."""
+
+    def __init__(self, rows: Mapping[str, Rows]) -> None:
+        self.rows = rows  # by the address
         self.kept: dict[str, Tensor] = {}
 
     def wants(self, site: Site, what: What) -> bool:
-        return _address(site, what) in self.addresses
+        return _address(site, what) in self.rows
+
+    def wanted_rows(self, site: Site, what: What) -> slice:
+        return slice(*self.rows[_address(site, what)])
 
     def keep(self, site: Site, what: What, activation: Tensor) -> None:
         address = _address(site, what)
-        if address in self.addresses:
+        if address in self.rows:
             self.kept[address] = activation
 
 
-class CompiledNetwork:
-    """Calls the network, compiled where the active taps allow it."""
+@dataclass
+class Known:
+    """Of passes of one kind: how many there were, and graphs, by the number of rows."""
 
-    def __init__(self, network: Network, taps: Taps, backend: Any = "inductor") -> None:
+    passes: Counter[int] = field(default_factory=Counter[int])
+    graphs: set[int] = field(default_factory=set[int])
+
+
+class CompiledNetwork:
+    """Calls the network, compiled where the active taps and the number of rows allow it."""
+
+    def __init__(
+        self,
+        network: Network,
+        taps: Taps,
+        device: torch.device,
+        backend: Any = "inductor",
+        patience: int = PATIENCE,
+    ) -> None:
         import torch._dynamo  # takes seconds, and only compiled networks need it
 
-        self.network, self.taps = network, taps
+        self.network, self.taps, self.patience = network, taps, patience
         self.why_not: str | None = None  # the last reason for a pass that was not compiled
+        self._said: set[str] = set()
         self._failed = False
-        self._collectors: dict[frozenset[str], Collected] = {}
+        self._collectors: dict[Asked, Collected] = {}
+        self._known: dict[Kind, Known] = {}
         compiler: Any = torch._dynamo  # noqa: SLF001 - the compiler has no public names
         compiler.config.recompile_limit = max(compiler.config.recompile_limit, GRAPHS)
         self._errors: type[Exception] = compiler.exc.TorchDynamoException
-        self._any_number_of_rows: Callable[[Tensor, int], None] = compiler.maybe_mark_dynamic
-        self._run: Any = torch.compile(self._traced, backend=backend, fullgraph=True)
+        options = _options(device) if backend == "inductor" else None
+        self._run: Any = torch.compile(
+            self._traced, backend=backend, fullgraph=True, dynamic=False, options=options
+        )
 
     def __call__(self, z: Tensor, times: Tensor, condition: Condition) -> Tensor:
         """The prediction, after the taps have had their activations."""
@@ -86,7 +136,9 @@ class CompiledNetwork:
             self._say("taps replace activations in the middle of the network")
         if self._failed or not self.taps.only_read:
             return self.network(z, times, condition)
-        asked = self._asked()
+        asked = self._asked(len(z))
+        if not self._takes(asked, len(z)):
+            return self.network(z, times, condition)
         try:
             prediction, kept = self._compiled(asked, z, times, condition)
         except self._errors as error:
@@ -94,38 +146,59 @@ class CompiledNetwork:
             said = " ".join(str(error).split())[:200]
             self._say(f"the compiler failed: {said}")
             return self.network(z, times, condition)
-        for (site, what), address in asked.items():
+        for site, what, rows in asked:
+            address = _address(site, what)
             if address in kept:
-                self.taps.through(site, what, kept[address])
+                self.taps.through(site, what, kept[address], slice(*rows))
         return prediction
 
+    def _takes(self, asked: Asked, count: int) -> bool:
+        """Whether there is a graph for so many rows, or should be."""
+        addresses = frozenset(_address(site, what) for site, what, _ in asked)
+        kind = addresses, not self.taps.all_stop, torch.is_grad_enabled()
+        known = self._known.setdefault(kind, Known())
+        if count in known.graphs:
+            return True
+        known.passes[count] += 1
+        if known.passes[count] <= self.patience:
+            return False
+        if known.graphs and count < max(known.graphs):
+            self._say(f"{count} rows are fewer than its graph's, {max(known.graphs)}")
+            return False
+        known.graphs.add(count)
+        return True
+
     def _say(self, reason: str) -> None:
-        """Once for each reason that follows another."""
-        if reason != self.why_not:
-            self.why_not = reason
+        """Each reason once."""
+        self.why_not = reason
+        if reason not in self._said:
+            self._said.add(reason)
             log.warning("a forward pass is not compiled: %s", reason)
 
-    def _asked(self) -> dict[tuple[Site, What], str]:
+    def _asked(self, count: int) -> Asked:
         """What the active taps record, in the order in which the network comes by."""
-        return {
-            (site, what): _address(site, what)
+        return tuple(
+            (site, what, self._rows_of(site, what, count))
             for site in (self.taps.sites if self.taps.stack else ())
             for what in IN_ORDER
             if self.taps.wanted(site, what)
-        }
+        )
+
+    def _rows_of(self, site: Site, what: What, count: int) -> Rows:
+        """Probabilities are made of the wanted rows only; the rest passes as it is."""
+        rows = self.taps.wanted_rows(site, what, count) if what == "probs" else None
+        return (0, count) if rows is None else (rows.start, rows.stop)
 
     def _compiled(
-        self, asked: dict[tuple[Site, What], str], z: Tensor, times: Tensor, condition: Condition
+        self, asked: Asked, z: Tensor, times: Tensor, condition: Condition
     ) -> tuple[Tensor, dict[str, Tensor]]:
         parts = [condition.tokens, condition.pooled, condition.guidance]
-        for tensor in (z, times, *parts):
-            if tensor is not None:
-                self._any_number_of_rows(tensor, 0)
-        addresses = frozenset(asked.values())
-        collector = self._collectors.setdefault(addresses, Collected(addresses))
+        rows = {_address(site, what): rows for site, what, rows in asked}
+        collector = self._collectors.setdefault(asked, Collected(rows))
+        whole = not self.taps.all_stop
         self.taps.collector = collector
         try:
-            prediction, kept = self._run(collector, not self.taps.all_stop, z, times, *parts)
+            prediction, kept = self._run(collector, whole, z, times, *parts)
         finally:
             self.taps.collector = None
         # Of a pass that ends at a recording nobody sees the result.

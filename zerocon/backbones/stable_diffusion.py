@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 
-from zerocon.backbones.compiling import Compile, CompiledNetwork, Network, check_compile, pays
+from zerocon.backbones.compiling import (
+    PATIENCE,
+    Compile,
+    CompiledNetwork,
+    Network,
+    check_compile,
+    pays,
+)
 from zerocon.backbones.loading import (
     DTYPES,
     Parts,
@@ -72,11 +80,20 @@ class StableDiffusionBackbone:
         one_of("prediction_type", self._config["prediction_type"], ("epsilon", "v_prediction"))
         one_of("timestep_spacing", self._spacing, SPACINGS)
 
-    def compile(self, backend: Any = "inductor") -> CompiledNetwork:
+    def compile(self, backend: Any = "inductor", patience: int = PATIENCE) -> CompiledNetwork:
         """Compile forward passes from now on."""
-        compiled = CompiledNetwork(self._predicted, self.taps, backend)
+        compiled = CompiledNetwork(self._predicted, self.taps, self.device, backend, patience)
         self._network = compiled
         return compiled
+
+    @contextmanager
+    def uncompiled(self) -> Generator[None]:
+        """Inside, no pass is compiled: for hooks, and other tools that look at every operation."""
+        before, self._network = self._network, self._predicted
+        try:
+            yield
+        finally:
+            self._network = before
 
     @property
     def compiled(self) -> bool:

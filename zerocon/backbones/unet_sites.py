@@ -136,14 +136,13 @@ class Processor:
         rows = self.taps.wanted_rows(self.site, "probs", len(queries))
         if rows is None:
             return F.scaled_dot_product_attention(queries, keys, values, scale=attn.scale)
-        parts = [rows] if rows == slice(None) else _around(rows, len(queries))
         mixed = [
             self._by_probabilities(attn, queries, keys, values, part)
             if part == rows
             else F.scaled_dot_product_attention(
                 queries[part], keys[part], values[part], scale=attn.scale
             )
-            for part in parts
+            for part in _around(rows, len(queries))
         ]
         return mixed[0] if len(mixed) == 1 else torch.cat(mixed)
 

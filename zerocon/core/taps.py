@@ -175,6 +175,8 @@ class Collector(Protocol):
 
     def wants(self, site: Site, what: What) -> bool: ...
 
+    def wanted_rows(self, site: Site, what: What) -> slice: ...
+
     def keep(self, site: Site, what: What, activation: Tensor) -> None: ...
 
 
@@ -196,11 +198,11 @@ class Taps:
     def wanted_rows(self, site: Site, what: What, count: int) -> slice | None:
         """Of a pass of `count` rows, from the first to the last row that a tap is about.
 
-        None if there is none. It spares a backbone activations that no tap sees. In a compiled
-        pass, which takes any number of rows, all of them.
+        None if there is none. It spares a backbone activations that no tap sees.
         """
         if self.collector is not None:
-            return slice(None) if self.collector.wants(site, what) else None
+            wanted = self.collector.wants(site, what)
+            return self.collector.wanted_rows(site, what) if wanted else None
         asked = [tap for tap in self.stack if tap.what == what and site.name in tap.names]
         found = [rows for tap in asked for rows in self._rows_of(tap, count)]
         if not found:

@@ -34,7 +34,7 @@ class ZeroCon:
     that is told its guidance has one branch only.
 
     `gradient`: as it is; `normalised` to a root mean square of `gradient_size`; or `clipped`
-    to it. `reevaluate`: ask for the noise again at the moved latent, or take the one before, which
+    to it; then times `gradient_scale`. `reevaluate`: ask for the noise again at the moved latent, or take the one before, which
     the losses' pass finds on its way. `every`: descend at every so many-th step only.
     """
 
@@ -49,6 +49,7 @@ class ZeroCon:
     update: Literal["paper", "per_branch"] = "paper"
     gradient: Literal["plain", "normalised", "clipped"] = "plain"
     gradient_size: float = 0.05
+    gradient_scale: float = 1.0
     gradient_steps: int = 1
     every: int = 1
     reevaluate: bool = True
@@ -58,6 +59,7 @@ class ZeroCon:
         in_range("method.guidance", self.guidance, 0, 100)
         in_range("method.source_guidance", self.source_guidance, 0, 100)
         in_range("method.gradient_size", self.gradient_size, 0)
+        in_range("method.gradient_scale", self.gradient_scale, 0)
         in_range("method.gradient_steps", self.gradient_steps, 1, 100)
         in_range("method.every", self.every, 1, 1000)
         one_of("method.negative", self.negative, ("empty", "caption"))
@@ -178,7 +180,8 @@ class ZeroCon:
         moving = {role: latents[role] for role in compared}
         for _ in range(self.gradient_steps):
             slopes = gradients(loss_at, moving, here.backbone.dtype)
-            moving = {role: x - self._sized(slopes[role]).to(x) for role, x in moving.items()}
+            moves = {role: self.gradient_scale * self._sized(slopes[role]) for role in moving}
+            moving = {role: x - moves[role].to(x) for role, x in moving.items()}
         return {role: moving.get(role, moving["target"]) for role in latents}, passed
 
     def _sized(self, slope: Tensor) -> Tensor:
