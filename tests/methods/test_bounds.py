@@ -37,8 +37,8 @@ RANGES: dict[str, Range | None] = {
          "threshold", "values"), SHARE
     ),
     **dict.fromkeys(
-        ("auto_correlation", "blend_noise", "gradient_scale", "gradient_size", "kl", "last_rms", "learning_rate",
-         "reconstruction", "scale", "tolerance", "weight"), UP
+        ("auto_correlation", "blend_noise", "gradient_scale", "gradient_size", "kl", "last_rms",
+         "learning_rate", "reconstruction", "scale", "tolerance", "weight"), UP
     ),
     **dict.fromkeys(("averages", "iterations", "rolls", "steps"), TIMES),
     **dict.fromkeys(("corrections", "evaluations", "gradient_steps"), (1, 100)),

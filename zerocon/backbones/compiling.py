@@ -5,8 +5,8 @@ as further results instead, and the taps get them afterwards, in the order in wh
 A pass that ends at its last recording does not return the network's prediction, so that the
 compiler leaves out all layers behind. There is one graph for each set of recorded activations,
 with and without a gradient, and each number of rows: graphs for any number are slower, and take
-longer to compile. Passes of a kind that has come a few times only are not compiled, nor are those of
-fewer rows than others of their kind: they are of a run's last batch, which would be over first.
+longer to compile. Passes of a kind that has come a few times only are not compiled, nor are those
+of fewer rows than others of their kind: they are of a run's last batch, which would be over first.
 
 Taps that replace activations run Python code in the middle of the network. Such passes are not
 compiled, nor are those of a network that the compiler can't handle; `why_not` says why.
@@ -18,6 +18,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any, Literal, get_args
 
 import torch
@@ -36,8 +37,8 @@ PATIENCE = 10  # passes of a kind before it is compiled: some come once a batch 
 
 Compile = bool | Literal["auto"]  # `backbone.compile`
 
-# On a processor: two files of C++ for all of a graph, not one for each loop, as each takes the compiler
-# seconds to start; and weights in the layout that its products want.
+# On a processor: two files of C++ for all of a graph, not one for each loop, as each takes the
+# compiler seconds to start; and weights in the layout that its products want.
 OPTIONS: Mapping[str, dict[str, Any]] = {
     "cpu": {"cpp_wrapper": True, "cpp_wrapper_build_separate": True, "freezing": True}
 }
@@ -65,15 +66,9 @@ def _address(site: Site, what: What) -> str:
 
 def _options(device: torch.device) -> dict[str, Any] | None:
     """Those that this version of PyTorch has."""
-    import torch._inductor.config
-
-    inductor: Any = torch._inductor  # noqa: SLF001
-    found = {
-        name: value
-        for name, value in OPTIONS.get(device.type, {}).items()
-        if hasattr(inductor.config, name)
-    }
-    return found or None
+    known: Any = import_module("torch._inductor.config")
+    options = OPTIONS.get(device.type, {})
+    return {name: value for name, value in options.items() if hasattr(known, name)} or None
 
 
 class Collected:

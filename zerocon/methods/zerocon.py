@@ -34,8 +34,9 @@ class ZeroCon:
     that is told its guidance has one branch only.
 
     `gradient`: as it is; `normalised` to a root mean square of `gradient_size`; or `clipped`
-    to it; then times `gradient_scale`. `reevaluate`: ask for the noise again at the moved latent, or take the one before, which
-    the losses' pass finds on its way. `every`: descend at every so many-th step only.
+    to it; then times `gradient_scale`. `every`: descend at every so many-th step only.
+    `reevaluate`: ask for the noise again at the moved latent, or take the one before, which the
+    losses' pass finds on its way.
     """
 
     needs_inversion: ClassVar[bool] = True

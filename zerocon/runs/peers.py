@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -188,11 +188,9 @@ def _in_turn(
     with Display(far):
         for key, side in sides.items():
             passes = Passes()
-            compiled = side.backbone is not None and is_compiled(side.backbone)
-            with side.backbone.uncompiled() if compiled else nullcontext():
-                with passes.through(side.network):
-                    peak = peak_bytes(device, side.once)
-            if compiled:
+            with _uncompiled(side.backbone), passes.through(side.network):
+                peak = peak_bytes(device, side.once)
+            if is_compiled(side.backbone):
                 side.once()
             found[key] = Measured(len(side.cases), passes.forward, passes.backward, peak)
             done[0] += 1
@@ -201,6 +199,10 @@ def _in_turn(
                 found[key].took.append(timed(device, side.once))
                 done[0] += 1
     return found
+
+
+def _uncompiled(backbone: Any) -> AbstractContextManager[None]:
+    return backbone.uncompiled() if is_compiled(backbone) else nullcontext()
 
 
 def _ours(settings: RunSettings, backbone: Any) -> Edit:
