@@ -49,6 +49,7 @@ def test_a_speed_chooses_the_steps(method: str) -> None:
     for speed, steps in STEPS.items():
         composed = compose_settings([f"method={method}", f"speed={speed}"], worlds="any")
         assert composed.config["method"]["steps"] == steps
+        assert (composed.config["method"]["gradient_scale"] > 1) == (steps < 50)
 
 
 def test_a_speed_without_effect_is_refused() -> None:

@@ -127,7 +127,7 @@ def _check_speed(cfg: DictConfig) -> None:
         return
     written = OmegaConf.to_container(cfg, resolve=False)
     others = {k: v for k, v in cast("dict[str, Any]", written).items() if k != "speed"}
-    if "${speed." not in str(others):
+    if "${speed.steps}" not in str(others):
         raise ConfigError(
             "speed has no effect: it chooses the steps of zeroCon and pix2pix-zero, where "
             "method.steps is not set itself; leave one of the two out"

@@ -15,7 +15,7 @@ NOT_IN_NAME = (
 # The settings among them that affect bits. They are part of the name only if they are on.
 DETERMINISTIC, COMPILE = "runner.deterministic", "backbone.compile"
 # Settings that came later, with what was done before: part of the name only if they differ.
-LATER = {"method.every": 1, "inversion.every": 1}
+LATER = {"method.every": 1, "method.gradient_scale": 1.0, "inversion.every": 1}
 LATER_OF_UNETS = ("backbone.height", "backbone.width")  # null before; flow models always had them
 UNETS = ("zerocon.StableDiffusion", "zerocon.SDXL")
 # Settings with a short form -> the settings that a run stores.
