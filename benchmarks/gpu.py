@@ -412,7 +412,8 @@ def _compiled(bench: Bench, name: str) -> Result:
     clear(bench)
     backbone, count = bench.backbone(), bench.size.best
     if "compiled" not in bench.kept:
-        bench.kept["compiled"] = backbone.compile(bench.backend)
+        # Not those passes that come once: a graph takes minutes.
+        bench.kept["compiled"] = backbone.compile(bench.backend, patience=1)
     compiling = seconds(bench, lambda: OURS[name].whole(backbone, count, 3))
     result = _ours(bench, name, count, None)
     bench.found[f"compiled_{name}"] = result | {"compile_seconds": compiling}
@@ -425,18 +426,6 @@ def _compiled(bench: Bench, name: str) -> Result:
         "compile_seconds": compiling,
         "not_compiled_because": bench.kept["compiled"].why_not,
     }
-
-
-def compiled_other_batches(bench: Bench) -> Result:
-    rows: Result = {}
-    for count in (2 * bench.size.best, bench.size.best // 2, 1):
-        try:
-            rows[str(count)] = _ours(bench, "zerocon", count, 2)
-        except torch.OutOfMemoryError:
-            rows[str(count)] = "does not fit"
-        if bench.left < 30:
-            break
-    return rows
 
 
 def profile(bench: Bench) -> Result:
@@ -693,7 +682,6 @@ PARTS: dict[str, tuple[Callable[[Bench], Result], float]] = {
     "pipeline_whole": (pipeline_whole, 20),
     "eager_pix2pix_zero": (eager_pix2pix_zero, 20),
     "compiled_pix2pix_zero": (compiled_pix2pix_zero, 60),
-    "compiled_other_batches": (compiled_other_batches, 25),
     "forward_passes": (forward_passes, 10),
     "sdxl_memory": (sdxl_memory, 20),
     "eager_batches": (eager_batches, 20),
