@@ -5,8 +5,10 @@ The compiler's back end is replaced by one that runs the captured graph as it is
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +18,7 @@ from torch import Tensor
 
 from tests.tiny import tiny_backbone, tiny_parts
 from zerocon.backbones.base import is_compiled
-from zerocon.backbones.compiling import pays
+from zerocon.backbones.compiling import CACHE, pays
 from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
 from zerocon.config.settings import compose_settings
 from zerocon.core.checks import ConfigError
@@ -224,6 +226,22 @@ def test_the_compiler_itself_changes_nothing_but_last_digits(
     for ours, theirs in zip(after, before, strict=True):
         assert not torch.equal(ours, theirs)  # so it is another program
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_graphs_are_kept_in_the_cache_unless_another_folder_is_named(
+    backbone: StableDiffusionBackbone,
+    graphs: Graphs,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ZEROCON_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv(CACHE, str(tmp_path))
+    backbone.compile(graphs)
+    assert os.environ[CACHE] == str(tmp_path)
+    monkeypatch.delenv(CACHE)
+    backbone.compile(graphs)
+    assert os.environ[CACHE] == str(tmp_path / "cache" / "compiled")
+    monkeypatch.delenv(CACHE)
 
 
 @pytest.mark.parametrize(

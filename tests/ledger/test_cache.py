@@ -291,6 +291,21 @@ def test_a_key_is_a_digest_of_its_content() -> None:
     assert key_of("x", 1) != key_of("y", 1)
 
 
+def test_compiled_networks_are_one_entry(folder: Path) -> None:
+    compiled = folder.parent / "compiled"
+    for name in ("ab/one.so", "cd/two.so", "three"):
+        (compiled / name).parent.mkdir(parents=True, exist_ok=True)
+        (compiled / name).write_bytes(b"12345")
+    memory = cache()
+    memory.kept("kind", "a", lambda: Entry(values={"text": "a"}))
+    os.utime(compiled, (1, 1))
+    assert [(found.name, found.files) for found in folders()] == [("compiled", 1), ("kind", 1)]
+    assert folders()[0].bytes == 15
+    assert prune(folders()[1].bytes) == (1, 15)
+    assert not compiled.exists()
+    assert [found.name for found in folders()] == ["kind"]
+
+
 def test_the_command_lists_and_prunes(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     kept = cache()
     for name in "abc":

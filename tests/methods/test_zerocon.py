@@ -174,6 +174,14 @@ def test_a_wide_clip_clips_nothing(backbone: StableDiffusionBackbone, base: Tens
     assert torch.equal(run(backbone, clipped, [0]), base)
 
 
+def test_a_scaled_gradient_is_that_of_heavier_losses(backbone: StableDiffusionBackbone) -> None:
+    heavier = losses(n_patches=16, xa_weight=0.3, cut_weight=0.75)
+    lighter = losses(n_patches=16, xa_weight=0.2, cut_weight=0.5)
+    scaled = run(backbone, changed(BASE, loss=lighter, gradient_scale=1.5), [0])
+    torch.testing.assert_close(scaled, run(backbone, changed(BASE, loss=heavier), [0]))
+    assert (scaled - run(backbone, changed(BASE, loss=lighter), [0])).abs().max() > 1e-3
+
+
 def test_stronger_losses_preserve_more(backbone: StableDiffusionBackbone) -> None:
     """Also in the first step: the losses decrease along their gradient."""
     z = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(4))

@@ -15,8 +15,10 @@ compiled, nor are those of a network that the compiler can't handle; `why_not` s
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Literal, get_args
@@ -26,6 +28,7 @@ from torch import Tensor
 
 from zerocon.core.checks import ConfigError, shown
 from zerocon.core.conditions import Condition
+from zerocon.core.memory import compiled_folder
 from zerocon.core.taps import Site, Taps, What
 
 Network = Callable[[Tensor, Tensor, Condition], Tensor]  # latents, times and texts of the rows
@@ -33,6 +36,7 @@ IN_ORDER: tuple[What, ...] = get_args(What)
 # Compiling takes minutes, once a run. From how many cases on it pays has not been measured.
 AUTO_CASES = 200
 GRAPHS = 64  # at most, of one network; Dynamo's own limit is 8
+CACHE = "TORCHINDUCTOR_CACHE_DIR"
 PATIENCE = 10  # passes of a kind before it is compiled: some come once a batch only
 
 Compile = bool | Literal["auto"]  # `backbone.compile`
@@ -62,6 +66,16 @@ def pays(device: torch.device, cases: int) -> bool:
 
 def _address(site: Site, what: What) -> str:
     return f"{site.name}/{what}"
+
+
+def _keep_graphs() -> None:
+    """For other runs on this machine, unless the environment says where."""
+    if CACHE not in os.environ:
+        folder = compiled_folder()
+        with suppress(OSError):  # a folder that can't be written
+            folder.mkdir(parents=True, exist_ok=True)
+            os.utime(folder)  # used now: see `zerocon cache --prune`
+            os.environ[CACHE] = str(folder)
 
 
 def _options(device: torch.device) -> dict[str, Any] | None:
@@ -117,6 +131,7 @@ class CompiledNetwork:
         self._failed = False
         self._collectors: dict[Asked, Collected] = {}
         self._known: dict[Kind, Known] = {}
+        _keep_graphs()
         compiler: Any = torch._dynamo  # noqa: SLF001 - the compiler has no public names
         compiler.config.recompile_limit = max(compiler.config.recompile_limit, GRAPHS)
         self._errors: type[Exception] = compiler.exc.TorchDynamoException

@@ -51,6 +51,11 @@ def cache_folder() -> Path:
     return Path(chosen) if chosen else Path.home() / ".cache" / "zerocon"
 
 
+def compiled_folder() -> Path:
+    """Where compiled networks lie, for the next run."""
+    return cache_folder() / "compiled"
+
+
 def key_of(kind: str, content: Any) -> str:
     """An entry's name: the digest of its kind and content."""
     text = json.dumps([kind, content], sort_keys=True, ensure_ascii=True)

@@ -14,13 +14,14 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zerocon.core.memory import NO_MEMORY, Entry, Memory, cache_folder, key_of
+from zerocon.core.memory import NO_MEMORY, Entry, Memory, cache_folder, compiled_folder, key_of
 from zerocon.ledger.atomic import PARTIAL, sweep, write_atomic
 
 if TYPE_CHECKING:
@@ -151,8 +152,9 @@ class Folder:
 
 def folders() -> list[Folder]:
     kinds: dict[str, list[int]] = {}
-    for _, size, file in _files():
-        kinds.setdefault(file.parent.name, []).append(size)
+    for _, size, path in _files():
+        kind = path if path == compiled_folder() else path.parent
+        kinds.setdefault(kind.name, []).append(size)
     return [Folder(name, len(sizes), sum(sizes)) for name, sizes in sorted(kinds.items())]
 
 
@@ -168,17 +170,21 @@ def prune(most: float) -> tuple[int, int]:
         if freed >= excess:
             break
         with suppress(FileNotFoundError, PermissionError):  # another run removed it first
-            file.unlink()
+            shutil.rmtree(file) if file.is_dir() else file.unlink()
             removed, freed = removed + 1, freed + size
     return removed, freed
 
 
 def _files() -> Sequence[tuple[float, int, Path]]:
-    """(last used, bytes, path) of every entry of every kind."""
+    """(last used, bytes, path) of every entry of every kind; compiled networks are one entry."""
     found: list[tuple[float, int, Path]] = []
+    compiled = compiled_folder()
+    if compiled.is_dir():
+        sizes = [file.stat().st_size for file in compiled.rglob("*") if file.is_file()]
+        found.append((compiled.stat().st_mtime, sum(sizes), compiled))
     for file in cache_folder().glob("*/*"):
         with suppress(FileNotFoundError):
             status = file.stat()
-            if file.is_file() and file.suffix != PARTIAL:
+            if file.is_file() and file.parent != compiled and file.suffix != PARTIAL:
                 found.append((status.st_mtime, status.st_size, file))
     return found
