@@ -17,13 +17,15 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from tests.tiny import tiny_backbone, tiny_parts
+from tests.tiny_transformers import tiny_flux, tiny_flux_parts, tiny_sd3, tiny_sd3_parts
 from zerocon.backbones.base import is_compiled
 from zerocon.backbones.compiling import CACHE, pays
 from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
+from zerocon.backbones.transformer import TransformerBackbone
 from zerocon.config.settings import compose_settings
 from zerocon.core.checks import ConfigError
 from zerocon.core.conditions import Condition
-from zerocon.core.forward import predict, run_for_taps
+from zerocon.core.forward import predict, run_for_taps, told
 from zerocon.core.taps import record, replace, shared
 from zerocon.losses.gradients import gradients
 
@@ -65,10 +67,10 @@ def graphs() -> Graphs:
 @pytest.fixture
 def backbone(plain: StableDiffusionBackbone) -> Iterator[StableDiffusionBackbone]:
     """Uncompiled again after each test."""
-    before = plain._network
+    before = plain._compiled
     torch.compiler.reset()
     yield plain
-    plain._network = before
+    plain._compiled = before
     torch.compiler.reset()
 
 
@@ -213,6 +215,51 @@ def test_what_the_compiler_cannot_do_runs_uncompiled_and_says_why(
     assert "no such instruction" in caplog.text
 
 
+@pytest.fixture(params=["sd3", "flux"])
+def transformer(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[TransformerBackbone]:
+    torch.compiler.reset()
+    if request.param == "sd3":
+        yield tiny_sd3(tiny_sd3_parts(tmp_path))
+    else:
+        yield tiny_flux(tiny_flux_parts(tmp_path))
+    torch.compiler.reset()
+
+
+@pytest.mark.slow
+def test_transformers_are_compiled_with_their_taps_and_gradients(
+    transformer: TransformerBackbone, graphs: Graphs
+) -> None:
+    clean = transformer.encode(torch.rand(2, 3, *transformer.size))
+    text = told(transformer, transformer.embed(["a red circle", "a blue square"]), 3.5)
+    level = transformer.level(0.5)
+
+    def recorded() -> list[Tensor]:
+        rows = {role: (clean[i : i + 1], text[i : i + 1]) for i, role in enumerate("ab")}
+        with (
+            torch.no_grad(),
+            record(transformer.taps, "cross", "probs", roles=("a",)) as maps,
+            record(transformer.taps, "self", "output") as outputs,
+        ):
+            found = predict(transformer, level, rows)
+        return [found["b"].clean, *maps.of("a"), *outputs.of("b")]
+
+    def loss_at(latents: dict[str, Tensor]) -> Tensor:
+        with record(transformer.taps, "cross", "probs", stop=True) as maps:
+            run_for_taps(transformer, level, {"a": (latents["a"], text)})
+        return torch.stack([m.square().sum((1, 2, 3)) for m in maps.of("a")]).sum(0)
+
+    def all_found() -> list[Tensor]:
+        return [*recorded(), gradients(loss_at, {"a": clean}, torch.float32)["a"]]
+
+    before = all_found()
+    compiled = transformer.compile(graphs, patience=0)
+    for ours, theirs in zip(all_found(), before, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    all_found()
+    assert compiled.why_not is None
+    assert len(graphs.seen) == 2
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="the compiler needs g++")
 @pytest.mark.timeout(900)
@@ -262,7 +309,7 @@ def test_the_setting_decides_whether_a_run_is_compiled(backbone: StableDiffusion
     assert is_compiled(backbone)
 
 
-@pytest.mark.parametrize("choice", ["shapes", "sd15"])
+@pytest.mark.parametrize("choice", ["shapes", "sd15", "shapes_flow", "flux"])
 def test_what_compile_can_be(choice: str) -> None:
     for said in ("true", "false", "auto"):
         compose_settings([f"backbone={choice}", f"backbone.compile={said}", "mixed_worlds=true"])

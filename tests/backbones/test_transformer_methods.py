@@ -208,14 +208,14 @@ def test_a_network_that_is_told_its_guidance_runs_no_negative_rows(
     backbone: Any = told.backbone
     config = plain(compose_config(["backbone=flux", *overrides_of(name)]))
     asked: list[float] = []
-    velocity = backbone._velocity
+    velocity = backbone._predicted
 
     def spied(z: torch.Tensor, level: Level, condition: Condition) -> torch.Tensor:
         scale = condition.guidance
         asked.extend([1.0] * len(z) if scale is None else scale.tolist())
         return velocity(z, level, condition)
 
-    monkeypatch.setattr(backbone, "_velocity", spied)
+    monkeypatch.setattr(backbone, "_predicted", spied)
     method = method_of(config)
     trajectory = DDIMInversion()(backbone, told.clean, told.conditions, 2, told.draws)
     if not method.needs_inversion:

@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import logging
 import os
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor
@@ -228,3 +229,55 @@ class CompiledNetwork:
         prediction = self.network(z, times, Condition(tokens, pooled, guidance))
         kept, collector.kept = collector.kept, {}
         return (prediction if whole else None), kept
+
+
+class Compiles(ABC):
+    """A backbone whose network can be compiled."""
+
+    device: torch.device
+    taps: Taps
+    compiling: Compile = False
+    _compiled: CompiledNetwork | None = None
+
+    @abstractmethod
+    def _predicted(self, z: Tensor, times: Tensor, condition: Condition) -> Tensor:
+        """The network as it is."""
+
+    @property
+    def _network(self) -> Network:
+        return self._predicted if self._compiled is None else self._compiled
+
+    def compile(self, backend: Any = "inductor", patience: int = PATIENCE) -> CompiledNetwork:
+        """Compile forward passes from now on."""
+        made = CompiledNetwork(self._predicted, self.taps, self.device, backend, patience)
+        self._compiled = made
+        return made
+
+    @contextmanager
+    def uncompiled(self) -> Generator[None]:
+        """Inside, no pass is compiled: for hooks, and other tools that look at every operation."""
+        before, self._compiled = self._compiled, None
+        try:
+            yield
+        finally:
+            self._compiled = before
+
+    @property
+    def compiled(self) -> bool:
+        return self._compiled is not None
+
+    def expect(self, cases: int) -> None:
+        """Prepare for a run of so many cases: compile if `backbone.compile` says so."""
+        asked = pays(self.device, cases) if self.compiling == "auto" else self.compiling
+        if asked and not self.compiled:
+            self.compile()
+
+
+B = TypeVar("B", bound=Compiles)
+
+
+def as_set(backbone: B, compiling: Compile) -> B:
+    """The backbone with its setting `compile`; `auto` waits for the number of cases."""
+    backbone.compiling = compiling
+    backbone.expect(0)
+    return backbone

@@ -18,6 +18,7 @@ from transformers import (
     T5EncoderModel,
 )
 
+from zerocon.backbones.compiling import as_set
 from zerocon.backbones.loading import ModelParts, frozen, load_parts, vae_scale
 from zerocon.backbones.mmdit_sites import Layout
 from zerocon.backbones.sizes import check_size, size_of
@@ -144,7 +145,7 @@ class FluxBackbone(TransformerBackbone):
     def too_long(self, prompt: str) -> bool:
         return len(self.tokenizer(prompt).input_ids) > self.prompt_tokens
 
-    def _velocity(self, z: Tensor, times: Tensor, condition: Condition) -> Tensor:
+    def _predicted(self, z: Tensor, times: Tensor, condition: Condition) -> Tensor:
         found = self.transformer(
             hidden_states=packed(z),
             timestep=times,
@@ -207,7 +208,7 @@ class Flux(TransformerSettings):
         parts = load_parts(self.path, self.revision, self.config, FluxParts, self.variant)
         size = size_of(self, USUAL_LATENT * vae_scale(parts))
         digest = self._digest(parts, self.t5_tokens, T5_TOKENS)
-        return FluxBackbone(
+        made = FluxBackbone(
             parts,
             self.path,
             device,
@@ -218,3 +219,4 @@ class Flux(TransformerSettings):
             guidance=self.guidance,
             **self._text,
         )
+        return as_set(made, self.compile)

@@ -18,6 +18,7 @@ from transformers import (
     T5EncoderModel,
 )
 
+from zerocon.backbones.compiling import as_set
 from zerocon.backbones.loading import ModelParts, frozen, load_parts, vae_scale
 from zerocon.backbones.mmdit_sites import Layout
 from zerocon.backbones.sizes import check_size, size_of
@@ -167,7 +168,7 @@ class SD3Backbone(TransformerBackbone):
     def too_long(self, prompt: str) -> bool:
         return len(self.tokenizer(prompt).input_ids) > self.prompt_tokens
 
-    def _velocity(self, z: Tensor, times: Tensor, condition: Condition) -> Tensor:
+    def _predicted(self, z: Tensor, times: Tensor, condition: Condition) -> Tensor:
         return self.transformer(
             hidden_states=z,
             timestep=times,
@@ -198,7 +199,7 @@ class SD3(TransformerSettings):
         parts = load_parts(self.path, self.revision, self.config, kind, self.variant)
         size = size_of(self, int(parts.transformer.config["sample_size"]) * vae_scale(parts))
         digest = self._digest(parts, self.t5_tokens, T5_TOKENS)
-        return SD3Backbone(
+        made = SD3Backbone(
             parts,
             self.path,
             device,
@@ -208,3 +209,4 @@ class SD3(TransformerSettings):
             t5_tokens=self.t5_tokens,
             **self._text,
         )
+        return as_set(made, self.compile)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
+from zerocon.backbones.compiling import as_set
 from zerocon.backbones.loading import (
     Parts,
     frozen,
@@ -20,7 +21,6 @@ from zerocon.backbones.loading import (
 from zerocon.backbones.stable_diffusion import (
     StableDiffusion,
     StableDiffusionBackbone,
-    as_set,
 )
 from zerocon.core.conditions import Condition
 from zerocon.core.size import Size

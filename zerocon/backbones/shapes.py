@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from zerocon.backbones.compiling import Compile, check_compile
+from zerocon.backbones.compiling import Compile, as_set, check_compile
 from zerocon.backbones.loading import (
     DTYPES,
     fingerprint_of,
@@ -14,7 +14,7 @@ from zerocon.backbones.loading import (
     pick_dtype,
 )
 from zerocon.backbones.sd3 import SD3Backbone, SD3PartsWithoutT5
-from zerocon.backbones.stable_diffusion import StableDiffusionBackbone, as_set
+from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
 from zerocon.core.cases import World
 from zerocon.core.checks import one_of
 from zerocon.core.weights import PACKAGED
@@ -64,9 +64,11 @@ class ShapesFlow:
     path: str | None = None
     device: str = "auto"
     dtype: str = "auto"
+    compile: Compile = False
 
     def __post_init__(self) -> None:
         one_of("backbone.dtype", self.dtype, ("auto", *DTYPES))
+        check_compile(self.compile)
 
     def load(self) -> SD3Backbone:
         device = pick_device(self.device)
@@ -74,4 +76,5 @@ class ShapesFlow:
         parts = load_parts(self.path or str(FLOW), kind=SD3PartsWithoutT5)
         for module in (parts.vae, parts.transformer, parts.text_encoder, parts.text_encoder_2):
             module.float()  # stored in half precision
-        return SD3Backbone(parts, "shapes_flow", device, dtype, fingerprint_of(parts))
+        made = SD3Backbone(parts, "shapes_flow", device, dtype, fingerprint_of(parts))
+        return as_set(made, self.compile)

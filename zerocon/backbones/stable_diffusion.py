@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from zerocon.backbones.compiling import (
-    PATIENCE,
-    Compile,
-    CompiledNetwork,
-    Network,
-    check_compile,
-    pays,
-)
+from zerocon.backbones.compiling import Compile, Compiles, as_set, check_compile
 from zerocon.backbones.loading import (
     DTYPES,
     Parts,
@@ -41,7 +33,7 @@ from zerocon.core.size import Size
 from zerocon.core.timesteps import SPACINGS, Spacing
 
 
-class StableDiffusionBackbone:
+class StableDiffusionBackbone(Compiles):
     """The parts as one frozen `Backbone`."""
 
     def __init__(
@@ -61,7 +53,6 @@ class StableDiffusionBackbone:
         if device.type == "cuda":  # the layout of its convolutions' kernels
             self.unet.to(memory_format=torch.channels_last)
         self.evaluations = Evaluations()
-        self.compiling: Compile = False
         self.text_encoder = frozen(parts.text_encoder, device, dtype)
         self.tokenizer = parts.tokenizer
         self.prompt_tokens = int(parts.tokenizer.model_max_length)
@@ -76,34 +67,8 @@ class StableDiffusionBackbone:
         check_size(self.size, per_latent * 2 ** (len(self.unet.config["block_out_channels"]) - 1))
         grid = self.size.height // per_latent, self.size.width // per_latent
         self.taps = install(self.unet, grid)
-        self._network: Network = self._predicted
         one_of("prediction_type", self._config["prediction_type"], ("epsilon", "v_prediction"))
         one_of("timestep_spacing", self._spacing, SPACINGS)
-
-    def compile(self, backend: Any = "inductor", patience: int = PATIENCE) -> CompiledNetwork:
-        """Compile forward passes from now on."""
-        compiled = CompiledNetwork(self._predicted, self.taps, self.device, backend, patience)
-        self._network = compiled
-        return compiled
-
-    @contextmanager
-    def uncompiled(self) -> Generator[None]:
-        """Inside, no pass is compiled: for hooks, and other tools that look at every operation."""
-        before, self._network = self._network, self._predicted
-        try:
-            yield
-        finally:
-            self._network = before
-
-    @property
-    def compiled(self) -> bool:
-        return isinstance(self._network, CompiledNetwork)
-
-    def expect(self, cases: int) -> None:
-        """Prepare for a run of so many cases: compile if `backbone.compile` says so."""
-        asked = pays(self.device, cases) if self.compiling == "auto" else self.compiling
-        if asked and not self.compiled:
-            self.compile()
 
     def path(self, steps: int) -> LevelPath:
         return vp_path(
@@ -164,16 +129,6 @@ class StableDiffusionBackbone:
 
     def _predicted(self, z: Tensor, times: Tensor, condition: Condition) -> Tensor:
         return self.unet(z, times, condition.tokens, return_dict=False)[0]
-
-
-B = TypeVar("B", bound=StableDiffusionBackbone)
-
-
-def as_set(backbone: B, compiling: Compile) -> B:
-    """The backbone with its setting `compile`; `auto` waits for the number of cases."""
-    backbone.compiling = compiling
-    backbone.expect(0)
-    return backbone
 
 
 @dataclass(frozen=True)

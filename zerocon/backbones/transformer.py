@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from zerocon.backbones.base import BackboneError
+from zerocon.backbones.compiling import Compile, Compiles, check_compile
 from zerocon.backbones.loading import (
     DTYPES,
     fingerprint_of,
@@ -30,7 +31,7 @@ from zerocon.core.levels import At, Guess, Level, Path, at_least_single, flow_le
 from zerocon.core.size import Size
 
 
-class TransformerBackbone(ABC):
+class TransformerBackbone(Compiles):
     """The parts as one frozen `Backbone`. Latents stay in single precision, whatever the
     network computes in: half precision loses an inversion's small steps."""
 
@@ -105,12 +106,10 @@ class TransformerBackbone(ABC):
         self.evaluations.count(z, condition)
         self.layout.calls = 0
         with self.taps.forward_pass():
-            velocity = self._velocity(z.to(self.dtype), level.times(z, self.time_unit), condition)
+            times = level.times(z, self.time_unit)
+            velocity = self._network(z.to(self.dtype), times, condition)
         self._check_calls()
         return Guess.from_velocity(z, velocity.to(z.dtype), level)
-
-    @abstractmethod
-    def _velocity(self, z: Tensor, times: Tensor, condition: Condition) -> Tensor: ...
 
     def _check_calls(self) -> None:
         """Text tokens that stand for several count as one if diffusers runs its own attention."""
@@ -148,6 +147,7 @@ class TransformerSettings:
     vae_tiling: bool = False  # and each picture in overlapping tiles, if it is a large one
     offload_text: bool = False  # the text encoders are on the GPU only while they read prompts
     t5_8bit: bool = False  # T5's weights in 8 bit: half as much memory as in half precision
+    compile: Compile = False  # forward passes by `torch.compile`; auto: on a GPU, for many cases
 
     def __post_init__(self) -> None:
         one_of("backbone.dtype", self.dtype, ("auto", *DTYPES))
@@ -155,6 +155,7 @@ class TransformerSettings:
             raise ConfigError(
                 "backbone.path is empty; give a folder, a .safetensors file or a hub id"
             )
+        check_compile(self.compile)
         check_settings(self)
 
     @property
