@@ -34,7 +34,8 @@ from zerocon.core.taps import Site, Taps, What
 
 Network = Callable[[Tensor, Tensor, Condition], Tensor]  # latents, times and texts of the rows
 IN_ORDER: tuple[What, ...] = get_args(What)
-# Compiling takes minutes, once a run. From how many cases on it pays has not been measured.
+# Compiling takes minutes, once on a machine. From how many cases on it pays on a GPU has not been
+# measured.
 AUTO_CASES = 200
 GRAPHS = 64  # at most, of one network; Dynamo's own limit is 8
 CACHE = "TORCHINDUCTOR_CACHE_DIR"
@@ -154,7 +155,7 @@ class CompiledNetwork:
             prediction, kept = self._compiled(asked, z, times, condition)
         except self._errors as error:
             self._failed = True
-            said = " ".join(str(error).split())[:200]
+            said = " ".join(str(error).split()).partition(" Set TORCHDYNAMO")[0][:200]
             self._say(f"the compiler failed: {said}")
             return self.network(z, times, condition)
         for site, what, rows in asked:
