@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
@@ -100,6 +101,13 @@ class Prepares(Protocol):
 
     @property
     def compiled(self) -> bool: ...
+
+    def uncompiled(self) -> AbstractContextManager[None]: ...
+
+
+def uncompiled(backbone: Backbone) -> AbstractContextManager[None]:
+    """Inside, no pass is compiled: for a pass or two, and for tools that look at operations."""
+    return backbone.uncompiled() if isinstance(backbone, Prepares) else nullcontext()
 
 
 def is_compiled(backbone: Backbone) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from zerocon.backbones.base import Backbone
+from zerocon.backbones.base import Backbone, uncompiled
 from zerocon.config.settings import RunSettings
 from zerocon.core.cases import Case
 from zerocon.core.conditions import Conditions, Draws
@@ -52,7 +52,9 @@ def count_each(named: Mapping[str, RunSettings]) -> dict[str, Rows]:
         for name, settings in named.items():
             if settings.backbone not in loaded:
                 loaded[settings.backbone] = settings.backbone.load()
-            counts[name] = count_rows(settings, loaded[settings.backbone])
+            backbone = loaded[settings.backbone]
+            with uncompiled(backbone):
+                counts[name] = count_rows(settings, backbone)
     return counts
 
 

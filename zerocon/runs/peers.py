@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from zerocon.backbones.base import is_compiled
+from zerocon.backbones.base import is_compiled, uncompiled
 from zerocon.backbones.loading import Parts, frozen, load_parts
 from zerocon.backbones.sd3 import SD3PartsWithoutT5
 from zerocon.backbones.shapes import FLOW, GENERATOR
@@ -188,7 +187,7 @@ def _in_turn(
     with Display(far):
         for key, side in sides.items():
             passes = Passes()
-            with _uncompiled(side.backbone), passes.through(side.network):
+            with uncompiled(side.backbone), passes.through(side.network):
                 peak = peak_bytes(device, side.once)
             if is_compiled(side.backbone):
                 side.once()
@@ -199,10 +198,6 @@ def _in_turn(
                 found[key].took.append(timed(device, side.once))
                 done[0] += 1
     return found
-
-
-def _uncompiled(backbone: Any) -> AbstractContextManager[None]:
-    return backbone.uncompiled() if is_compiled(backbone) else nullcontext()
 
 
 def _ours(settings: RunSettings, backbone: Any) -> Edit:
