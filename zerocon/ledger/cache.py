@@ -170,7 +170,7 @@ def prune(most: float) -> tuple[int, int]:
         if freed >= excess:
             break
         with suppress(FileNotFoundError, PermissionError):  # another run removed it first
-            shutil.rmtree(file) if file.is_dir() else file.unlink()
+            shutil.rmtree(file, ignore_errors=True) if file.is_dir() else file.unlink()
             removed, freed = removed + 1, freed + size
     return removed, freed
 
@@ -179,7 +179,7 @@ def _files() -> Sequence[tuple[float, int, Path]]:
     """(last used, bytes, path) of every entry of every kind; compiled networks are one entry."""
     found: list[tuple[float, int, Path]] = []
     compiled = compiled_folder()
-    if compiled.is_dir():
+    with suppress(FileNotFoundError):  # none, or another run is writing there
         sizes = [file.stat().st_size for file in compiled.rglob("*") if file.is_file()]
         found.append((compiled.stat().st_mtime, sum(sizes), compiled))
     for file in cache_folder().glob("*/*"):
