@@ -1,6 +1,6 @@
 """Stable Diffusion 1.5's arithmetic on one GPU, against diffusers' pix2pix-zero pipeline.
 
-    python benchmarks/gpu.py --seconds 240 --out gpu.json
+    python benchmarks/gpu.py --seconds 600 --out gpu.json
     python benchmarks/gpu.py --tiny --device cpu --seconds 600 --out tiny.json
 
 The networks have the published architecture and random weights, made where they run: a picture
@@ -29,7 +29,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
@@ -41,6 +41,7 @@ from zerocon.backbones.compiling import PATIENCE
 from zerocon.backbones.loading import Parts
 from zerocon.backbones.stable_diffusion import StableDiffusionBackbone
 from zerocon.core.conditions import Conditions, Draws
+from zerocon.core.size import Size as PixelSize
 from zerocon.inversions.base import Inversion, Trajectory
 from zerocon.inversions.ddim import DDIMInversion
 from zerocon.inversions.regularized import RegularizedInversion
@@ -429,25 +430,55 @@ def _compiled(bench: Bench, name: str) -> Result:
     }
 
 
+KERNELS = {  # what a kernel's name says of it; the first that fits
+    "attention": ("sdpa", "flash", "fmha"),
+    "convolutions": ("xmma", "conv"),
+    "products": ("nvjet", "gemm", "gemv", "cutlass"),
+    "compiled": ("triton",),
+}
+
+
 def profile(bench: Bench) -> Result:
-    """Which kernels an edit of two steps spends its time in, as the backbone runs now."""
+    """Which kernels one of an edit's middle steps spends its time in, as the backbone runs now."""
+    backbone, editor, count = bench.backbone(), OURS["zerocon"], bench.size.best
+    given = editor.prepare(backbone, count)
+    few, more = 2, 6
+    seen: list[dict[str, tuple[float, int]]] = []
+    for steps in (few, more):  # their difference: the first and the last step are not like others
+        found = editor.invert(backbone, given, steps)
+        seen.append(_kernels(bench, lambda f=found, n=steps: editor.edit(backbone, given, f, n)))
+    early, late = seen
+    rows: list[tuple[float, float, str]] = []
+    for name, (took, times) in late.items():
+        before = early.get(name, (0.0, 0))
+        each = (took - before[0]) / (more - few), (times - before[1]) / (more - few)
+        rows.append((*each, name[:110]))
+    rows.sort(reverse=True)
+    kinds = dict.fromkeys([*KERNELS, "other"], 0.0)
+    for took, _, name in rows:
+        kinds[_kind_of(name)] += took
+    return {"milliseconds_of_a_step": sum(kinds.values()), "by_kind": kinds, "kernels": rows[:60]}
+
+
+def _kernels(bench: Bench, action: Callable[[], object]) -> dict[str, tuple[float, int]]:
+    """Milliseconds and calls of each kernel; without a GPU, of each operation."""
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as watch
 
-    backbone, editor, count = bench.backbone(), OURS["zerocon"], bench.size.best
-    given = editor.prepare(backbone, count)
-    found = editor.invert(backbone, given, 2)
     cuda = bench.device.type == "cuda"
-    activities = [ProfilerActivity.CUDA] if cuda else [ProfilerActivity.CPU]
-    with watch(activities=activities) as seen:
-        took = seconds(bench, lambda: editor.edit(backbone, given, found, 2))
-    rows: list[tuple[float, int, str]] = []
+    with watch(activities=[ProfilerActivity.CUDA if cuda else ProfilerActivity.CPU]) as seen:
+        action()
+        wait(bench)
+    found: dict[str, tuple[float, int]] = {}
     for row in seen.key_averages():
         own = row.self_device_time_total if cuda else row.self_cpu_time_total
-        rows.append((own / 1000, row.count, row.key[:110]))
-    rows.sort(reverse=True)
-    busy = sum(row[0] for row in rows)
-    return {"seconds": took, "milliseconds_busy": busy, "kernels": rows[:40]}
+        found[row.key] = own / 1000, row.count
+    return found
+
+
+def _kind_of(kernel: str) -> str:
+    fits = (kind for kind, parts in KERNELS.items() if any(part in kernel for part in parts))
+    return next(fits, "other")
 
 
 def synchronisations(bench: Bench) -> Result:
@@ -613,23 +644,24 @@ def pipeline_whole(bench: Bench) -> Result:
 
 def sdxl_memory(bench: Bench) -> Result:
     """zeroCon's passes on one latent of 1024 pixels through SDXL's U-Net (target: 24 GB)."""
-    if bench.device.type != "cuda":
-        return {"note": "only a GPU's memory is counted"}
-    from zerocon.backbones.sdxl import SDXLBackbone
+    from zerocon.backbones.sdxl import SDXLBackbone, XLParts
 
     bench.kept.clear()
     clear(bench)
-    torch.set_default_dtype(torch.bfloat16)
+    dtype, real = DTYPES[bench.dtype], bench.size is not TINY
+    side = 128 if real else TINY.latent
+    torch.set_default_dtype(dtype)
     try:
         with torch.device(bench.device):
             unet = UNet2DConditionModel(
-                sample_size=128,
-                block_out_channels=(320, 640, 1280),
+                sample_size=side,
+                block_out_channels=(320, 640, 1280) if real else (8, 16, 16),
                 down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * 2,
                 up_block_types=("CrossAttnUpBlock2D",) * 2 + ("UpBlock2D",),
                 layers_per_block=2,
-                transformer_layers_per_block=(1, 2, 10),
-                attention_head_dim=(5, 10, 20),
+                transformer_layers_per_block=(1, 2, 10) if real else (1, 1, 2),
+                attention_head_dim=(5, 10, 20) if real else 2,
+                norm_num_groups=32 if real else TINY.groups,
                 cross_attention_dim=2048,
                 use_linear_projection=True,
                 addition_embed_type="text_time",
@@ -638,33 +670,31 @@ def sdxl_memory(bench: Bench) -> Result:
             )
     finally:
         torch.set_default_dtype(torch.float32)
-    small = build(TINY, bench.device, torch.bfloat16)
-    parts: Any = Parts(small.vae, unet, small.text_encoder, small.tokenizer, small.scheduler)
-    parts = _xl(parts)
-    backbone: Any = SDXLBackbone(parts, "xl", bench.device, torch.bfloat16, "xl", (1024, 1024))
-    texts = [_xl_text(bench.device, seed) for seed in range(3)]
-    z = torch.randn(1, 4, 128, 128, device=bench.device, dtype=torch.bfloat16)
+    small = build(TINY, bench.device, dtype)  # the conditions are made here, not by its encoder
+    parts: Any = XLParts(
+        **(vars(small) | {"unet": unet}),
+        text_encoder_2=cast("Any", small.text_encoder),
+        tokenizer_2=small.tokenizer,
+    )
+    pixels = PixelSize(8 * side, 8 * side)
+    backbone: Any = SDXLBackbone(parts, "xl", bench.device, dtype, "xl", pixels)
+    texts = [_xl_text(bench.device, dtype, seed) for seed in range(3)]
+    z = torch.randn(1, 4, side, side, device=bench.device, dtype=dtype)
     given = z, Conditions(*texts), Draws(0, ["a"])
-    weights = torch.cuda.memory_allocated() / 2**30
+    cuda = bench.device.type == "cuda"
+    weights = torch.cuda.memory_allocated() / 2**30 if cuda else None
     clear(bench)
     found = OURS["zerocon"].invert(backbone, given, 2)
     took = seconds(bench, lambda: OURS["zerocon"].edit(backbone, given, found, 2))
     return {"weights_gib": weights, "peak_gib": peak_gib(bench), "seconds_per_step": took / 2}
 
 
-def _xl(parts: Any) -> Any:
-    from types import SimpleNamespace
-
-    second = {"text_encoder_2": parts.text_encoder, "tokenizer_2": parts.tokenizer}
-    return SimpleNamespace(**vars(parts), **second)
-
-
-def _xl_text(device: torch.device, seed: int) -> Any:
+def _xl_text(device: torch.device, dtype: torch.dtype, seed: int) -> Any:
     from zerocon.core.conditions import Condition
 
     generator = torch.Generator().manual_seed(seed)
     tokens, pooled = (torch.randn(s, generator=generator) for s in ((1, 77, 2048), (1, 1280)))
-    return Condition(tokens.to(device, torch.bfloat16), pooled.to(device, torch.bfloat16))
+    return Condition(tokens.to(device, dtype), pooled.to(device, dtype))
 
 
 # --- all of it ------------------------------------------------------------------------------------
@@ -678,11 +708,11 @@ PARTS: dict[str, tuple[Callable[[Bench], Result], float]] = {
     "their_pipeline": (their_pipeline, 15),
     "synchronisations": (synchronisations, 5),
     "memory": (memory, 5),
-    "compiled_zerocon": (compiled_zerocon, 60),
+    "compiled_zerocon": (compiled_zerocon, 200),
     "profile": (profile, 10),
     "pipeline_whole": (pipeline_whole, 20),
     "eager_pix2pix_zero": (eager_pix2pix_zero, 20),
-    "compiled_pix2pix_zero": (compiled_pix2pix_zero, 60),
+    "compiled_pix2pix_zero": (compiled_pix2pix_zero, 200),
     "forward_passes": (forward_passes, 10),
     "sdxl_memory": (sdxl_memory, 20),
     "eager_batches": (eager_batches, 20),
@@ -745,7 +775,7 @@ def summary(found: Result) -> Result:
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--seconds", type=float, default=240, help="budget, from the start on")
+    options.add_argument("--seconds", type=float, default=600, help="budget, from the start on")
     options.add_argument("--out", type=Path, default=Path("gpu.json"))
     options.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options.add_argument("--dtype", choices=sorted(DTYPES), help="bfloat16; float32 on a CPU")

@@ -127,6 +127,19 @@ def test_passes_are_compiled_once_they_have_come_a_few_times(
     assert len(graphs.seen) == 1
 
 
+@pytest.mark.slow
+def test_passes_that_come_once_a_batch_are_not_compiled(
+    backbone: StableDiffusionBackbone, graphs: Graphs
+) -> None:
+    backbone.compile(graphs, patience=0)
+    for _ in range(24):
+        noise(backbone, 2, 0.5)
+    noise(backbone, 4, 0.5)  # 1 of 25 passes
+    assert len(graphs.seen) == 1
+    noise(backbone, 4, 0.5)  # 2 of 26
+    assert len(graphs.seen) == 2
+
+
 def captured(backbone: StableDiffusionBackbone, count: int) -> list[Tensor]:
     z, text = inputs(backbone, 2 * count)
     rows = {role: (z[i::2], text[i::2]) for i, role in enumerate(("source", "target"))}

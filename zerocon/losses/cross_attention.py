@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from zerocon.core.checks import one_of
 from zerocon.losses.base import Moment, Read, Term, View
@@ -47,6 +48,7 @@ def cross_attention_loss(
     """`Σ_layers mean_heads Σ_{positions,tokens} (M - M_ref)²`."""
     total = torch.zeros(len(edit[0]), device=edit[0].device)
     for maps, reference_maps in zip(edit, reference, strict=True):
-        squares = (maps - reference_maps.detach()).square().sum(-1).mean(1)  # [case, position]
+        squares = F.mse_loss(maps, reference_maps.detach(), reduction="none")
+        squares = squares.sum(-1).mean(1)  # [case, position]
         total = total + (squares.sum(1) if reduction == "sum" else squares.mean(1))
     return total
