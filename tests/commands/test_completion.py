@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import pty
+import select
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -51,14 +54,20 @@ def test_it_needs_no_heavy_imports() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def with_the_command(folder: Path) -> dict[str, str]:
+    """An environment in which `zerocon` is this one."""
+    command = folder / "zerocon"
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m zerocon "$@"\n', "utf-8")
+    command.chmod(0o755)
+    path = f"{folder}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "HOME": str(folder), "TERM": "dumb"}
+
+
 @pytest.mark.skipif(not shutil.which("bash"), reason="needs bash")
 @pytest.mark.parametrize(
     ("breaks", "completed"), [(" =:", "null_text"), (" :", "inversion=null_text")]
 )
 def test_in_bash(breaks: str, completed: str, tmp_path: Path) -> None:
-    command = tmp_path / "zerocon"
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m zerocon "$@"\n', "utf-8")
-    command.chmod(0o755)
     typed = "zerocon run inversion=null"
     script = f"""{BASH}
 COMP_WORDBREAKS='{breaks}' COMP_LINE='{typed}' COMP_POINT={len(typed)}
@@ -66,9 +75,56 @@ _zerocon
 echo "${{COMPREPLY[@]}}"
 complete -p zerocon
 """
-    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
-        ["bash", "-c", script], env={**os.environ, "PATH": path},
+        ["bash", "-c", script], env=with_the_command(tmp_path),
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout.splitlines() == [completed, "complete -o default -F _zerocon zerocon"]
+
+
+@pytest.mark.skipif(not shutil.which("fish"), reason="needs fish")
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [("run inversion=null", "inversion=null_text"), ("run method.gui", "method.guidance=")],
+)
+def test_in_fish(typed: str, completed: str, tmp_path: Path) -> None:
+    script = f"zerocon completion fish | source; complete -C 'zerocon {typed}'"
+    done = subprocess.run(
+        ["fish", "--no-config", "-c", script], env=with_the_command(tmp_path),
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.split() == [completed]
+
+
+@pytest.mark.skipif(not shutil.which("zsh"), reason="needs zsh")
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [
+        ("run inversion=null", "inversion=null_text"),
+        ("run method.gui", "method.guidance=and"),  # a value follows
+    ],
+)
+def test_in_zsh(typed: str, completed: str, tmp_path: Path) -> None:
+    """As typed: zsh completes in its line editor only."""
+    child, terminal = pty.fork()
+    if not child:
+        os.execvpe("zsh", ["zsh", "-f"], with_the_command(tmp_path))  # noqa: S606 - of the child
+    setup = 'autoload -Uz compinit; compinit -u; eval "$(zerocon completion zsh)"; echo re""ady'
+    try:
+        os.write(terminal, f"{setup}\r".encode())
+        until(terminal, "ready")
+        os.write(terminal, f"zerocon {typed}\tand".encode())
+        until(terminal, completed)
+    finally:
+        os.close(terminal)
+        os.waitpid(child, 0)
+
+
+def until(terminal: int, said: str) -> None:
+    """Read what the terminal shows until it says so."""
+    seen, end = "", time.monotonic() + 30
+    while said not in seen:
+        assert time.monotonic() < end, repr(seen)
+        if select.select([terminal], [], [], 0.5)[0]:
+            shown = os.read(terminal, 65536).decode(errors="replace")
+            seen += shown.replace("\a", "")  # it rings where a value must follow

@@ -1,4 +1,4 @@
-"""`zerocon completion bash`: completion of commands, options, choices and settings in the shell."""
+"""`zerocon completion SHELL`: completion of commands, options, choices and settings."""
 
 from __future__ import annotations
 
@@ -20,20 +20,41 @@ _zerocon() {
 }
 complete -o default -F _zerocon zerocon
 """
+ZSH = """\
+_zerocon() {
+  local -a found open
+  local line="${(j: :)words[1,CURRENT-1]} $PREFIX"
+  found=("${(@f)$(zerocon completion zsh --line "$line" 2>/dev/null)}")
+  found=(${found:#})
+  open=(${(M)found:#*[=.]})
+  found=(${found:#*[=.]})
+  (( $#found + $#open )) || { _files; return }
+  compadd -Q -S "" -a open
+  compadd -Q -a found
+}
+compdef _zerocon zerocon
+"""
+# It adds no space after "=" and "." by itself.
+FISH = """\
+complete -c zerocon -a '(zerocon completion fish --line (commandline -cp) 2>/dev/null)'
+"""
+SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
 SETTINGS = "overrides"  # the argument of the commands that take settings
 RUN_OPTIONS = ["--multirun", "--verbose", "--plugin", "--config-dir", "--cfg", "--help"]
 
 
 def add(commands: Any) -> None:
     completion = commands.add_parser(
-        "completion", help='complete commands in the shell: eval "$(zerocon completion bash)"'
+        "completion",
+        help='complete commands in the shell: eval "$(zerocon completion bash)", or zsh; '
+        "zerocon completion fish | source",
     )
-    completion.add_argument("shell", choices=("bash",))
+    completion.add_argument("shell", choices=tuple(SCRIPTS))
     completion.add_argument("--line", help=argparse.SUPPRESS)  # what is typed so far
 
     def print_them(options: argparse.Namespace) -> None:
         if options.line is None:
-            print(BASH, end="")
+            print(SCRIPTS[options.shell], end="")
         else:
             print(*completions(options.line, commands.choices), sep="\n")
 
