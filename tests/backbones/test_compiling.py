@@ -305,7 +305,7 @@ def test_graphs_are_kept_in_the_cache_unless_another_folder_is_named(
 
 
 @pytest.mark.parametrize(
-    ("device", "cases", "said"), [("cuda", 200, True), ("cuda", 199, False), ("cpu", 10_000, False)]
+    ("device", "cases", "said"), [("cuda", 700, True), ("cuda", 699, False), ("cpu", 10_000, False)]
 )
 def test_auto_compiles_on_a_gpu_from_a_number_of_cases_on(
     device: str, cases: int, said: bool

@@ -36,7 +36,7 @@ Network = Callable[[Tensor, Tensor, Condition], Tensor]  # latents, times and te
 IN_ORDER: tuple[What, ...] = get_args(What)
 # Compiling takes minutes, once on a machine. With Stable Diffusion 1.5's size on an H100 it pays
 # from 680 cases on the first time, and from 100 on when the graphs are in the cache.
-AUTO_CASES = 200
+AUTO_CASES = 700
 GRAPHS = 64  # at most, of one network; Dynamo's own limit is 8
 CACHE = "TORCHINDUCTOR_CACHE_DIR"
 PATIENCE = 10  # passes of a kind before it is compiled
