@@ -109,6 +109,8 @@ def test_a_last_batch_of_fewer_rows_is_not_compiled(
     assert torch.equal(noise(backbone, 3, 0.5), before)
     assert len(graphs.seen) == 1
     assert "3 rows are fewer than its graph's, 4" in str(compiled.why_not)
+    noise(backbone, 3, 0.5)  # more often than 4: the batches are smaller now
+    assert len(graphs.seen) == 2
 
 
 @pytest.mark.slow

@@ -6,7 +6,8 @@ A pass that ends at its last recording does not return the network's prediction,
 compiler leaves out all layers behind. There is one graph for each set of recorded activations,
 with and without a gradient, and each number of rows: graphs for any number are slower, and take
 longer to compile. Passes of a kind that comes seldom are not compiled, nor are those of fewer rows
-than others of their kind: they are of a run's last batch, which would be over first.
+than the graph of their kind: they are of a run's last batch, which would be over first. If they
+come more often than the graph's did, batches have become smaller, as after running out of memory.
 
 Taps that replace activations run Python code in the middle of the network. Such passes are not
 compiled, nor are those of a network that the compiler can't handle; `why_not` says why.
@@ -178,13 +179,14 @@ class CompiledNetwork:
         kind = addresses, not self.taps.all_stop, torch.is_grad_enabled()
         known = self._known.setdefault(kind, Known())
         self._passes += 1
+        known.passes[count] += 1
         if count in known.graphs:
             return True
-        known.passes[count] += 1
         if known.passes[count] <= max(self.patience, SELDOM * self._passes):
             return False
-        if known.graphs and count < max(known.graphs):
-            self._say(f"{count} rows are fewer than its graph's, {max(known.graphs)}")
+        most = max(known.graphs, default=0)
+        if count < most and known.passes[count] <= known.passes[most]:
+            self._say(f"{count} rows are fewer than its graph's, {most}")
             return False
         known.graphs.add(count)
         return True
