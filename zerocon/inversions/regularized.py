@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import ClassVar, Literal, get_args
 
 import torch
@@ -83,99 +85,96 @@ class RegularizedInversion:
             yield None if left_out else (level, ends[0], ends[1])
 
     def _whitened(self, eps: Tensor, generators: list[torch.Generator]) -> Tensor:
+        times = self.iterations * self.rolls if self.auto_correlation else 0
+        rolls = iter(rolls_by(draw_shifts(eps, generators, times), eps))
         for _ in range(self.iterations):
-            if self.auto_correlation:
-                for _ in range(self.rolls):
-                    shifts = draw_shifts(eps, generators)
-                    slope = auto_correlation_slope(eps, shifts)
-                    eps = eps - self.auto_correlation / self.rolls * slope
+            for roll in islice(rolls, self.rolls):
+                slope = auto_correlation_slope(eps, roll)
+                eps = eps - self.auto_correlation / self.rolls * slope
             if self.kl:
                 eps = eps - self.kl * kl_slope(eps)
         return eps
 
 
-def auto_correlation(noise: Tensor, shifts: Tensor) -> Tensor:
-    """Squared mean of noise × shifted noise, over both axes and a pyramid of scales, [case].
+def draw_shifts(noise: Tensor, generators: list[torch.Generator], times: int) -> Tensor:
+    """Draw `times` sets of shifts from each case's generator, [time, case, channel, level].
 
-    `shifts` [case, channel, level]: the shift at each level of the pyramid.
+    Both axes are shifted by them, so they are below half of the shorter side. The published code
+    draws them one by one, each below a bound of its own. A generator takes the same number modulo
+    the bound, so numbers below a common multiple of the bounds give the same shifts.
     """
-    total = noise.new_zeros(len(noise))
-    for level in range(shifts.shape[2]):
-        if level:
-            noise = F.avg_pool2d(noise, 2)
-        for axis in (2, 3):
-            rolled = rolled_by(noise, shifts[:, :, level], axis)
-            total = total + (noise * rolled).mean((2, 3)).square().sum(1)
-    return total
+    sides = [min(noise.shape[2:])]
+    while sides[-1] > COARSEST:
+        sides.append(sides[-1] // 2)
+    bounds = [side // 2 for side in sides]
+    shape = times, noise.shape[1], len(sides)
+    drawn = [torch.randint(math.lcm(*bounds), shape, generator=g) for g in generators]
+    return sent(torch.stack(drawn, 1) % torch.tensor(bounds), noise)
 
 
-def auto_correlation_slope(noise: Tensor, shifts: Tensor) -> Tensor:
-    """The gradient of `auto_correlation`'s sum by the noise.
+@dataclass(frozen=True)
+class Roll:
+    """Which rows and columns a level takes when rolled, [case, channel, (ahead, back), place]."""
 
-    Written out, as autograd takes most of its time for tensors as small as these. With `m` the mean
-    of `n · roll(n, s)` over a channel's N positions, that of `m²` is
-    `2 m (roll(n, s) + roll(n, -s)) / N`.
+    rows: Tensor
+    columns: Tensor
+
+
+def rolls_by(shifts: Tensor, noise: Tensor) -> list[list[Roll]]:
+    """What each time's shifts take at each level of the pyramid over `noise`."""
+    levels = []
+    for level, by in enumerate(shifts.unbind(3)):
+        both = torch.stack([by, -by], 3)[..., None]
+        rows, columns = (
+            (torch.arange(side >> level, device=noise.device) - both) % (side >> level)
+            for side in noise.shape[2:]
+        )
+        levels.append([Roll(*places) for places in zip(rows, columns, strict=True)])
+    return [list(time) for time in zip(*levels, strict=True)]
+
+
+def auto_correlation_slope(noise: Tensor, rolls: list[Roll]) -> Tensor:
+    """The gradient of the noise's auto-correlation, summed over cases, by the noise.
+
+    The auto-correlation is the squared mean of noise × rolled noise, summed over channels, both
+    axes and the levels of a pyramid. Written out, as autograd takes most of its time for tensors
+    as small as these.
     """
     pyramid = [noise]
-    for _ in range(1, shifts.shape[2]):
+    for _ in rolls[1:]:
         pyramid.append(F.avg_pool2d(pyramid[-1], 2))
-    slope: Tensor | None = None
-    for level in reversed(range(shifts.shape[2])):
-        here = _slope_of_level(pyramid[level], shifts[:, :, level])
-        slope = here if slope is None else here + _unpooled(slope, here)
-    assert slope is not None  # a pyramid has its finest level
+    slope = _slope_of_level(pyramid[-1], rolls[-1])
+    for finer, roll in zip(pyramid[-2::-1], rolls[-2::-1], strict=True):
+        slope = _slope_of_level(finer, roll) + _unpooled(slope, finer)
     return slope
 
 
-def _slope_of_level(noise: Tensor, shifts: Tensor) -> Tensor:
-    count = noise.shape[2] * noise.shape[3]
+def _slope_of_level(noise: Tensor, roll: Roll) -> Tensor:
+    """With `m` the mean of `n · roll(n, s)` over a channel's N positions, that of `m²` is
+    `2 m (roll(n, s) + roll(n, -s)) / N`.
+    """
     total = torch.zeros_like(noise)
-    for axis in (2, 3):
-        ahead, back = (rolled_by(noise, s, axis) for s in (shifts, -shifts))
+    twice = noise[:, :, None].expand(-1, -1, 2, -1, -1)
+    for axis, places in ((3, roll.rows[..., None]), (4, roll.columns[..., None, :])):
+        ahead, back = twice.gather(axis, places.expand_as(twice)).unbind(2)
         mean = (noise * ahead).mean((2, 3), keepdim=True)
-        total.addcmul_(mean, ahead + back, value=2 / count)
+        total.addcmul_(mean, ahead + back, value=2 / noise[0, 0].numel())
     return total
 
 
 def _unpooled(slope: Tensor, like: Tensor) -> Tensor:
     """The gradient before pooling in twos; an odd last row or column has none."""
-    wide = slope.repeat_interleave(2, 2).repeat_interleave(2, 3) / 4
-    missing = like.shape[3] - wide.shape[3], like.shape[2] - wide.shape[2]
-    return F.pad(wide, (0, missing[0], 0, missing[1]))
-
-
-def draw_shifts(noise: Tensor, generators: list[torch.Generator]) -> Tensor:
-    """Draw shifts from each case's generator, in the published order, [case, channel, level].
-
-    They are below half of the shorter side, as both axes are shifted by them.
-    """
-    sides = [min(noise.shape[2:])]
-    while sides[-1] > COARSEST:
-        sides.append(sides[-1] // 2)
-    rows = [
-        [[int(torch.randint(s // 2, (1,), generator=g)) for s in sides] for _ in noise[0]]
-        for g in generators
-    ]
-    return sent(torch.tensor(rows), noise)
-
-
-def rolled_by(noise: Tensor, shifts: Tensor, axis: int) -> Tensor:
-    """`torch.roll` along one axis, with a shift per case and channel."""
-    size = noise.shape[axis]
-    ticks = torch.arange(size, device=noise.device)
-    index = (ticks - shifts[:, :, None]) % size  # [case, channel, size]
-    index = index[:, :, :, None] if axis == 2 else index[:, :, None, :]
-    return noise.gather(axis, index.expand_as(noise))
-
-
-def kl_divergence(noise: Tensor) -> Tensor:
-    """KL divergence from N(0, 1) of a normal with each case's mean and variance, [case]."""
-    mean, variance = noise.mean((1, 2, 3)), noise.var((1, 2, 3))
-    return variance + mean.square() - 1 - (variance + 1e-7).log()
+    height, width = slope.shape[2:]
+    wide = (slope / 4)[:, :, :, None, :, None].expand(-1, -1, -1, 2, -1, 2)
+    wide = wide.reshape(*slope.shape[:2], 2 * height, 2 * width)
+    return F.pad(wide, (0, like.shape[3] - 2 * width, 0, like.shape[2] - 2 * height))
 
 
 def kl_slope(noise: Tensor) -> Tensor:
-    """The gradient of `kl_divergence`'s sum by the noise."""
+    """The gradient of the KL divergence from N(0, 1), summed over cases, by the noise.
+
+    Of a normal with each case's mean and variance: `variance + mean² - 1 - log(variance + 1e-7)`.
+    """
     count = noise[0].numel()
     mean = noise.mean((1, 2, 3), keepdim=True)
     variance = noise.var((1, 2, 3), keepdim=True)
