@@ -52,9 +52,11 @@ def test_a_section_inside_another_is_not_part_of_it(monkeypatch: pytest.MonkeyPa
 def test_a_ratio_is_by_the_picture_and_of_the_medians() -> None:
     ours = Measured(2, took=[Took(2.0, 9.0), Took(4.0, 9.0), Took(3.0, 9.0)])
     theirs = Measured(1, took=[Took(4.0, 9.0), Took(2.0, 9.0), Took(3.0, 9.0)])
-    faced = Faced("a", ours, theirs)
+    ours.operations, rate = 30, 20.0
+    faced = Faced("a", ours, theirs, rate)
     assert faced.ratio == 0.5
     assert faced.spread == (0.25, 1.0)
+    assert faced.floor == 0.25  # 15 operations a picture, at 20 a second, of 3 seconds
 
 
 @pytest.mark.slow
@@ -71,6 +73,9 @@ def test_peers_are_measured_in_one_run(tmp_path: Path, capsys: pytest.CaptureFix
     assert (zerocon["theirs"]["rows_forward"], zerocon["theirs"]["rows_backward"]) == (14, 4)
     assert sdedit["ours"]["rows_forward"] == sdedit["theirs"]["rows_forward"] == 2
     assert zerocon["spread"][0] <= zerocon["ratio"] <= zerocon["spread"][1]
+    # The same rows through the same network; ours embeds the source's prompt, too.
+    assert 1 < sdedit["ours"]["gflop"] / sdedit["theirs"]["gflop"] < 1.03
+    assert 0 < zerocon["floor"] < zerocon["ratio"]
 
 
 def test_an_unknown_peer_is_named() -> None:

@@ -142,6 +142,7 @@ def _print_peers(found: Found) -> None:
             Cell(f"{1000 * one.theirs.seconds:.0f}"),
             Cell(f"{one.ratio:.2f}"),
             Cell("{:.2f} to {:.2f}".format(*one.spread)),
+            Cell(f"{one.floor:.2f}"),
             *(
                 Cell(f"{side.forward / side.pictures:g} + {side.backward / side.pictures:g}")
                 for side in (one.ours, one.theirs)
@@ -150,17 +151,20 @@ def _print_peers(found: Found) -> None:
         ]
         for one in found.faced
     ]
-    header = ["edit", "pictures", "ms", "theirs", "ratio", "spread", "rows", "theirs", "MiB",
-              "theirs"]  # fmt: skip
+    header = ["edit", "pictures", "ms", "theirs", "ratio", "spread", "floor", "rows", "theirs",
+              "MiB", "theirs"]  # fmt: skip
     said = found.machine
     about = (
         "by the picture, from picture to picture, inversion included; theirs: diffusers' pipeline "
         "(pix2pix-zero: one picture at a time); ratio: of the medians, with the smallest and the "
-        "largest of a repeat; rows: forward + back; MiB: the most that tensors took"
+        "largest of a repeat; floor: the ratio if all of our products, convolutions and attention "
+        "were as fast as a large matrix product, and nothing else took time; rows: forward + back; "
+        "MiB: the most that tensors took"
     )
     where = (
         f"{found.settings['steps']} steps, {found.settings['repeats']} repeats; {said['device']}, "
         f"{said['dtype']}, {said['threads']} of {said['cores']} threads, {said['clock']} time, "
+        f"a matrix product {found.rate / 1e9:.0f} GFLOP/s, "
         f"torch {said['versions']['torch']}, diffusers {said['versions']['diffusers']}"
     )
     write([Grid("", header, lines, [about, where])], "terminal", Console())

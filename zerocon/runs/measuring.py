@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
 
 from zerocon.core.threads import cores
 from zerocon.ledger.origin import environment
@@ -107,6 +108,20 @@ def peak_bytes(device: torch.device, action: Callable[[], object]) -> int:
     with Alive() as tensors:
         action()
     return tensors.most
+
+
+def operations(action: Callable[[], object]) -> int:
+    """The floating-point operations of the action's products, convolutions and attention."""
+    with FlopCounterMode(display=False) as counted:
+        action()
+    return counted.get_total_flops()
+
+
+def product_rate(device: torch.device, dtype: torch.dtype, side: int = 1024) -> float:
+    """Operations a second of a large matrix product, the fastest of five times."""
+    one = torch.ones(side, side, device=device, dtype=dtype)
+    took = [timed(device, lambda: one @ one).busy for _ in range(5)]
+    return 2 * side**3 / min(took)
 
 
 @dataclass

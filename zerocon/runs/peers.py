@@ -22,7 +22,15 @@ from zerocon.backbones.shapes import FLOW, GENERATOR
 from zerocon.config.settings import RunSettings, compose_settings
 from zerocon.core.cases import Case
 from zerocon.core.pictures import to_uint8
-from zerocon.runs.measuring import Passes, Took, machine, peak_bytes, timed
+from zerocon.runs.measuring import (
+    Passes,
+    Took,
+    machine,
+    operations,
+    peak_bytes,
+    product_rate,
+    timed,
+)
 from zerocon.runs.progress import Display, Far
 from zerocon.runs.worker import edit
 
@@ -55,6 +63,7 @@ class Measured:
     forward: int = 0
     backward: int = 0
     peak_bytes: int = 0
+    operations: int = 0
     took: list[Took] = field(default_factory=list[Took])
 
     def each(self, which: str = "busy") -> list[float]:
@@ -71,6 +80,7 @@ class Measured:
             "rows_forward": self.forward / self.pictures,
             "rows_backward": self.backward / self.pictures,
             "peak_mib": round(self.peak_bytes / 2**20, 1),
+            "gflop": round(self.operations / self.pictures / 1e9, 2),
             "seconds_a_picture": round(self.seconds, 4),
             "wall_seconds_a_picture": round(statistics.median(self.each("wall")), 4),
             "repeats": [asdict(took) for took in self.took],
@@ -84,6 +94,12 @@ class Faced:
     name: str
     ours: Measured
     theirs: Measured
+    rate: float  # operations a second of a large matrix product
+
+    @property
+    def floor(self) -> float:
+        """The ratio if all of our operations were as fast as a large matrix product."""
+        return self.ours.operations / self.ours.pictures / self.rate / self.theirs.seconds
 
     @property
     def ratio(self) -> float:
@@ -102,6 +118,7 @@ class Faced:
             "name": self.name,
             "ratio": round(self.ratio, 3),
             "spread": [round(value, 3) for value in self.spread],
+            "floor": round(self.floor, 3),
             "ours": self.ours.said(),
             "theirs": self.theirs.said(),
         }
@@ -111,11 +128,13 @@ class Faced:
 class Found:
     machine: dict[str, Any]
     settings: dict[str, Any]
+    rate: float
     faced: list[Faced]
 
     def said(self) -> dict[str, Any]:
         faced = [one.said() for one in self.faced]
-        return {"machine": self.machine, "settings": self.settings, "faced": faced}
+        rate = {"product_gflops": round(self.rate / 1e9, 1)}
+        return {"machine": self.machine | rate, "settings": self.settings, "faced": faced}
 
 
 @dataclass(frozen=True)
@@ -162,22 +181,28 @@ def measure(
             other = ("theirs", contest.pipeline, together)
             sides.setdefault(other, _Side(theirs.edit, theirs.network, cases[:together]))
             pairs.append((f"{name}, {batch}", mine, other))
-    found = _in_turn(sides, device, repeats)
+    found, rate = _in_turn(sides, device, dtype, repeats)
     return Found(
         machine(device, dtype),
         {"steps": steps, "repeats": repeats, "batches": list(batches)},
-        [Faced(name, found[mine], found[other]) for name, mine, other in pairs],
+        rate,
+        [Faced(name, found[mine], found[other], rate) for name, mine, other in pairs],
     )
 
 
 def _in_turn(
-    sides: Mapping[tuple[str, str, int], _Side], device: torch.device, repeats: int
-) -> dict[tuple[str, str, int], Measured]:
+    sides: Mapping[tuple[str, str, int], _Side],
+    device: torch.device,
+    dtype: torch.dtype,
+    repeats: int,
+) -> tuple[dict[tuple[str, str, int], Measured], float]:
     """First each side's rows and memory, which warms it up; then the times.
 
-    No compiled pass is counted, as its operations can't be seen; its memory may be less.
+    No compiled pass is counted, as its operations can't be seen; its memory may be less. Each
+    repeat times a large matrix product, too; the second result is the fastest one's rate.
     """
     found: dict[tuple[str, str, int], Measured] = {}
+    rates: list[float] = []
     done = [0]
 
     def far() -> Far:
@@ -187,17 +212,20 @@ def _in_turn(
     with Display(far):
         for key, side in sides.items():
             passes = Passes()
-            with uncompiled(side.backbone), passes.through(side.network):
-                peak = peak_bytes(device, side.once)
+            with uncompiled(side.backbone):
+                with passes.through(side.network):
+                    peak = peak_bytes(device, side.once)
+                counted = operations(side.once)
             if is_compiled(side.backbone):
                 side.once()
-            found[key] = Measured(len(side.cases), passes.forward, passes.backward, peak)
+            found[key] = Measured(len(side.cases), passes.forward, passes.backward, peak, counted)
             done[0] += 1
         for _ in range(repeats):
+            rates.append(product_rate(device, dtype))
             for key, side in sides.items():
                 found[key].took.append(timed(device, side.once))
                 done[0] += 1
-    return found
+    return found, max(rates)
 
 
 def _ours(settings: RunSettings, backbone: Any) -> Edit:
