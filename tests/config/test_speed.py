@@ -24,7 +24,7 @@ ROWS = {  # rows of four steps: inversion, forward, backward
     ("pix2pix_zero", "method.reevaluate=false"): (4, 16, 8),
     ("pix2pix_zero", "method.reevaluate=false", "method.every=2", "inversion.every=2"): (2, 16, 4),
 }
-STEPS = {"exact": 50, "balanced": 30, "fast": 16}
+STEPS = {"exact": 50, "balanced": 30, "fast": 19}
 
 
 @pytest.mark.parametrize("choice", [pytest.param(c, id=" ".join(c)) for c in ROWS])
