@@ -159,7 +159,8 @@ def measure(
 ) -> Found:
     """Measure the contests `names` at every size of batch, in turn, `repeats` times.
 
-    `overrides`: settings of our side only, such as `speed=fast`, but for its backbone's.
+    `overrides`: settings of our side only, such as `method.reevaluate=false`; a backbone's `path`
+    holds for both.
     """
     device, dtype = torch.device("cpu"), torch.float32
     sides: dict[tuple[str, str, int], _Side] = {}
